@@ -1,0 +1,102 @@
+// The one loader of the native part, and the one statement of what it offers.
+import { join } from 'node:path';
+import { threadId } from 'node:worker_threads';
+import { type OpenFailure, unsupportedError } from './errors';
+
+/** A hold or wait as the native part reports it. */
+export interface NativeInfo {
+  readonly pending: boolean;
+  readonly exclusive: boolean;
+  readonly pid: number;
+  readonly startTime: number;
+  readonly pidNamespace: number;
+  readonly threadId: number;
+  readonly since: number;
+}
+
+/**
+ * The native surface. Numbers >= 0 are results, numbers below are a `Status`. A *key* is a lock's id and how it is
+ * wanted (see `keyOf`); a *hold* is a small integer that names one hold or wait of this thread until it ends.
+ */
+export interface NativeBinding {
+  readonly supported: boolean;
+  readonly layoutVersion: number;
+  readonly abi: number;
+
+  /** Once per thread. `onReady` is called when waits of this thread were poked. The buffer is the report below. */
+  init(threadId: number, onReady: () => void): ArrayBuffer;
+  /** Opens a name in a segment; `group` is a gid, or -1. Returns an id. */
+  openLock(segment: string, group: number, name: string): number;
+  /** [errno, layout version found, ABI found] of the last `openLock` that failed. */
+  failure(): [number, number, number];
+  closeLock(id: number): number;
+  /** Whether the namespace of this lock is still the one that newcomers find. */
+  check(id: number): number;
+
+  /** Takes the lock if it is free: a hold. Never waits. */
+  tryAcquire(key: number): number;
+  /** Queues: a hold. `report[GRANTED]` tells whether it was granted at once. */
+  enqueue(key: number, async: boolean): number;
+  /** Tries again, after a poke: OK (granted), AGAIN, or why the wait is over. */
+  react(hold: number): number;
+  /** Blocks for at most 50 ms: OK (granted), AGAIN, or why the wait is over. */
+  wait(hold: number, timeoutMs: number): number;
+  withdraw(hold: number): number;
+  release(hold: number): number;
+  downgrade(hold: number): number;
+  /** [pid, threadId, since in ms, token] */
+  abandoned(hold: number): [number, number, number, bigint] | undefined;
+  clearAbandoned(hold: number): number;
+
+  /** Looks whether somebody who holds this lock, or waits for it, is dead. */
+  look(id: number): number;
+  heldByThread(id: number): number;
+  query(id: number): NativeInfo[] | number;
+  /** The holds that were poked since the last call. */
+  takeReady(): number[];
+  /** Whether pending waits keep the event loop running. */
+  keepAlive(on: boolean): void;
+  /** -1: no such group. */
+  groupId(name: string): number;
+}
+
+/** Indices into the report: what a native call says beyond its result. */
+export const Report = { TOKEN_LOW: 0, TOKEN_HIGH: 1, ABANDONED: 2, READY: 3, GRANTED: 4 } as const;
+
+export function keyOf(id: number, exclusive: boolean, fair: boolean): number {
+  return (id << 2) | (fair ? 2 : 0) | (exclusive ? 1 : 0);
+}
+
+const PACKAGE = join(__dirname, '..');
+
+function load(): NativeBinding {
+  let binding: NativeBinding;
+  try {
+    // Found at run time, by prebuilds/ or build/: a bundler leaves it alone.
+    binding = require('node-gyp-build')(PACKAGE) as NativeBinding;
+  } catch (cause) {
+    throw unsupportedError(
+      `looked for prebuilds/${process.platform}-${process.arch} and build/ in ${PACKAGE}`,
+      cause,
+    );
+  }
+  if (!binding.supported) throw unsupportedError('the native part does not support this platform', undefined);
+  return binding;
+}
+
+let loaded: NativeBinding | undefined;
+let report: Int32Array | undefined;
+
+/** The native part; loaded at the first use, so that `require('proclock')` works everywhere. */
+export function native(onReady: () => void): { binding: NativeBinding; report: Int32Array } {
+  if (loaded === undefined || report === undefined) {
+    loaded = load();
+    report = new Int32Array(loaded.init(threadId, onReady));
+  }
+  return { binding: loaded, report };
+}
+
+export function failureOf(binding: NativeBinding): OpenFailure {
+  const [errno, foundVersion, foundAbi] = binding.failure();
+  return { errno, foundVersion, foundAbi, ourVersion: binding.layoutVersion, ourAbi: binding.abi };
+}

@@ -1,0 +1,124 @@
+import { notHeldError, notReentrantError } from './errors';
+import type { Hold } from './hold';
+import { forgetGuard, watchGuard } from './leaks';
+import type { Lock } from './lock';
+import { HoldSet, type Owner } from './owner';
+import type { SharedLock } from './shared-lock';
+import type { Abandoned, LockMode } from './types';
+
+/**
+ * Proof that a lock is held, and the means to give it back. A guard that is garbage-collected before it was released
+ * releases its lock, and a process warning (`PROCLOCK_LEAKED_GUARD`) says so.
+ *
+ * @example
+ * ```ts
+ * using guard = await lock.exclusive();
+ * await writeFile('ledger', text, { flag: 'a' });
+ * ```
+ */
+export class LockGuard {
+  /** The lock that was acquired. */
+  readonly lock: SharedLock | Lock;
+  /**
+   * The last exclusive holder ended (died, was killed, forgot the lock and exited) without releasing, and nobody has
+   * finished an exclusive hold since: what the lock protects may be half written. `null` if all is well.
+   */
+  readonly abandoned: Abandoned | null;
+  /** @internal */
+  readonly hold: Hold;
+  private readonly tokenLow: number;
+  private readonly tokenHigh: number;
+  private currentMode: LockMode;
+  private owner: Owner | undefined;
+  private done = false;
+  /** @internal Registered to be missed when it is garbage-collected. */
+  watched = false;
+
+  /** @internal Guards come from locks. */
+  constructor(lock: SharedLock | Lock, hold: Hold, mode: LockMode, owner: Owner | undefined) {
+    this.lock = lock;
+    this.hold = hold;
+    this.tokenLow = hold.tokenLow;
+    this.tokenHigh = hold.tokenHigh;
+    this.abandoned = hold.abandoned;
+    this.currentMode = mode;
+    this.owner = owner;
+  }
+
+  /** How it was acquired, or `'shared'` after {@link downgrade}. */
+  get mode(): LockMode {
+    return this.currentMode;
+  }
+
+  /**
+   * The fencing token: greater with every exclusive grant of this name, on this machine, for ever. Hand it to a store
+   * that rejects writes with a token smaller than the greatest it has seen, and a holder that was stopped for too long
+   * can do no harm. A shared guard has the token of the last exclusive grant.
+   */
+  get token(): bigint {
+    return (BigInt(this.tokenHigh >>> 0) << 32n) | BigInt(this.tokenLow >>> 0);
+  }
+
+  get released(): boolean {
+    return this.done;
+  }
+
+  /**
+   * Gives the lock back.
+   * @throws {LockError} `ERR_LOCK_NOT_HELD` if it was released before
+   */
+  release(): void {
+    if (this.done) throw notHeldError(this.lock);
+    this.end();
+  }
+
+  /**
+   * Exclusive to shared, atomically: nobody gets the lock exclusively in between.
+   * @throws {LockError} `ERR_LOCK_NOT_HELD` if it is not held exclusively by this guard; `ERR_LOCK_NOT_REENTRANT` if
+   * guards of nested acquires are still open
+   */
+  downgrade(): void {
+    if (this.done) throw notHeldError(this.lock);
+    if (this.currentMode !== 'exclusive')
+      throw notHeldError(this.lock, 'it is held shared, there is nothing to downgrade');
+    if (!this.hold.downgrade()) throw notReentrantError(this.lock, 'exclusive, by nested acquires', 'shared');
+    this.currentMode = 'shared';
+  }
+
+  /** Releases the lock unless that was done before. */
+  [Symbol.dispose](): void {
+    if (!this.done) this.end();
+  }
+
+  /** Releases the lock unless that was done before. */
+  [Symbol.asyncDispose](): Promise<void> {
+    try {
+      this[Symbol.dispose]();
+      return Promise.resolve();
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /** @internal The owner that `{ within: guard }` means. */
+  ownerForNested(): Owner {
+    if (this.done) throw notHeldError(this.lock, 'the guard given as `within` was released before');
+    if (this.owner === undefined) {
+      this.owner = new HoldSet();
+      this.owner.add(this.hold);
+    }
+    return this.owner;
+  }
+
+  /** @internal From now on a garbage collection of this guard is a leak. */
+  watch(): this {
+    watchGuard(this);
+    return this;
+  }
+
+  private end(): void {
+    this.done = true;
+    if (this.watched) forgetGuard(this);
+    this.hold.leave();
+  }
+}

@@ -1,0 +1,82 @@
+import { Report } from './binding';
+import { errorOf, Status } from './errors';
+import type { LockRecord } from './record';
+import { settleReady, thread } from './thread';
+import type { Abandoned, LockMode } from './types';
+
+const holds: Hold[] = [];
+
+/**
+ * One hold of the native lock: what all guards of nested acquires have in common. One object per native index, used
+ * again and again; `serial` grows when a hold ends.
+ */
+export class Hold {
+  record!: LockRecord;
+  mode: LockMode = 'shared';
+  serial = 0;
+  abandoned: Abandoned | null = null;
+  private depth = 0;
+  tokenLow = 0;
+  tokenHigh = 0;
+
+  constructor(private readonly index: number) {}
+
+  /** Called with the report of the native call that granted it. */
+  begin(record: LockRecord, mode: LockMode, report: Int32Array): void {
+    this.record = record;
+    this.mode = mode;
+    this.depth = 1;
+    this.tokenLow = report[Report.TOKEN_LOW] ?? 0;
+    this.tokenHigh = report[Report.TOKEN_HIGH] ?? 0;
+    this.abandoned = report[Report.ABANDONED] === 0 ? null : this.readAbandoned();
+    record.enter();
+  }
+
+  /** A nested acquire of the same owner. */
+  reenter(): Hold {
+    this.depth++;
+    return this;
+  }
+
+  /** One guard less; with the last one the lock is released. */
+  leave(): void {
+    if (--this.depth > 0) return;
+    const { binding } = thread();
+    const { record } = this;
+    // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
+    if (this.abandoned !== null && this.mode === 'exclusive') binding.clearAbandoned(this.index);
+    this.serial++;
+    const status = binding.release(this.index);
+    settleReady();
+    record.leave();
+    if (status !== Status.OK) throw errorOf(status, 'release', record);
+  }
+
+  /** @returns false if nested guards still count on exclusive mode */
+  downgrade(): boolean {
+    if (this.depth > 1) return false;
+    const status = thread().binding.downgrade(this.index);
+    settleReady();
+    if (status !== Status.OK) throw errorOf(status, 'downgrade', this.record);
+    this.mode = 'shared';
+    return true;
+  }
+
+  private readAbandoned(): Abandoned | null {
+    const found = thread().binding.abandoned(this.index);
+    if (found === undefined) return null;
+    const [pid, threadId, since, token] = found;
+    return { pid, threadId, since: new Date(since), token };
+  }
+}
+
+/** The hold that a native call has just granted. */
+export function granted(record: LockRecord, index: number, mode: LockMode): Hold {
+  let hold = holds[index];
+  if (hold === undefined) {
+    hold = new Hold(index);
+    holds[index] = hold;
+  }
+  hold.begin(record, mode, thread().report);
+  return hold;
+}

@@ -1,0 +1,53 @@
+// Finds guards that were dropped without being released.
+//
+// Registering every guard with a FinalizationRegistry would cost more than the lock. Most guards live for microseconds:
+// new ones are kept, strongly, in a short list, and only those that are still open when the list is full or a while has
+// passed are registered.
+import { setTimeout as setTimer } from 'node:timers';
+import type { LockGuard } from './guard';
+import type { Hold } from './hold';
+
+const RECENT_MAX = 64;
+const RECENT_MS = 100;
+
+interface Leak {
+  hold: Hold;
+  name: string;
+  mode: string;
+}
+
+const recent: LockGuard[] = [];
+let sweepIsDue = false;
+
+const registry = new FinalizationRegistry<Leak>(({ hold, name, mode }) => {
+  process.emitWarning(
+    `A guard of lock ${JSON.stringify(name.slice(0, 80))} (${mode}) was garbage-collected before it was released; ` +
+      'the lock is released now. Release guards in a finally block, or use `using`, or the callback forms',
+    { type: 'Warning', code: 'PROCLOCK_LEAKED_GUARD' },
+  );
+  hold.leave();
+});
+
+function sweep(): void {
+  for (const guard of recent) {
+    if (guard.released) continue;
+    guard.watched = true;
+    registry.register(guard, { hold: guard.hold, name: guard.lock.name, mode: guard.mode }, guard);
+  }
+  recent.length = 0;
+}
+
+export function watchGuard(guard: LockGuard): void {
+  recent.push(guard);
+  if (recent.length >= RECENT_MAX) return sweep();
+  if (sweepIsDue) return;
+  sweepIsDue = true;
+  setTimer(() => {
+    sweepIsDue = false;
+    sweep();
+  }, RECENT_MS).unref();
+}
+
+export function forgetGuard(guard: LockGuard): void {
+  registry.unregister(guard);
+}

@@ -1,0 +1,258 @@
+// What all lock classes have in common: a handle on a named lock, and one run() behind every way to acquire it.
+import { randomUUID } from 'node:crypto';
+import { performance } from 'node:perf_hooks';
+import { keyOf, Report } from './binding';
+import {
+  argumentValueError,
+  closedError,
+  deadlockError,
+  errorOf,
+  notReentrantError,
+  Status,
+  upgradeError,
+} from './errors';
+import { LockGuard } from './guard';
+import { granted, type Hold } from './hold';
+import type { Lock } from './lock';
+import {
+  type Acquire,
+  checkAcquireOptions,
+  checkFunction,
+  checkLockOptions,
+  checkName,
+  checkNamespace,
+  NO_OPTIONS,
+} from './options';
+import { currentContext, HoldSet, type Owner, runInContext, threadOwner } from './owner';
+import { LockRecord } from './record';
+import type { SharedLock } from './shared-lock';
+import { settleReady, thread, timedOut, Wait } from './thread';
+import type { AcquireOptions, LockMode, LockOptions, LockSnapshot } from './types';
+
+export type Work<T> = (guard: LockGuard) => T | PromiseLike<T>;
+type Options = AcquireOptions & { exclusive?: boolean };
+
+/** The calls `(options?)`, `(fn)` and `(options, fn)` of one method. */
+function overload<F>(
+  first: Options | F | undefined,
+  second: F | undefined,
+): [Options | undefined, F | undefined] {
+  if (typeof first === 'function') return [undefined, first as F];
+  checkFunction(second);
+  return [first as Options | undefined, second];
+}
+
+const abandonedHandles = new FinalizationRegistry<LockRecord>((record) => record.leave());
+
+function groupId(group: string | number | undefined): number {
+  if (group === undefined) return -1;
+  if (typeof group === 'number') return group;
+  const id = thread().binding.groupId(group);
+  if (id < 0) throw argumentValueError('options.group', 'must be a group of this system', group);
+  return id;
+}
+
+export abstract class NamedLock {
+  /** The name, also of an anonymous lock: pass it on to whoever is to share it. */
+  readonly name: string;
+  readonly namespace: string;
+  /** @internal */
+  protected abstract readonly reentrant: boolean;
+  private readonly record: LockRecord;
+  private readonly sharedKey: number;
+  private readonly exclusiveKey: number;
+  private readonly waits = new Set<Wait>();
+  private closed = false;
+
+  /**
+   * @param name any string; without one, a fresh unique name
+   * @throws {LockError} if the namespace can not be entered: see the error table
+   */
+  constructor(name?: string, options: LockOptions = {}) {
+    if (name !== undefined) checkName(name);
+    checkLockOptions(options);
+    this.name = name ?? `anonymous-${randomUUID()}`;
+    this.namespace = checkNamespace(options.namespace);
+    const group = groupId(options.group);
+    const owner = group < 0 ? `${process.geteuid?.()}` : `g${group}`;
+    this.record = LockRecord.enter(this.name, `/proclock-${owner}-${this.namespace}`, group);
+    this.sharedKey = keyOf(this.record.id, false, options.fair === true);
+    this.exclusiveKey = keyOf(this.record.id, true, options.fair === true);
+    abandonedHandles.register(this, this.record, this);
+  }
+
+  /** Who holds this lock and who waits for it, in every process. */
+  query(): LockSnapshot {
+    this.checkOpen();
+    return this.record.snapshot();
+  }
+
+  /**
+   * Gives the handle back. Its pending acquires reject with `ERR_LOCK_CLOSED`; open guards stay valid until they are
+   * released. A second call does nothing.
+   */
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    abandonedHandles.unregister(this);
+    for (const wait of [...this.waits]) wait.withdraw(closedError(this));
+    this.record.leave();
+  }
+
+  /** The same as {@link close}. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  /** @internal */
+  protected async run<T>(
+    mode: LockMode | undefined,
+    first: Options | Work<T> | undefined,
+    second: Work<T> | undefined,
+  ): Promise<LockGuard | T> {
+    const [given, fn] = overload(first, second);
+    const options = checkAcquireOptions(given);
+    const wanted = mode ?? (given?.exclusive === true ? 'exclusive' : 'shared');
+    const owner = options.within?.ownerForNested();
+    const context = owner === undefined ? currentContext() : undefined;
+    const nested = this.nested(wanted, (owner ?? context)?.find(this.record));
+    let hold = nested;
+    if (hold === undefined) {
+      options.signal?.throwIfAborted();
+      hold = this.tryNow(wanted) ?? (await this.wait(wanted, options));
+    }
+    if (fn !== undefined) return this.call(hold, wanted, context, fn);
+    if (nested === undefined) owner?.add(hold);
+    return this.guard(hold, wanted, owner).watch();
+  }
+
+  /** @internal */
+  protected runSync<T>(
+    mode: LockMode | undefined,
+    first: Options | ((guard: LockGuard) => T) | undefined,
+    second: ((guard: LockGuard) => T) | undefined,
+  ): LockGuard | T {
+    const [given, fn] = overload(first, second);
+    const options = checkAcquireOptions(given);
+    const wanted = mode ?? (given?.exclusive === true ? 'exclusive' : 'shared');
+    const nested = this.nested(wanted, this.heldForSync(options));
+    let hold = nested;
+    if (hold === undefined) {
+      options.signal?.throwIfAborted();
+      hold = this.tryNow(wanted) ?? this.waitSync(wanted, options);
+    }
+    const owner = options.within?.ownerForNested() ?? threadOwner;
+    if (nested === undefined) owner.add(hold);
+    if (fn === undefined) return this.guard(hold, wanted, owner).watch();
+    const context = new HoldSet(currentContext());
+    context.add(hold);
+    const guard = this.guard(hold, wanted, context);
+    try {
+      return runInContext(context, () => fn(guard));
+    } finally {
+      context.end();
+      guard[Symbol.dispose]();
+    }
+  }
+
+  /** @internal */
+  protected tryRun(wanted: LockMode): LockGuard | null {
+    this.checkOpen();
+    const held = this.heldForSync(NO_OPTIONS);
+    if (held !== undefined) {
+      const upgrade = held.mode === 'shared' && wanted === 'exclusive';
+      if (!this.reentrant || upgrade) return null;
+      return this.guard(held.reenter(), wanted, threadOwner).watch();
+    }
+    const hold = this.tryNow(wanted) ?? this.tryAgain(wanted);
+    if (hold === undefined) return null;
+    threadOwner.add(hold);
+    return this.guard(hold, wanted, threadOwner).watch();
+  }
+
+  private checkOpen(): void {
+    if (this.closed) throw closedError(this);
+  }
+
+  private guard(hold: Hold, mode: LockMode, owner: Owner | undefined): LockGuard {
+    return new LockGuard(this as NamedLock as SharedLock | Lock, hold, mode, owner);
+  }
+
+  private key(mode: LockMode): number {
+    return mode === 'exclusive' ? this.exclusiveKey : this.sharedKey;
+  }
+
+  /** The hold that a sync call of this thread would nest in. */
+  private heldForSync(options: Acquire): Hold | undefined {
+    if (options.within !== undefined) return options.within.ownerForNested().find(this.record);
+    return threadOwner.find(this.record) ?? currentContext()?.find(this.record);
+  }
+
+  /** The owner table: the hold to go on with, or an error, if the owner holds the lock already. */
+  private nested(wanted: LockMode, held: Hold | undefined): Hold | undefined {
+    this.checkOpen();
+    if (held === undefined) return undefined;
+    if (held.mode === 'shared' && wanted === 'exclusive') throw upgradeError(this);
+    if (!this.reentrant) throw notReentrantError(this, held.mode, wanted);
+    return held.reenter();
+  }
+
+  private tryNow(wanted: LockMode): Hold | undefined {
+    const { binding, report } = thread();
+    const index = binding.tryAcquire(this.key(wanted));
+    if (report[Report.READY] !== 0) settleReady();
+    if (index >= 0) return granted(this.record, index, wanted);
+    if (index === Status.BUSY) return undefined;
+    throw errorOf(index, `acquire (${wanted})`, this.record);
+  }
+
+  /** Once more, after a look whether those who hold it are alive. */
+  private tryAgain(wanted: LockMode): Hold | undefined {
+    const status = thread().binding.look(this.record.id);
+    settleReady();
+    if (status !== Status.OK) throw errorOf(status, `acquire (${wanted})`, this.record);
+    return this.tryNow(wanted);
+  }
+
+  private wait(wanted: LockMode, options: Acquire): Hold | Promise<Hold> {
+    if (options.timeout > 0) return Wait.begin(this.record, this.key(wanted), wanted, options, this.waits);
+    const hold = this.tryAgain(wanted);
+    if (hold === undefined) throw timedOut(this.record, wanted, 0);
+    return hold;
+  }
+
+  private waitSync(wanted: LockMode, options: Acquire): Hold {
+    const { binding, report } = thread();
+    const again = options.timeout === 0 ? this.tryAgain(wanted) : undefined;
+    if (again !== undefined) return again;
+    if (options.timeout === 0) throw timedOut(this.record, wanted, 0);
+    if (binding.heldByThread(this.record.id) !== 0) throw deadlockError(this, wanted);
+    const deadline = performance.now() + options.timeout;
+    const index = binding.enqueue(this.key(wanted), false);
+    if (index < 0) throw errorOf(index, `acquire (${wanted})`, this.record);
+    if (report[Report.GRANTED] !== 0) return granted(this.record, index, wanted);
+    for (;;) {
+      const status = binding.wait(index, Math.max(deadline - performance.now(), 0));
+      if (status === Status.OK) return granted(this.record, index, wanted);
+      if (status !== Status.AGAIN) throw errorOf(status, `acquire (${wanted})`, this.record);
+      if (performance.now() < deadline) continue;
+      const error = timedOut(this.record, wanted, options.timeout);
+      binding.withdraw(index);
+      settleReady();
+      throw error;
+    }
+  }
+
+  /** Runs a callback as an owner of its own, and ends its guard when it has settled. */
+  private async call<T>(hold: Hold, wanted: LockMode, around: HoldSet | undefined, fn: Work<T>): Promise<T> {
+    const context = new HoldSet(around);
+    context.add(hold);
+    const guard = this.guard(hold, wanted, context);
+    try {
+      return await runInContext(context, () => fn(guard));
+    } finally {
+      context.end();
+      guard[Symbol.dispose]();
+    }
+  }
+}

@@ -1,0 +1,93 @@
+// Arguments are checked here, once; everything behind this passes them on.
+import { argumentTypeError, argumentValueError, outOfRangeError } from './errors';
+import { LockGuard } from './guard';
+import type { AcquireOptions, LockOptions } from './types';
+
+const NAMESPACE = /^[A-Za-z0-9._-]{1,64}$/;
+const GROUP_ID_MAX = 2 ** 32 - 2;
+
+export function checkName(name: unknown): asserts name is string {
+  if (typeof name !== 'string') throw argumentTypeError('name', 'of type string', name);
+}
+
+function checkObject(name: string, value: unknown): void {
+  if (value === null || typeof value !== 'object') throw argumentTypeError(name, 'of type object', value);
+}
+
+function checkBoolean(name: string, value: unknown): void {
+  if (value !== undefined && typeof value !== 'boolean')
+    throw argumentTypeError(name, 'of type boolean', value);
+}
+
+export function checkNamespace(namespace: unknown): string {
+  if (namespace === undefined) return 'default';
+  if (typeof namespace !== 'string')
+    throw argumentTypeError('options.namespace', 'of type string', namespace);
+  if (!NAMESPACE.test(namespace)) {
+    throw argumentValueError(
+      'options.namespace',
+      'must be 1 to 64 characters of A-Z a-z 0-9 . _ -',
+      namespace,
+    );
+  }
+  return namespace;
+}
+
+export function checkLockOptions(options: LockOptions): void {
+  checkObject('options', options);
+  checkBoolean('options.fair', options.fair);
+  const { group } = options;
+  if (group === undefined || typeof group === 'string') return;
+  if (typeof group !== 'number') throw argumentTypeError('options.group', 'of type string or number', group);
+  if (!Number.isInteger(group) || group < 0 || group > GROUP_ID_MAX) {
+    throw outOfRangeError('options.group', `an integer >= 0 and <= ${GROUP_ID_MAX}`, group);
+  }
+}
+
+/** Options of one acquire, checked. */
+export interface Acquire {
+  /** Milliseconds, or Infinity. */
+  timeout: number;
+  signal: AbortSignal | undefined;
+  within: LockGuard | undefined;
+}
+
+export const NO_OPTIONS: Acquire = {
+  timeout: Number.POSITIVE_INFINITY,
+  signal: undefined,
+  within: undefined,
+};
+
+function isAbortSignal(value: unknown): value is AbortSignal {
+  return typeof value === 'object' && value !== null && 'aborted' in value && 'addEventListener' in value;
+}
+
+export function checkAcquireOptions(
+  options: (AcquireOptions & { exclusive?: boolean }) | undefined,
+): Acquire {
+  if (options === undefined) return NO_OPTIONS;
+  checkObject('options', options);
+  const { timeout = Number.POSITIVE_INFINITY, signal, within } = options;
+  if (typeof timeout !== 'number') throw argumentTypeError('options.timeout', 'of type number', timeout);
+  if (Number.isNaN(timeout) || timeout < 0) throw outOfRangeError('options.timeout', '>= 0', timeout);
+  if (signal !== undefined && !isAbortSignal(signal)) {
+    throw argumentTypeError('options.signal', 'an instance of AbortSignal', signal);
+  }
+  if (within !== undefined && !(within instanceof LockGuard)) {
+    throw argumentTypeError('options.within', 'an instance of LockGuard', within);
+  }
+  checkBoolean('options.exclusive', options.exclusive);
+  return { timeout, signal, within };
+}
+
+export function checkFunction(value: unknown): void {
+  if (value !== undefined && typeof value !== 'function')
+    throw argumentTypeError('fn', 'of type function', value);
+}
+
+/** @returns whether exclusive mode is wanted */
+export function checkTryOptions(options: { exclusive?: boolean }): boolean {
+  checkObject('options', options);
+  checkBoolean('options.exclusive', options.exclusive);
+  return options.exclusive === true;
+}

@@ -1,0 +1,61 @@
+// Who owns a hold, for nested acquires. Three kinds of owner: the thread (sync calls), the async context of a callback,
+// and whoever a guard names explicitly (`within`).
+import { AsyncLocalStorage } from 'node:async_hooks';
+import type { Hold } from './hold';
+import type { LockRecord } from './record';
+
+/** Finds the hold that this owner has of a lock. */
+export interface Owner {
+  find(record: LockRecord): Hold | undefined;
+  add(hold: Hold): void;
+}
+
+/**
+ * The holds of one callback, or of one guard that was named by `within`. A callback's context sees those of the
+ * contexts around it, and stops to be an owner when its callback has settled.
+ */
+export class HoldSet implements Owner {
+  private readonly holds: Array<{ hold: Hold; serial: number }> = [];
+  private active = true;
+
+  constructor(private readonly parent?: HoldSet) {}
+
+  find(record: LockRecord): Hold | undefined {
+    for (let set: HoldSet | undefined = this; set !== undefined; set = set.parent) {
+      if (!set.active) continue;
+      for (const { hold, serial } of set.holds) {
+        // A hold object serves many holds, one after the other: the serial number tells which one was meant.
+        if (hold.record === record && hold.serial === serial) return hold;
+      }
+    }
+    return undefined;
+  }
+
+  add(hold: Hold): void {
+    this.holds.push({ hold, serial: hold.serial });
+  }
+
+  end(): void {
+    this.active = false;
+  }
+}
+
+/** Sync calls belong to the JavaScript thread that makes them. */
+export const threadOwner: Owner = {
+  find: (record) => record.threadHold(),
+  add: (hold) => hold.record.setThreadHold(hold),
+};
+
+const contexts = new AsyncLocalStorage<HoldSet>();
+let used = false;
+
+/** The context of the innermost callback around the caller. */
+export function currentContext(): HoldSet | undefined {
+  return used ? contexts.getStore() : undefined;
+}
+
+export function runInContext<T>(context: HoldSet, fn: () => T): T {
+  // The first run() makes every await of the process slower on Node 20: programs without callback forms never pay.
+  used = true;
+  return contexts.run(context, fn);
+}

@@ -1,0 +1,87 @@
+import { failureOf, type NativeInfo } from './binding';
+import { errorOf, Status, type Subject } from './errors';
+import type { Hold } from './hold';
+import { thread } from './thread';
+import type { LockInfo, LockSnapshot } from './types';
+
+const records = new Map<string, LockRecord>();
+
+/** One lock as this thread knows it, shared by all handles of its name; closed when neither handle nor hold is left. */
+export class LockRecord implements Subject {
+  private users = 0;
+  private sync: Hold | undefined;
+  private syncSerial = 0;
+
+  private constructor(
+    readonly name: string,
+    readonly segment: string,
+    readonly id: number,
+  ) {}
+
+  /** Counts one user, who is to call {@link leave}. */
+  static enter(name: string, segment: string, group: number): LockRecord {
+    const key = `${segment}\0${name}`;
+    let record = records.get(key);
+    // A namespace that was deleted since is left to those who still use it; a new handle enters the new one.
+    if (record === undefined || record.isGone()) {
+      const { binding } = thread();
+      const id = binding.openLock(segment, group, name);
+      if (id < 0) throw errorOf(id, 'open', { name, segment }, failureOf(binding));
+      record = new LockRecord(name, segment, id);
+      records.set(key, record);
+    }
+    record.users++;
+    return record;
+  }
+
+  enter(): void {
+    this.users++;
+  }
+
+  leave(): void {
+    if (--this.users > 0) return;
+    const key = `${this.segment}\0${this.name}`;
+    if (records.get(key) === this) records.delete(key);
+    thread().binding.closeLock(this.id);
+  }
+
+  threadHold(): Hold | undefined {
+    return this.sync?.record === this && this.sync.serial === this.syncSerial ? this.sync : undefined;
+  }
+
+  setThreadHold(hold: Hold): void {
+    this.sync = hold;
+    this.syncSerial = hold.serial;
+  }
+
+  snapshot(): LockSnapshot {
+    const infos = thread().binding.query(this.id);
+    if (typeof infos === 'number') throw errorOf(infos, 'query', this);
+    return {
+      held: infos.filter((info) => !info.pending).map((info) => this.info(info)),
+      pending: infos.filter((info) => info.pending).map((info) => this.info(info)),
+    };
+  }
+
+  private isGone(): boolean {
+    return thread().binding.check(this.id) !== Status.OK;
+  }
+
+  private info(info: NativeInfo): LockInfo {
+    return {
+      name: this.name,
+      mode: info.exclusive ? 'exclusive' : 'shared',
+      clientId: clientIdOf(info),
+      pid: info.pid,
+      threadId: info.threadId,
+      since: new Date(info.since),
+    };
+  }
+}
+
+/** Unique on the machine: a pid alone is not, across PID namespaces and reuse. */
+function clientIdOf(info: NativeInfo): string {
+  return [info.pidNamespace, info.pid, info.startTime, info.threadId]
+    .map((part) => part.toString(36))
+    .join('-');
+}

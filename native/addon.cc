@@ -1,0 +1,283 @@
+// The Node-API surface: arguments in, statuses and numbers out. No decision is made here, and no word said: lib/binding.ts
+// states what each function takes and returns, lib/errors.ts makes errors of statuses.
+//
+// The calls of the uncontended path are plain napi_callbacks with the instance as their data (an empty one costs 13 ns,
+// one through node-addon-api's wrappers 30); everything else uses node-addon-api.
+#include <napi.h>
+
+#include "status.h"
+
+#ifdef __linux__
+
+#include <grp.h>
+
+#include <string>
+#include <vector>
+
+#include "runtime.h"
+
+namespace {
+
+using proclock::Client;
+using proclock::Status;
+
+// One per load of the addon in one JavaScript thread. Owns all that this thread holds.
+struct Instance {
+  std::unique_ptr<Client> client;
+  napi_threadsafe_function on_ready = nullptr;
+  Client::Report* report = nullptr;
+  Napi::Reference<Napi::ArrayBuffer> report_buffer;
+  proclock::OpenFailure failure;
+};
+
+int32_t number(Status status) { return static_cast<int32_t>(status); }
+
+// ---- the uncontended path
+
+// One unsigned argument in, one signed result out. Wrong arguments are answered with a status, never believed.
+template <int32_t (*call)(Client&, uint32_t)>
+napi_value plain(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value argument;
+  void* data;
+  uint32_t value;
+  napi_value result;
+  int32_t outcome = number(Status::kClosed);
+  if (napi_get_cb_info(env, info, &count, &argument, nullptr, &data) == napi_ok && count == 1 &&
+      napi_get_value_uint32(env, argument, &value) == napi_ok) {
+    Instance* instance = static_cast<Instance*>(data);
+    if (instance->client != nullptr) outcome = call(*instance->client, value);
+  }
+  napi_create_int32(env, outcome, &result);
+  return result;
+}
+
+int32_t try_acquire(Client& client, uint32_t key) { return client.try_acquire(key); }
+int32_t release(Client& client, uint32_t hold) { return number(client.release(hold)); }
+int32_t react(Client& client, uint32_t hold) { return number(client.react(hold)); }
+int32_t withdraw(Client& client, uint32_t hold) { return number(client.withdraw(hold)); }
+int32_t downgrade(Client& client, uint32_t hold) { return number(client.downgrade(hold)); }
+int32_t clear_abandoned(Client& client, uint32_t hold) { return number(client.clear_abandoned(hold)); }
+int32_t check_namespace(Client& client, uint32_t lock) { return number(client.check(lock)); }
+int32_t look(Client& client, uint32_t lock) { return number(client.look(lock)); }
+int32_t held_by_thread(Client& client, uint32_t lock) { return client.held_by_thread(lock) ? 1 : 0; }
+int32_t close_lock(Client& client, uint32_t lock) {
+  client.close_lock(lock);
+  return number(Status::kOk);
+}
+
+// ---- everything else
+
+Instance& instance_of(const Napi::CallbackInfo& info) { return *static_cast<Instance*>(info.Data()); }
+
+bool check(const Napi::CallbackInfo& info, bool right) {
+  if (right && instance_of(info).client != nullptr) return true;
+  Napi::TypeError::New(info.Env(), "proclock: wrong arguments for the native binding")
+      .ThrowAsJavaScriptException();
+  return false;
+}
+
+// init(threadId, onReady): ArrayBuffer
+Napi::Value init(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  Instance& instance = instance_of(info);
+  if (info.Length() != 2 || !info[0].IsNumber() || !info[1].IsFunction() || instance.client != nullptr) {
+    Napi::TypeError::New(env, "proclock: init() takes a thread id and a function, once")
+        .ThrowAsJavaScriptException();
+    return env.Undefined();
+  }
+  Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, sizeof(Client::Report));
+  instance.report_buffer = Napi::Persistent(buffer);
+  instance.report_buffer.SuppressDestruct();
+  instance.report = static_cast<Client::Report*>(buffer.Data());
+  napi_create_threadsafe_function(env, info[1], nullptr, Napi::String::New(env, "proclock"), 0, 1, nullptr,
+                                  nullptr, nullptr, nullptr, &instance.on_ready);
+  napi_unref_threadsafe_function(env, instance.on_ready);
+  // The client knows the function, not the environment: it is called from other threads, until its destructor has run.
+  const auto notify = [](void* data) {
+    napi_call_threadsafe_function(static_cast<napi_threadsafe_function>(data), nullptr,
+                                  napi_tsfn_nonblocking);
+  };
+  instance.client = std::make_unique<Client>(info[0].As<Napi::Number>().Uint32Value(), instance.report,
+                                             notify, instance.on_ready);
+  // Hooks run in reverse: registered after the thread-safe function's own, this one ends all use of it before that is
+  // torn down. Everything that the thread holds is given back here, on the thread itself.
+  env.AddCleanupHook([](Instance* ending) { ending->client.reset(); }, &instance);
+  return buffer;
+}
+
+// openLock(segment, group, name): id or status
+Napi::Value open_lock(const Napi::CallbackInfo& info) {
+  Instance& instance = instance_of(info);
+  if (!check(info, info.Length() == 3 && info[0].IsString() && info[1].IsNumber() && info[2].IsString())) {
+    return info.Env().Undefined();
+  }
+  const std::string segment = info[0].As<Napi::String>().Utf8Value();
+  const std::u16string text = info[2].As<Napi::String>().Utf16Value();
+  std::string latin1;
+  proclock::Name name;
+  for (const char16_t unit : text) name.utf16 = name.utf16 || unit > 0xff;
+  if (text.size() > proclock::kNameBytesMax) return Napi::Number::New(info.Env(), number(Status::kCapacity));
+  name.size = static_cast<uint32_t>(name.utf16 ? text.size() * sizeof(char16_t) : text.size());
+  name.bytes = text.data();
+  if (!name.utf16) {
+    latin1.assign(text.begin(), text.end());
+    name.bytes = latin1.data();
+  }
+  uint32_t id = 0;
+  instance.failure = {};
+  const Status status = instance.client->open_lock(segment, info[1].As<Napi::Number>().Int64Value(), name,
+                                                   &id, &instance.failure);
+  return Napi::Number::New(info.Env(), ok(status) ? static_cast<int32_t>(id) : number(status));
+}
+
+// failure(): [errno, version found, ABI found] of the last openLock that failed
+Napi::Value failure(const Napi::CallbackInfo& info) {
+  const proclock::OpenFailure& failure = instance_of(info).failure;
+  Napi::Array result = Napi::Array::New(info.Env(), 3);
+  result.Set(0u, Napi::Number::New(info.Env(), failure.error));
+  result.Set(1u, Napi::Number::New(info.Env(), failure.found_version));
+  result.Set(2u, Napi::Number::New(info.Env(), failure.found_abi));
+  return result;
+}
+
+// enqueue(key, async): hold or status
+Napi::Value enqueue(const Napi::CallbackInfo& info) {
+  if (!check(info, info.Length() == 2 && info[0].IsNumber() && info[1].IsBoolean()))
+    return info.Env().Undefined();
+  return Napi::Number::New(info.Env(),
+                           instance_of(info).client->enqueue(info[0].As<Napi::Number>().Uint32Value(),
+                                                             info[1].As<Napi::Boolean>().Value()));
+}
+
+// wait(hold, timeoutMs): status
+Napi::Value wait(const Napi::CallbackInfo& info) {
+  if (!check(info, info.Length() == 2 && info[0].IsNumber() && info[1].IsNumber()))
+    return info.Env().Undefined();
+  const double timeout_ms = info[1].As<Napi::Number>().DoubleValue();
+  return Napi::Number::New(info.Env(),
+                           number(instance_of(info).client->wait(info[0].As<Napi::Number>().Uint32Value(),
+                                                                 timeout_ms > 0 ? timeout_ms : 0)));
+}
+
+// takeReady(): number[], the waits of this thread that were poked
+Napi::Value take_ready(const Napi::CallbackInfo& info) {
+  if (!check(info, true)) return info.Env().Undefined();
+  const std::vector<uint32_t> ready = instance_of(info).client->take_ready();
+  Napi::Array result = Napi::Array::New(info.Env(), ready.size());
+  for (uint32_t i = 0; i < ready.size(); i++) result.Set(i, Napi::Number::New(info.Env(), ready[i]));
+  return result;
+}
+
+// keepAlive(on): whether pending waits keep the event loop running
+Napi::Value keep_alive(const Napi::CallbackInfo& info) {
+  if (!check(info, info.Length() == 1 && info[0].IsBoolean())) return info.Env().Undefined();
+  if (info[0].As<Napi::Boolean>().Value()) {
+    napi_ref_threadsafe_function(info.Env(), instance_of(info).on_ready);
+  } else {
+    napi_unref_threadsafe_function(info.Env(), instance_of(info).on_ready);
+  }
+  return info.Env().Undefined();
+}
+
+// abandoned(hold): [pid, threadId, since in ms, token] or undefined
+Napi::Value abandoned(const Napi::CallbackInfo& info) {
+  if (!check(info, info.Length() == 1 && info[0].IsNumber())) return info.Env().Undefined();
+  proclock::AbandonedInfo found;
+  if (!ok(instance_of(info).client->abandoned(info[0].As<Napi::Number>().Uint32Value(), &found))) {
+    return info.Env().Undefined();
+  }
+  Napi::Array result = Napi::Array::New(info.Env(), 4);
+  result.Set(0u, Napi::Number::New(info.Env(), found.pid));
+  result.Set(1u, Napi::Number::New(info.Env(), found.thread));
+  result.Set(2u, Napi::Number::New(info.Env(), found.since_ms));
+  result.Set(3u, Napi::BigInt::New(info.Env(), found.token));
+  return result;
+}
+
+Napi::Array infos_to_array(Napi::Env env, const std::vector<proclock::HolderInfo>& infos) {
+  Napi::Array result = Napi::Array::New(env, infos.size());
+  for (uint32_t i = 0; i < infos.size(); i++) {
+    const proclock::HolderInfo& info = infos[i];
+    Napi::Object line = Napi::Object::New(env);
+    line.Set("pending", Napi::Boolean::New(env, info.pending));
+    line.Set("exclusive", Napi::Boolean::New(env, info.mode == proclock::Mode::kExclusive));
+    line.Set("pid", Napi::Number::New(env, info.identity.pid));
+    line.Set("startTime", Napi::Number::New(env, static_cast<double>(info.identity.start_time)));
+    line.Set("pidNamespace", Napi::Number::New(env, static_cast<double>(info.identity.pid_ns)));
+    line.Set("threadId", Napi::Number::New(env, info.thread));
+    line.Set("since", Napi::Number::New(env, info.since_ms));
+    result.Set(i, line);
+  }
+  return result;
+}
+
+// query(id): Line[] or status
+Napi::Value query(const Napi::CallbackInfo& info) {
+  if (!check(info, info.Length() == 1 && info[0].IsNumber())) return info.Env().Undefined();
+  std::vector<proclock::HolderInfo> infos;
+  const Status status = instance_of(info).client->query(info[0].As<Napi::Number>().Uint32Value(), &infos);
+  if (!ok(status)) return Napi::Number::New(info.Env(), number(status));
+  return infos_to_array(info.Env(), infos);
+}
+
+// groupId(name): gid, or -1 where there is no such group
+Napi::Value group_id(const Napi::CallbackInfo& info) {
+  if (!check(info, info.Length() == 1 && info[0].IsString())) return info.Env().Undefined();
+  std::vector<char> buffer(1 << 16);
+  group entry;
+  group* found = nullptr;
+  getgrnam_r(info[0].As<Napi::String>().Utf8Value().c_str(), &entry, buffer.data(), buffer.size(), &found);
+  return Napi::Number::New(info.Env(), found == nullptr ? -1.0 : static_cast<double>(found->gr_gid));
+}
+
+void set_plain(Napi::Object exports, Instance* instance, const char* name, napi_callback callback) {
+  napi_value function;
+  napi_create_function(exports.Env(), name, NAPI_AUTO_LENGTH, callback, instance, &function);
+  exports.Set(name, function);
+}
+
+Napi::Object load(Napi::Env env, Napi::Object exports) {
+  auto* instance = new Instance();
+  env.SetInstanceData<Instance>(instance);  // deleted with the environment, after its cleanup hooks
+  set_plain(exports, instance, "tryAcquire", plain<try_acquire>);
+  set_plain(exports, instance, "release", plain<release>);
+  set_plain(exports, instance, "react", plain<react>);
+  set_plain(exports, instance, "withdraw", plain<withdraw>);
+  set_plain(exports, instance, "downgrade", plain<downgrade>);
+  set_plain(exports, instance, "clearAbandoned", plain<clear_abandoned>);
+  set_plain(exports, instance, "check", plain<check_namespace>);
+  set_plain(exports, instance, "look", plain<look>);
+  set_plain(exports, instance, "heldByThread", plain<held_by_thread>);
+  set_plain(exports, instance, "closeLock", plain<close_lock>);
+  exports.Set("init", Napi::Function::New(env, init, "init", instance));
+  exports.Set("openLock", Napi::Function::New(env, open_lock, "openLock", instance));
+  exports.Set("failure", Napi::Function::New(env, failure, "failure", instance));
+  exports.Set("enqueue", Napi::Function::New(env, enqueue, "enqueue", instance));
+  exports.Set("wait", Napi::Function::New(env, wait, "wait", instance));
+  exports.Set("takeReady", Napi::Function::New(env, take_ready, "takeReady", instance));
+  exports.Set("keepAlive", Napi::Function::New(env, keep_alive, "keepAlive", instance));
+  exports.Set("abandoned", Napi::Function::New(env, abandoned, "abandoned", instance));
+  exports.Set("query", Napi::Function::New(env, query, "query", instance));
+  exports.Set("groupId", Napi::Function::New(env, group_id, "groupId", instance));
+  exports.Set("layoutVersion", Napi::Number::New(env, proclock::kLayoutVersion));
+  exports.Set("abi", Napi::Number::New(env, proclock::abi_fingerprint()));
+  exports.Set("supported", Napi::Boolean::New(env, true));
+  return exports;
+}
+
+}  // namespace
+
+#else
+
+namespace {
+// Loads, and says that it can do nothing: lib/binding.ts throws ERR_LOCK_UNSUPPORTED on the first use.
+Napi::Object load(Napi::Env env, Napi::Object exports) {
+  exports.Set("supported", Napi::Boolean::New(env, false));
+  return exports;
+}
+}  // namespace
+
+#endif  // __linux__
+
+NODE_API_MODULE(proclock, load)

@@ -1,0 +1,409 @@
+#include "runtime.h"
+
+#ifdef __linux__
+
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace proclock {
+
+namespace {
+
+// How long a synchronous acquire tries before it sleeps: about what falling asleep and being woken costs.
+constexpr int kSpinRounds = 24;
+constexpr int kSpinPauses = 16;
+
+void pause_briefly() {
+  for (int i = 0; i < kSpinPauses; i++) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+  }
+}
+
+}  // namespace
+
+Client::Client(uint32_t thread, Report* report, Notify notify, void* data)
+    : thread_(thread), os_thread_(pthread_self()), report_(report), notify_(notify), data_(data) {
+  Runtime::get().add(this);
+}
+
+Client::~Client() {
+  Runtime::get().remove(this);
+  report_ = &own_report_;  // JavaScript's memory may be gone already
+  for (uint32_t index = 0; index < holds_.size(); index++) {
+    Hold& hold = holds_[index];
+    if (hold.state == State::kWaiting || hold.state == State::kWaitingAsync) withdraw(index);
+    if (hold.state != State::kHeld) continue;
+    // Not a release: whoever held exclusively may have been in the middle of a change.
+    if (hold.mode == Mode::kExclusive && ok(hold.lock->space->state())) {
+      hold.lock->space->arena().record_abandoned(hold.ref);
+    }
+    release(index);
+  }
+  for (uint32_t id = 0; id < locks_.size(); id++) {
+    if (locks_[id] != nullptr) end_lock(id);
+  }
+}
+
+Client::OpenLock* Client::open_lock_at(uint32_t id) {
+  return id < locks_.size() && locks_[id] != nullptr && !locks_[id]->closed ? locks_[id].get() : nullptr;
+}
+
+Client::Hold* Client::hold_at(uint32_t index, State state) {
+  return index < holds_.size() && holds_[index].state == state ? &holds_[index] : nullptr;
+}
+
+Client::Hold* Client::waiting_at(uint32_t index) {
+  Hold* hold = hold_at(index, State::kWaiting);
+  return hold != nullptr ? hold : hold_at(index, State::kWaitingAsync);
+}
+
+Status Client::open_lock(const std::string& space, int64_t group, const Name& name, uint32_t* id,
+                         OpenFailure* failure) {
+  auto lock = std::make_unique<OpenLock>();
+  Status status = Runtime::get().enter(space, group, &lock->space, failure);
+  if (!ok(status)) return status;
+  LinuxArena::SlotRef ref;
+  status = lock->space->arena().open_lock(name, thread_, &ref);
+  if (!ok(status)) {
+    Runtime::get().exit(lock->space);
+    return status;
+  }
+  lock->index = ref.lock_index;
+  if (free_locks_.empty()) {
+    *id = static_cast<uint32_t>(locks_.size());
+    locks_.emplace_back();
+  } else {
+    *id = free_locks_.back();
+    free_locks_.pop_back();
+  }
+  locks_[*id] = std::move(lock);
+  return add_hold(*id, *locks_[*id], ref);
+}
+
+void Client::close_lock(uint32_t id) {
+  OpenLock* lock = open_lock_at(id);
+  if (lock == nullptr) return;
+  lock->closed = true;
+  end_lock(id);
+}
+
+// Gives back what a closed lock no longer uses; the rest follows as its holds end.
+void Client::end_lock(uint32_t id) {
+  OpenLock& lock = *locks_[id];
+  for (const uint32_t index : lock.idle) {
+    if (ok(lock.space->state())) lock.space->arena().unbind(holds_[index].ref);
+    holds_[index] = Hold();
+    free_holds_.push_back(index);
+    lock.slots--;
+  }
+  lock.idle.clear();
+  if (lock.slots != 0) return;
+  Runtime::get().exit(lock.space);
+  locks_[id].reset();
+  free_locks_.push_back(id);
+}
+
+Status Client::add_hold(uint32_t id, OpenLock& lock, const LinuxArena::SlotRef& ref) {
+  uint32_t index = static_cast<uint32_t>(holds_.size());
+  if (free_holds_.empty()) {
+    holds_.emplace_back();
+  } else {
+    index = free_holds_.back();
+    free_holds_.pop_back();
+  }
+  Hold& hold = holds_[index];
+  hold.ref = ref;
+  hold.lock = &lock;
+  hold.lock_id = id;
+  hold.state = State::kIdle;
+  lock.slots++;
+  lock.idle.push_back(index);
+  return Status::kOk;
+}
+
+// A bound slot for the next acquire; it stays on the idle list until that succeeds.
+Status Client::take_idle(uint32_t id, OpenLock& lock, uint32_t* index) {
+  const Status state = lock.space->state();
+  if (!ok(state)) return state;
+  if (lock.idle.empty()) {
+    LinuxArena::SlotRef ref;
+    const Status status = lock.space->arena().bind(lock.index, thread_, &ref);
+    if (!ok(status)) return status;
+    add_hold(id, lock, ref);
+  }
+  *index = lock.idle.back();
+  return Status::kOk;
+}
+
+void Client::give_idle(uint32_t index, Hold& hold) {
+  OpenLock& lock = *hold.lock;
+  const uint32_t id = hold.lock_id;
+  hold.state = State::kIdle;
+  lock.idle.push_back(index);
+  if (lock.closed) return end_lock(id);
+  if (lock.idle.size() <= kIdleHoldsMax || !ok(lock.space->state())) return;
+  lock.idle.pop_back();
+  lock.space->arena().unbind(hold.ref);
+  hold = Hold();
+  free_holds_.push_back(index);
+  lock.slots--;
+}
+
+void Client::fill_report(const Hold& hold) {
+  const Lock<LinuxPlatform>& entry = *hold.ref.lock;
+  const uint64_t token = entry.token.load(std::memory_order_relaxed);
+  report_->token_low = static_cast<int32_t>(token);
+  report_->token_high = static_cast<int32_t>(token >> 32);
+  report_->abandoned = static_cast<int32_t>(entry.abandoned.load(std::memory_order_relaxed));
+}
+
+// The slot holds. Only now and then it is asked whether the segment still has its name.
+Status Client::granted(uint32_t index, Hold& hold) {
+  hold.state = State::kHeld;
+  hold.lock->held++;
+  fill_report(hold);
+  const Status state =
+      hold.lock->space->check(double_of(hold.ref.slot->since.load(std::memory_order_relaxed)));
+  if (!ok(state)) release(index);
+  return state;
+}
+
+int32_t Client::try_acquire(uint32_t key) {
+  OpenLock* lock = open_lock_at(key >> kKeyBits);
+  if (lock == nullptr) return static_cast<int32_t>(Status::kClosed);
+  uint32_t index;
+  Status status = take_idle(key >> kKeyBits, *lock, &index);
+  if (!ok(status)) return static_cast<int32_t>(status);
+  Hold& hold = holds_[index];
+  hold.mode = static_cast<Mode>(key & kKeyExclusive);
+  const Turn turn = (key & kKeyFair) != 0 ? Turn::kInOrder : Turn::kMayOvertake;
+  entered_ = true;
+  Try tried = lock->space->arena().try_acquire(hold.ref, hold.mode, turn);
+  while (tried == Try::kRecovering && ok(status)) {
+    status = lock->space->arena().finish_recovery(lock->index);
+    if (ok(status)) tried = lock->space->arena().try_acquire(hold.ref, hold.mode, turn);
+  }
+  entered_ = false;
+  if (tried == Try::kAcquired) {
+    lock->idle.pop_back();
+    status = granted(index, hold);
+    return ok(status) ? static_cast<int32_t>(index) : static_cast<int32_t>(status);
+  }
+  if (ok(status)) status = tried == Try::kCorrupt ? Status::kCorrupt : Status::kBusy;
+  return static_cast<int32_t>(status);
+}
+
+int32_t Client::enqueue(uint32_t key, bool async) {
+  static const bool can_spin = sysconf(_SC_NPROCESSORS_ONLN) > 1;
+  report_->granted = 0;
+  for (int round = 0; !async && can_spin && round < kSpinRounds; round++) {
+    pause_briefly();
+    const int32_t got = try_acquire(key);
+    report_->granted = got >= 0;
+    if (got != static_cast<int32_t>(Status::kBusy)) return got;
+  }
+  OpenLock* lock = open_lock_at(key >> kKeyBits);
+  if (lock == nullptr) return static_cast<int32_t>(Status::kClosed);
+  uint32_t index;
+  Status status = take_idle(key >> kKeyBits, *lock, &index);
+  if (!ok(status)) return static_cast<int32_t>(status);
+  lock->idle.pop_back();
+  Hold& hold = holds_[index];
+  hold.mode = static_cast<Mode>(key & kKeyExclusive);
+  hold.state = async ? State::kWaitingAsync : State::kWaiting;
+  Space& space = *lock->space;
+  // Known to this process before it is in the queue: it may be poked at once.
+  space.add_wait(lock->index);
+  if (async) {
+    async_waits_++;
+    const bool first = !space.has_async();
+    space.add_async(hold.ref.slot_index, this, index);
+    if (first) Runtime::get().doorbell();
+  }
+  const int flags = (async ? kSlotAsync : 0) | ((key & kKeyFair) != 0 ? kSlotFair : 0);
+  entered_ = true;
+  status = space.arena().enqueue(hold.ref, hold.mode, static_cast<uint16_t>(flags));
+  if (ok(status)) status = space.arena().react(hold.ref, hold.mode);
+  entered_ = false;
+  if (status == Status::kAgain) {
+    if (space.wants_watch()) Runtime::get().watch();
+    return static_cast<int32_t>(index);
+  }
+  if (ok(status)) {
+    end_wait(hold);
+    report_->granted = 1;
+    status = granted(index, hold);
+    return ok(status) ? static_cast<int32_t>(index) : static_cast<int32_t>(status);
+  }
+  withdraw(index);
+  return static_cast<int32_t>(status);
+}
+
+void Client::end_wait(Hold& hold) {
+  hold.lock->space->remove_wait(hold.lock->index);
+  if (hold.state != State::kWaitingAsync) return;
+  hold.lock->space->remove_async(hold.ref.slot_index);
+  async_waits_--;
+}
+
+Status Client::check(uint32_t id) {
+  OpenLock* lock = open_lock_at(id);
+  return lock == nullptr ? Status::kClosed : lock->space->check_now(LinuxPlatform::wall_ms());
+}
+
+Status Client::look(uint32_t id) {
+  OpenLock* lock = open_lock_at(id);
+  if (lock == nullptr) return Status::kClosed;
+  entered_ = true;
+  const Status status = lock->space->arena().look(lock->index);
+  entered_ = false;
+  return status;
+}
+
+Status Client::react(uint32_t index) {
+  Hold* hold = waiting_at(index);
+  if (hold == nullptr) return Status::kNotHeld;
+  Space& space = *hold->lock->space;
+  Status status = space.state();
+  entered_ = true;
+  if (ok(status)) status = space.arena().react(hold->ref, hold->mode);
+  entered_ = false;
+  if (status == Status::kAgain) {
+    if (space.wants_watch()) Runtime::get().watch();
+    return status;
+  }
+  if (!ok(status)) {
+    withdraw(index);
+    return status;
+  }
+  end_wait(*hold);
+  return granted(index, *hold);
+}
+
+// One slice of a synchronous wait, at most a tick long: JavaScript regains control in between, so that a worker that is
+// terminated while it waits can end. kAgain: nothing was decided.
+Status Client::wait(uint32_t index, double timeout_ms) {
+  const uint64_t slice_ns =
+      timeout_ms * 1e6 < static_cast<double>(kTickNs) ? static_cast<uint64_t>(timeout_ms * 1e6) : kTickNs;
+  const uint64_t deadline = LinuxPlatform::monotonic_ns() + slice_ns;
+  for (;;) {
+    Hold* hold = hold_at(index, State::kWaiting);
+    if (hold == nullptr) return Status::kNotHeld;
+    // W1. acquire: pairs with the poke.
+    const uint32_t seen = hold->ref.slot->wake.load(std::memory_order_acquire);
+    const Status status = react(index);
+    if (status != Status::kAgain) return status;
+    if (LinuxPlatform::monotonic_ns() >= deadline) {
+      Space& space = *hold->lock->space;
+      space.check_now(LinuxPlatform::wall_ms());
+      space.arena().open_barrier_if_overdue(hold->lock->index);
+      return Status::kAgain;
+    }
+    LinuxPlatform::wait(&hold->ref.slot->wake, seen, deadline);
+  }
+}
+
+Status Client::withdraw(uint32_t index) {
+  Hold* hold = waiting_at(index);
+  if (hold == nullptr) return Status::kNotHeld;
+  end_wait(*hold);
+  Status status = Status::kOk;
+  entered_ = true;
+  if (hold->lock->space->state() != Status::kClosed) status = hold->lock->space->arena().withdraw(hold->ref);
+  entered_ = false;
+  give_idle(index, *hold);
+  return status;
+}
+
+Status Client::release(uint32_t index) {
+  Hold* hold = hold_at(index, State::kHeld);
+  if (hold == nullptr) return Status::kNotHeld;
+  hold->lock->held--;
+  if (hold->lock->space->state() == Status::kClosed) {
+    give_idle(index, *hold);
+    return Status::kClosed;
+  }
+  entered_ = true;
+  const Status status = hold->lock->space->arena().release(hold->ref);
+  entered_ = false;
+  give_idle(index, *hold);
+  return status;
+}
+
+Status Client::downgrade(uint32_t index) {
+  Hold* hold = hold_at(index, State::kHeld);
+  if (hold == nullptr) return Status::kNotHeld;
+  if (hold->lock->space->state() == Status::kClosed) return Status::kClosed;
+  entered_ = true;
+  const Status status = hold->lock->space->arena().downgrade(hold->ref);
+  entered_ = false;
+  if (ok(status)) hold->mode = Mode::kShared;
+  return status;
+}
+
+Status Client::abandoned(uint32_t index, AbandonedInfo* info) const {
+  if (index >= holds_.size() || holds_[index].state != State::kHeld) return Status::kNotHeld;
+  if (holds_[index].lock->space->state() == Status::kClosed) return Status::kClosed;
+  *info = holds_[index].lock->space->arena().abandoned(holds_[index].ref);
+  return Status::kOk;
+}
+
+Status Client::clear_abandoned(uint32_t index) {
+  Hold* hold = hold_at(index, State::kHeld);
+  if (hold == nullptr || hold->mode != Mode::kExclusive) return Status::kNotHeld;
+  hold->lock->space->arena().clear_abandoned(hold->ref);
+  return Status::kOk;
+}
+
+Status Client::query(uint32_t id, std::vector<HolderInfo>* infos) {
+  OpenLock* lock = open_lock_at(id);
+  if (lock == nullptr) return Status::kClosed;
+  const Status state = lock->space->check_now(LinuxPlatform::wall_ms());
+  if (!ok(state)) return state;
+  entered_ = true;
+  const Status status = lock->space->arena().snapshot(lock->index, infos);
+  entered_ = false;
+  return status;
+}
+
+bool Client::holds(const Space* space, uint32_t lock) const {
+  return std::any_of(locks_.begin(), locks_.end(), [&](const auto& open) {
+    return open != nullptr && open->held != 0 && open->index == lock && open->space.get() == space;
+  });
+}
+
+bool Client::held_by_thread(uint32_t id) {
+  const OpenLock* lock = open_lock_at(id);
+  return lock != nullptr && Runtime::get().held_by_thread(lock->space.get(), lock->index, os_thread_);
+}
+
+void Client::notify_ready(uint32_t hold) {
+  std::lock_guard<std::mutex> lock(ready_mutex_);
+  ready_.push_back(hold);
+  // In a call of ours, on our own thread: the caller sees it when the call returns, and no other thread is needed.
+  if (pthread_equal(pthread_self(), os_thread_) && entered_) {
+    report_->ready = 1;
+    return;
+  }
+  if (notified_) return;
+  notified_ = true;
+  notify_(data_);
+}
+
+std::vector<uint32_t> Client::take_ready() {
+  std::lock_guard<std::mutex> lock(ready_mutex_);
+  std::vector<uint32_t> ready;
+  ready.swap(ready_);
+  notified_ = false;
+  report_->ready = 0;
+  return ready;
+}
+
+}  // namespace proclock
+
+#endif  // __linux__

@@ -1,0 +1,274 @@
+// From a name to its lock entry and back.
+//
+// A name is any string; it is kept whole, as Latin-1 where that is enough and as UTF-16 otherwise, the first bytes in
+// the entry and the rest in a chain of extents. The index is linear hashing: as many buckets as names have ever been in
+// use at once, split one at a time, so opening the 200,000th name costs what opening the first did.
+//
+// An entry to which no slot is bound keeps its name, token and storage, in case the name is opened again, until space
+// is wanted: then the one that was unused for longest makes room, before the file grows. An abandoned mark is never
+// dropped that way. Tokens never go back: a new entry starts from the wall clock in nanoseconds (no lock is granted a
+// thousand million times a second) and above every token of an entry that was reclaimed.
+#pragma once
+
+#include "arena.h"
+
+namespace proclock {
+
+// FNV-1a, then a finaliser, since buckets are taken from the low bits.
+inline uint32_t hash_name(const Name& name) {
+  uint64_t hash = 0xcbf29ce484222325u ^ (name.utf16 ? 1 : 0);
+  const auto* bytes = static_cast<const unsigned char*>(name.bytes);
+  for (uint32_t i = 0; i < name.size; i++) hash = (hash ^ bytes[i]) * 0x100000001b3u;
+  hash ^= hash >> 33;
+  hash *= 0xff51afd7ed558ccdu;
+  hash ^= hash >> 33;
+  return static_cast<uint32_t>(hash);
+}
+
+template <class P>
+uint32_t Arena<P>::bucket_of(uint32_t hash) const {
+  const uint32_t count = std::max(std::min(get(header_->buckets.used), kBucketsMax), kBucketsMin);
+  uint32_t mask = kBucketsMin - 1;
+  while (mask + 1 < count) mask = mask << 1 | 1;
+  const uint32_t index = hash & mask;
+  return index < count ? index : index & mask >> 1;
+}
+
+template <class P>
+bool Arena<P>::name_equals(const Lock<P>& entry, const Name& name) {
+  const uint32_t wanted = name.size | kNameUsed | (name.utf16 ? kNameUtf16 : 0);
+  if (get(entry.name_bytes) != wanted) return false;
+  const auto* bytes = static_cast<const char*>(name.bytes);
+  const uint32_t inline_bytes = std::min<uint32_t>(name.size, kNameInlineBytes);
+  if (memcmp(entry.name, bytes, inline_bytes) != 0) return false;
+  uint32_t at_extent = get(entry.name_rest);
+  for (uint32_t done = inline_bytes; done < name.size;) {
+    const Extent<P>& extent = at(extents_, at_extent);
+    const uint32_t part = std::min<uint32_t>(name.size - done, kExtentBytes);
+    if (fault_ || memcmp(extent.bytes, bytes + done, part) != 0) return false;
+    done += part;
+    at_extent = get(extent.next);
+  }
+  return true;
+}
+
+template <class P>
+uint32_t Arena<P>::find_lock(const Guard&, const Name& name, uint32_t hash) {
+  uint32_t steps = 0;
+  for (uint32_t index = get(bucket(bucket_of(hash))); index != 0 && !fault_;) {
+    const Lock<P>& entry = lock(index);
+    if (get(entry.hash) == hash && name_equals(entry, name)) return index;
+    index = get(entry.next_in_bucket);
+    if (++steps > kLocksMax) fault_ = true;
+  }
+  return 0;
+}
+
+template <class P>
+Status Arena<P>::write_name(Lock<P>& entry, const Name& name) {
+  const auto* bytes = static_cast<const char*>(name.bytes);
+  const uint32_t inline_bytes = std::min<uint32_t>(name.size, kNameInlineBytes);
+  memcpy(static_cast<void*>(entry.name), bytes, inline_bytes);
+  set(entry.name_rest, 0);
+  Atomic<uint32_t>* link = &entry.name_rest;
+  for (uint32_t done = inline_bytes; done < name.size;) {
+    uint32_t index;
+    const Status status = allocate(extents_, &index);
+    if (!ok(status)) {
+      free_extents(get(entry.name_rest));
+      return status;
+    }
+    Extent<P>& extent = at(extents_, index);
+    const uint32_t part = std::min<uint32_t>(name.size - done, kExtentBytes);
+    memcpy(static_cast<void*>(extent.bytes), bytes + done, part);
+    set(extent.next, 0);
+    set(*link, index);
+    link = &extent.next;
+    done += part;
+  }
+  return Status::kOk;
+}
+
+template <class P>
+void Arena<P>::free_extents(uint32_t first) {
+  uint32_t steps = 0;
+  for (uint32_t index = first; index != 0 && !fault_;) {
+    const uint32_t next = get(at(extents_, index).next);
+    free_entry(extents_, index);
+    index = next;
+    if (++steps > kExtentsMax) fault_ = true;
+  }
+}
+
+template <class P>
+bool Arena<P>::read_name(const Guard&, uint32_t index, std::string* bytes, bool* utf16) {
+  const Lock<P>& entry = lock(index);
+  const uint32_t flags = get(entry.name_bytes);
+  const uint32_t size = flags & kNameBytesMask;
+  if (fault_ || (flags & kNameUsed) == 0 || size > kNameBytesMax) return false;
+  *utf16 = (flags & kNameUtf16) != 0;
+  bytes->assign(reinterpret_cast<const char*>(entry.name), std::min<uint32_t>(size, kNameInlineBytes));
+  for (uint32_t extent = get(entry.name_rest); bytes->size() < size && !fault_;) {
+    const Extent<P>& part = at(extents_, extent);
+    bytes->append(reinterpret_cast<const char*>(part.bytes),
+                  std::min<size_t>(size - bytes->size(), kExtentBytes));
+    extent = get(part.next);
+  }
+  return !fault_;
+}
+
+// One bucket more: the names that belong there leave the bucket that had them until now.
+template <class P>
+void Arena<P>::grow_index() {
+  TableMeta<P>& meta = header_->buckets;
+  const uint32_t count = std::max(get(meta.used), kBucketsMin);
+  if (count >= kBucketsMax) return;
+  if (count >= get(meta.reserved)) {
+    if (!ok(memory_.reserve(Layout<P>::kBuckets + count * sizeof(uint32_t), kPage)))
+      return;  // only slower without
+    set(meta.reserved, count + static_cast<uint32_t>(kPage / sizeof(uint32_t)));
+  }
+  uint32_t high = kBucketsMin;
+  while (high << 1 <= count) high <<= 1;
+  Atomic<uint32_t>& from = bucket(count - high);
+  Atomic<uint32_t>& to = bucket(count);
+  uint32_t index = get(from);
+  set(from, 0);
+  set(to, 0);
+  set(meta.used, count + 1);
+  for (uint32_t steps = 0; index != 0 && !fault_ && steps < kLocksMax; steps++) {
+    Lock<P>& entry = lock(index);
+    const uint32_t next = get(entry.next_in_bucket);
+    Atomic<uint32_t>& home = bucket_of(get(entry.hash)) == count ? to : from;
+    set(entry.next_in_bucket, get(home));
+    set(home, index);
+    index = next;
+  }
+}
+
+template <class P>
+void Arena<P>::unlink_name(const Guard&, uint32_t index) {
+  Lock<P>& entry = lock(index);
+  Atomic<uint32_t>* link = &bucket(bucket_of(get(entry.hash)));
+  for (uint32_t steps = 0; get(*link) != index; steps++) {
+    if (get(*link) == 0 || steps > kLocksMax) fault_ = true;
+    if (fault_) return;
+    link = &lock(get(*link)).next_in_bucket;
+  }
+  set(*link, get(entry.next_in_bucket));
+}
+
+template <class P>
+void Arena<P>::lock_unused(const Guard& guard, uint32_t index) {
+  Lock<P>& entry = lock(index);
+  reuse_retired(guard, index, true);
+  if (get(entry.abandoned) != 0) return;
+  const uint32_t tail = get(header_->unused_tail);
+  set(entry.unused_prev, tail);
+  set(entry.unused_next, 0);
+  set(tail == 0 ? header_->unused_head : lock(tail).unused_next, index);
+  set(header_->unused_tail, index);
+}
+
+template <class P>
+void Arena<P>::lock_used(const Guard&, uint32_t index) {
+  Lock<P>& entry = lock(index);
+  const uint32_t next = get(entry.unused_next);
+  const uint32_t prev = get(entry.unused_prev);
+  if (next == 0 && prev == 0 && get(header_->unused_head) != index) return;
+  set(prev == 0 ? header_->unused_head : lock(prev).unused_next, next);
+  set(next == 0 ? header_->unused_tail : lock(next).unused_prev, prev);
+  set(entry.unused_next, 0);
+  set(entry.unused_prev, 0);
+}
+
+// Nobody is bound to it, so nobody refers to its storage either.
+template <class P>
+void Arena<P>::reclaim_lock(const Guard& guard, uint32_t index) {
+  Lock<P>& entry = lock(index);
+  if (get(entry.slots_head) != 0) fault_ = true;
+  if (fault_) return;
+  lock_used(guard, index);
+  unlink_name(guard, index);
+  const uint64_t token = entry.token.load(std::memory_order_relaxed);
+  if (token > header_->token_floor.load(std::memory_order_relaxed)) {
+    header_->token_floor.store(token, std::memory_order_relaxed);
+  }
+  // release, because: a rebuild after our death must not find the entry gone and the floor still low.
+  entry.name_bytes.store(0, std::memory_order_release);
+  free_extents(get(entry.name_rest));
+  set(entry.name_rest, 0);
+  free_entry(storages_, storage_of(entry.gate.load(std::memory_order_relaxed)));
+  entry.gate.store(0, std::memory_order_relaxed);
+  free_entry(locks_, index);
+}
+
+template <class P>
+Status Arena<P>::allocate_lock(const Guard& guard, uint32_t* index) {
+  const bool at_hand =
+      get(locks_.meta->free_head) != 0 || used(locks_) < std::min(get(locks_.meta->reserved), locks_.max);
+  const uint32_t oldest = get(header_->unused_head);
+  if (!at_hand && oldest != 0) reclaim_lock(guard, oldest);
+  if (fault_) return Status::kCorrupt;
+  const Status status = allocate(locks_, index);
+  if (ok(status) && used(locks_) > get(header_->buckets.used)) grow_index();
+  return status;
+}
+
+template <class P>
+Status Arena<P>::create_lock(const Guard& guard, const Name& name, uint32_t hash, uint32_t* index) {
+  uint32_t storage;
+  Status status = allocate_storage(&storage, false);
+  if (!ok(status)) return status;
+  status = allocate_lock(guard, index);
+  if (!ok(status)) {
+    free_entry(storages_, storage);
+    return status;
+  }
+  Lock<P>& entry = lock(*index);
+  status = write_name(entry, name);
+  if (!ok(status)) {
+    free_entry(storages_, storage);
+    free_entry(locks_, *index);
+    return status;
+  }
+  P::init(&at(storages_, storage).rwlock);
+  entry.token.store(std::max(P::wall_ns(), header_->token_floor.load(std::memory_order_relaxed)),
+                    std::memory_order_relaxed);
+  entry.barrier_ns.store(kNoDeadline, std::memory_order_relaxed);
+  entry.poked_ns.store(0, std::memory_order_relaxed);
+  for (Atomic<uint32_t>* field :
+       {&entry.abandoned, &entry.holder, &entry.queue_head, &entry.queue_tail, &entry.queue_fair,
+        &entry.slots_head, &entry.unused_next, &entry.unused_prev, &entry.retired}) {
+    set(*field, 0);
+  }
+  set(entry.hash, hash);
+  entry.gate.store(gate_word(storage), std::memory_order_relaxed);
+  // release, because: a rebuild after our death takes the entry for real exactly if its name says so.
+  entry.name_bytes.store(name.size | kNameUsed | (name.utf16 ? kNameUtf16 : 0), std::memory_order_release);
+  Atomic<uint32_t>& home = bucket(bucket_of(hash));
+  set(entry.next_in_bucket, get(home));
+  set(home, *index);
+  return Status::kOk;
+}
+
+// The lock of this name, with a slot of this thread bound to it: what keeps the entry from being reclaimed.
+template <class P>
+Status Arena<P>::open_lock(const Name& name, uint32_t thread, SlotRef* ref) {
+  if (name.size > kNameBytesMax) return Status::kCapacity;
+  const uint32_t hash = hash_name(name);
+  Guard guard(*this);
+  if (!ok(guard.status())) return guard.status();
+  uint32_t index = find_lock(guard, name, hash);
+  if (!ok(guard.status())) return guard.status();
+  const bool create = index == 0;
+  if (create) {
+    const Status status = create_lock(guard, name, hash, &index);
+    if (!ok(status)) return status;
+  }
+  const Status status = bind_slot(guard, index, thread, ref);
+  if (create && !ok(status) && !fault_) lock_unused(guard, index);
+  return status;
+}
+
+}  // namespace proclock

@@ -1,0 +1,272 @@
+// Waiting: a FIFO queue per lock, under the guard; a way to sleep; a rule who may try.
+//
+// The gate word says EMPTY (no QUEUED), WAITING (QUEUED) or POKED (QUEUED and POKED).
+//
+// No lost wake-up. A waiter that is going to sleep
+//    W1  reads its wake word (synchronous waiters),
+//    W2  makes sure that the gate says WAITING: it queues itself, or it takes back the POKED that woke it,
+//    W3  tries, and on failure sleeps unless the wake word has changed since W1.
+// A releaser unlocks (R2), then looks at the gate (R3), and pokes if it says WAITING. W2-W3 and R2-R3 are each store then
+// load, with a seq_cst fence between: if W3 still found the lock held by this releaser, R3 sees WAITING. Between POKED
+// and W2 of the poked waiter releases need not poke again: the waiter has yet to try, and is going to see them.
+// W2 comes before the try, not after: a running process that gets in between has seen POKED, and poked nobody.
+//
+// Whoever leaves the queue settles what it leaves behind, under the guard. Granted: the gate is WAITING again, for our own
+// release to poke the next; shared waiters that now head the queue are poked at once, since they fit in beside us.
+// Withdrawn (timeout, abort, thread end, death): if it belonged to the front, the poke may have been its own to pass on, or
+// it was what the others waited behind: the new front is poked. WAITING where POKED would do costs a wake-up, never one
+// lost; so clearing POKED needs no guard.
+//
+// Who may try. The front: the first waiter, if exclusive; if shared, it and all shared ones directly behind it. They are
+// marked eligible and poked together, and a slot stays eligible until it leaves. Everybody else in the queue sleeps.
+// A newcomer may overtake the queue for kBargeNs since its front came to be the front, and not at all if a fair waiter is
+// queued: a running process takes a free lock hundreds of times in the time that a sleeping one needs to wake up. After
+// that the barrier is up, and the lock is handed on in order. So the n-th in the queue is overtaken for at most n times
+// kBargeNs, whatever the others do.
+//
+// A front waiter that does not react (a busy event loop, a stopped process) must not hold up the others: who was poked for
+// kUnresponsiveNs without a reaction is skipped: it keeps its place and its right to try, but the front is computed
+// without it. The waiters behind look at that on their ticks.
+#pragma once
+
+#include "arena.h"
+
+namespace proclock {
+
+template <class P>
+bool Arena<P>::may_overtake(const Lock<P>& entry) const {
+  const uint64_t barrier = entry.barrier_ns.load(std::memory_order_relaxed);
+  return barrier == kNoDeadline || (barrier != 0 && P::monotonic_ns() < barrier);
+}
+
+// The first waiter that was not passed over; 0 if there is none.
+template <class P>
+uint32_t Arena<P>::front(const Guard&, uint32_t lock_index) {
+  uint32_t found = 0;
+  each_slot(lock(lock_index).queue_head, kByQueue, [&](uint32_t index, Slot<P>& entry) {
+    if ((entry.flags.load(std::memory_order_relaxed) & kSlotSkipped) != 0) return true;
+    found = index;
+    return false;
+  });
+  return found;
+}
+
+// Sets the barrier anew for the front that there is now.
+template <class P>
+void Arena<P>::front_changed(const Guard& guard, uint32_t lock_index) {
+  Lock<P>& entry = lock(lock_index);
+  uint64_t barrier = kNoDeadline;
+  if (front(guard, lock_index) != 0) barrier = get(entry.queue_fair) != 0 ? 0 : P::monotonic_ns() + kBargeNs;
+  entry.barrier_ns.store(barrier, std::memory_order_relaxed);
+}
+
+template <class P>
+void Arena<P>::poke(const Guard&, uint32_t slot_index) {
+  Slot<P>& entry = slot(slot_index);
+  const uint16_t flags = entry.flags.fetch_or(kSlotEligible | kSlotPoked, std::memory_order_relaxed);
+  if ((flags & kSlotAsync) == 0) {
+    entry.wake.fetch_add(1, std::memory_order_release);  // pairs with W1
+    P::wake(&entry.wake);
+    return;
+  }
+  const uint32_t owner = entry.process.load(std::memory_order_relaxed);
+  if (owner == self_) {
+    poked_here_.push_back(slot_index);
+    return;
+  }
+  if ((flags & kSlotOnDoorbell) != 0) return;  // not taken off yet: it is going to be told
+  Process<P>& there = process(owner);
+  if (fault_) return;
+  entry.flags.fetch_or(kSlotOnDoorbell, std::memory_order_relaxed);
+  set(entry.poked_next, get(there.poked_head));
+  set(there.poked_head, slot_index);
+  there.doorbell.fetch_add(1, std::memory_order_release);
+  P::wake(&there.doorbell);
+}
+
+// Wakes inside the guard, because: a process that dies after it set POKED and before it woke anybody leaves the guard to
+// a rebuild, which pokes again.
+template <class P>
+void Arena<P>::poke_front(const Guard& guard, uint32_t lock_index) {
+  Lock<P>& entry = lock(lock_index);
+  bool any = false;
+  bool shared_only = false;
+  entry.poked_ns.store(P::monotonic_ns(), std::memory_order_relaxed);
+  entry.gate.fetch_or(kGatePoked, std::memory_order_seq_cst);
+  each_slot(entry.queue_head, kByQueue, [&](uint32_t index, Slot<P>& waiter) {
+    const uint16_t flags = waiter.flags.load(std::memory_order_relaxed);
+    if ((flags & kSlotSkipped) != 0) return true;
+    const bool shared = (flags & kSlotExclusive) == 0;
+    if (any && !(shared_only && shared)) return false;
+    any = true;
+    shared_only = shared;
+    poke(guard, index);
+    return shared;
+  });
+  // Nobody was told, so nobody is going to take it back.
+  if (!any) entry.gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);
+}
+
+// Puts the slot at the end of the queue. kOk: it belongs to the front, and has to try (react); kAgain: it has to sleep.
+template <class P>
+Status Arena<P>::enqueue(const SlotRef& ref, Mode mode, uint16_t flags) {
+  Guard guard(*this);
+  if (!ok(guard.status())) return guard.status();
+  Slot<P>& entry = *ref.slot;
+  Lock<P>& of = *ref.lock;
+  const uint32_t last = get(of.queue_tail);
+  const bool first = front(guard, ref.lock_index) == 0;
+  bool eligible = first;
+  if (!first && mode == Mode::kShared) {
+    // The last one that was not skipped decides: all shared up to here, or somebody exclusive is in between.
+    for (uint32_t index = last; index != 0 && !fault_; index = get(slot(index).queue_prev)) {
+      const uint16_t other = slot(index).flags.load(std::memory_order_relaxed);
+      eligible = (other & (kSlotEligible | kSlotExclusive)) == kSlotEligible;
+      if ((other & kSlotSkipped) == 0) break;
+    }
+  }
+  const uint32_t ticket = get(header_->ticket) + 1;
+  set(header_->ticket, ticket);
+  set(entry.ticket, ticket);
+  entry.since.store(bits_of(P::wall_ms()), std::memory_order_relaxed);
+  flags = static_cast<uint16_t>(flags | kSlotQueued | (mode == Mode::kExclusive ? kSlotExclusive : 0) |
+                                (eligible ? kSlotEligible : 0) |
+                                (entry.flags.load(std::memory_order_relaxed) & kSlotOnDoorbell));
+  entry.flags.store(flags, std::memory_order_relaxed);
+  set(entry.queue_prev, last);
+  set(entry.queue_next, 0);
+  set(last == 0 ? of.queue_head : slot(last).queue_next, ref.slot_index);
+  set(of.queue_tail, ref.slot_index);
+  if ((flags & kSlotFair) != 0) set(of.queue_fair, get(of.queue_fair) + 1);
+  if (first || (flags & kSlotFair) != 0) front_changed(guard, ref.lock_index);
+  of.gate.fetch_or(kGateQueued, std::memory_order_seq_cst);  // W2
+  if (!ok(guard.status())) return guard.status();
+  return eligible ? Status::kOk : Status::kAgain;
+}
+
+template <class P>
+void Arena<P>::remove_waiter(const Guard&, uint32_t slot_index) {
+  Slot<P>& entry = slot(slot_index);
+  Lock<P>& of = lock(get(entry.lock));
+  const uint16_t flags = entry.flags.load(std::memory_order_relaxed);
+  if (fault_ || (flags & kSlotQueued) == 0) return;
+  remove_slot(of.queue_head, &of.queue_tail, kByQueue, slot_index);
+  if ((flags & kSlotFair) != 0) set(of.queue_fair, get(of.queue_fair) - 1);
+  // Stays on the doorbell's stack if it is there; whoever takes it off finds that it waits no more.
+  entry.flags.store(flags & kSlotOnDoorbell, std::memory_order_relaxed);
+  if (get(of.queue_head) == 0) of.gate.fetch_and(~(kGateQueued | kGatePoked), std::memory_order_seq_cst);
+}
+
+template <class P>
+void Arena<P>::settle_grant(const Guard& guard, const SlotRef& ref) {
+  remove_waiter(guard, ref.slot_index);
+  if (get(ref.lock->queue_head) == 0) {
+    ref.lock->barrier_ns.store(kNoDeadline, std::memory_order_relaxed);
+    return;
+  }
+  ref.lock->gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);
+  front_changed(guard, ref.lock_index);
+  const uint32_t next = front(guard, ref.lock_index);
+  if (next == 0) return;
+  const uint16_t flags = slot(next).flags.load(std::memory_order_relaxed);
+  const bool fits_in = mode_of(ref.slot->word.load(std::memory_order_relaxed)) == Mode::kShared &&
+                       (flags & (kSlotExclusive | kSlotEligible)) == 0;
+  if (fits_in) poke_front(guard, ref.lock_index);
+}
+
+// What a waiter does when it was poked, or has just queued itself: W2, W3. kOk: granted, and out of the queue;
+// kAgain: sleep.
+template <class P>
+Status Arena<P>::react(const SlotRef& ref, Mode mode) {
+  const uint16_t flags =
+      ref.slot->flags.fetch_and(static_cast<uint16_t>(~kSlotPoked), std::memory_order_relaxed);
+  if ((flags & kSlotEligible) == 0) return Status::kAgain;
+  if ((flags & kSlotSkipped) != 0) {
+    Guard guard(*this);
+    if (!ok(guard.status())) return guard.status();
+    ref.slot->flags.fetch_and(static_cast<uint16_t>(~kSlotSkipped), std::memory_order_relaxed);
+    front_changed(guard, ref.lock_index);
+  }
+  ref.lock->gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);  // W2
+  for (;;) {
+    // seq_cst fence: W2 before W3, as R2 before R3 in release_duty().
+    P::fence();
+    const Try tried = try_acquire(ref, mode, Turn::kFront);  // W3
+    if (tried == Try::kCorrupt) return Status::kCorrupt;
+    if (tried == Try::kBusy) return Status::kAgain;
+    if (tried == Try::kAcquired) {
+      Guard guard(*this);
+      if (ok(guard.status())) settle_grant(guard, ref);
+      return guard.status();
+    }
+    const Status status = finish_recovery(ref.lock_index);
+    if (!ok(status)) return status;
+  }
+}
+
+template <class P>
+Status Arena<P>::withdraw(const SlotRef& ref) {
+  Guard guard(*this);
+  if (!ok(guard.status())) return guard.status();
+  const bool was_front = (ref.slot->flags.load(std::memory_order_relaxed) & kSlotEligible) != 0;
+  remove_waiter(guard, ref.slot_index);
+  if (was_front) {
+    front_changed(guard, ref.lock_index);
+    poke_front(guard, ref.lock_index);
+  }
+  return guard.status();
+}
+
+// Was a waiter poked so long ago that it ought to have reacted? Needs no guard.
+template <class P>
+bool Arena<P>::overdue(const Lock<P>& entry) const {
+  if ((entry.gate.load(std::memory_order_relaxed) & kGatePoked) == 0) return false;
+  const uint64_t poked = entry.poked_ns.load(std::memory_order_relaxed);
+  const uint64_t now = P::monotonic_ns();
+  return now > poked && now - poked >= kUnresponsiveNs;
+}
+
+// Passes over the waiters that were poked and do not react, and pokes those behind them.
+template <class P>
+Status Arena<P>::open_barrier_if_overdue(uint32_t lock_index) {
+  const Lock<P>* seen = find(locks_, lock_index);
+  if (seen == nullptr) return Status::kCorrupt;
+  if (!overdue(*seen)) return Status::kOk;
+  Guard guard(*this);
+  if (!ok(guard.status())) return guard.status();
+  Lock<P>& entry = lock(lock_index);
+  if (!overdue(entry)) return guard.status();
+  each_slot(entry.queue_head, kByQueue, [&](uint32_t, Slot<P>& waiter) {
+    uint16_t flags = waiter.flags.load(std::memory_order_relaxed);
+    // Only together with POKED, in one step: its reaction takes POKED away, and with it learns that it was skipped. A
+    // waiter that was skipped after it reacted would sleep, and nobody would poke it.
+    while ((flags & kSlotPoked) != 0 &&
+           !waiter.flags.compare_exchange_weak(flags, static_cast<uint16_t>(flags | kSlotSkipped),
+                                               std::memory_order_relaxed)) {
+    }
+    return (flags & kSlotEligible) != 0;
+  });
+  front_changed(guard, lock_index);
+  poke_front(guard, lock_index);
+  return guard.status();
+}
+
+// For the owner of the doorbell: takes the poked slots off the stack.
+template <class P>
+void Arena<P>::take_poked(std::vector<uint32_t>* slots) {
+  Guard guard(*this);
+  if (!ok(guard.status())) return;
+  Process<P>& own = process(self_);
+  uint32_t steps = 0;
+  for (uint32_t index = get(own.poked_head); index != 0 && !fault_;) {
+    Slot<P>& entry = slot(index);
+    const uint32_t next = get(entry.poked_next);
+    entry.flags.fetch_and(static_cast<uint16_t>(~kSlotOnDoorbell), std::memory_order_relaxed);
+    slots->push_back(index);
+    index = next;
+    if (++steps > kSlotsMax) fault_ = true;
+  }
+  set(own.poked_head, 0);
+}
+
+}  // namespace proclock

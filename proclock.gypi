@@ -1,0 +1,114 @@
+# To build the native part from the published sources, in the package's folder, with node-addon-api installed beside it:
+#
+#   echo '{ "includes": ["proclock.gypi"] }' > binding.gyp && npx node-gyp rebuild
+{
+  "variables": {
+    # Set on the command line of `node-gyp configure`, e.g. --native_tests=true. All are off for users.
+    "native_tests%": "false",
+    "bench%": "false",
+    # "true" under CI only: a new compiler's new warning must not stop a user's build.
+    "warnings_as_errors%": "false",
+    "address_sanitizer%": "false",
+    "thread_sanitizer%": "false"
+  },
+
+  "target_defaults": {
+    # Node's own common.gypi decides about a standard, an optimisation level and LTO for every addon, differently in
+    # each major version. Ours are the same for all of them.
+    "cflags_cc/": [["exclude", "^-std="], ["include", "^-std=c\\+\\+17$"]],
+    "cflags/": [["exclude", "^-O3$"], ["exclude", "-flto"]],
+    "ldflags/": [["exclude", "-flto"]],
+    "cflags": ["-g", "-Wall", "-Wextra", "-fvisibility=hidden"],
+    "cflags_cc": ["-std=c++17", "-fno-exceptions", "-fno-rtti"],
+    "conditions": [
+      ["warnings_as_errors == 'true'", {
+        "cflags": ["-Werror"]
+      }],
+      ["address_sanitizer == 'true'", {
+        # vptr checks need RTTI.
+        "cflags": [
+          "-O1", "-fno-omit-frame-pointer",
+          "-fsanitize=address,undefined", "-fno-sanitize=vptr", "-fno-sanitize-recover=undefined"
+        ],
+        "ldflags": ["-fsanitize=address,undefined"]
+      }],
+      ["thread_sanitizer == 'true'", {
+        "cflags": ["-O1", "-fno-omit-frame-pointer", "-fsanitize=thread"],
+        "ldflags": ["-fsanitize=thread"]
+      }],
+      ["address_sanitizer != 'true' and thread_sanitizer != 'true'", {
+        "cflags": ["-O2"]
+      }]
+    ]
+  },
+
+  "targets": [
+    {
+      "target_name": "proclock_core",
+      "type": "static_library",
+      "sources": [
+        "native/client.cc",
+        "native/core.cc",
+        "native/platform_linux.cc",
+        "native/segment_linux.cc",
+        "native/runtime.cc"
+      ],
+      # node-gyp gives every target Node's headers. The core gets none, so that N-API cannot creep into it.
+      "include_dirs/": [["exclude", ".*"]],
+      "cflags!": ["-Wno-unused-parameter"]
+    },
+    {
+      "target_name": "proclock",
+      "type": "loadable_module",
+      "dependencies": ["proclock_core"],
+      "sources": ["native/addon.cc"],
+      "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
+      "defines": ["NAPI_VERSION=8", "NODE_ADDON_API_DISABLE_CPP_EXCEPTIONS"],
+      "conditions": [
+        ["OS == 'linux'", {
+          "ldflags": [
+            "-pthread",
+            # Node unmaps an addon that only worker threads loaded, under our native threads.
+            "-Wl,-z,nodelete",
+            "-Wl,-z,relro,-z,now",
+            # A statically linked C++ runtime would otherwise export its symbols and be mixed up with the host's.
+            "-Wl,--version-script=<(module_root_dir)/native/exports.map"
+          ],
+          # shm_open lives there before glibc 2.34.
+          "libraries": ["-lrt"]
+        }]
+      ]
+    }
+  ],
+
+  "conditions": [
+    ["native_tests == 'true'", {
+      "targets": [
+        {
+          "target_name": "proclock_test",
+          "type": "executable",
+          "dependencies": ["proclock_core"],
+          "sources": ["<!@(node -p \"require('fs').readdirSync('test/native').filter(f => f.endsWith('.cc')).sort().map(f => 'test/native/' + f).join(' ')\")"],
+          "include_dirs/": [["exclude", ".*"]],
+          "cflags!": ["-Wno-unused-parameter"],
+          "conditions": [
+            ["OS == 'linux'", { "ldflags": ["-pthread"], "libraries": ["-lrt"] }]
+          ]
+        }
+      ]
+    }],
+    ["bench == 'true'", {
+      "targets": [
+        {
+          "target_name": "proclock_bench",
+          "type": "loadable_module",
+          "sources": ["scripts/bench/probe.cc"],
+          "defines": ["NAPI_VERSION=8"],
+          "conditions": [
+            ["OS == 'linux'", { "ldflags": ["-pthread"], "libraries": ["-lrt"] }]
+          ]
+        }
+      ]
+    }]
+  ]
+}

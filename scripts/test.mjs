@@ -1,0 +1,83 @@
+// Runs the tests: `node scripts/test.mjs native,jest [arguments for jest]`, or one of the two.
+//
+// Both run even if the first one fails. The last line on stdout is "N passed, N failed" with the sum of what they counted.
+import { spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { constants, tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+
+process.chdir(resolve(dirname(fileURLToPath(import.meta.url)), '..'));
+
+const SUITES = { native: runNative, jest: runJest };
+const [suites = '', ...jestArguments] = process.argv.slice(2);
+
+let passed = 0;
+let failed = 0;
+for (const suite of suites.split(',')) {
+  const counts = await SUITES[suite](jestArguments);
+  passed += counts.passed;
+  failed += counts.failed;
+}
+console.log(`${passed} passed, ${failed} failed`);
+process.exitCode = failed === 0 ? 0 : 1;
+
+async function runNative() {
+  const child = spawn('build/Release/proclock_test', [], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const exit = exitOf(child);
+  let last = '';
+  for await (const line of createInterface({ input: child.stdout })) {
+    console.log(line);
+    last = line;
+  }
+  const counts = /^(\d+) passed, (\d+) failed$/.exec(last);
+  return settle(
+    'the native tests',
+    await exit,
+    counts && { passed: Number(counts[1]), failed: Number(counts[2]) },
+  );
+}
+
+async function runJest(args) {
+  const folder = mkdtempSync(join(tmpdir(), 'jest-report-'));
+  const report = join(folder, 'report.json');
+  try {
+    const jest = ['node_modules/jest/bin/jest.js', '--json', `--outputFile=${report}`, ...args];
+    const child = spawn(process.execPath, jest, { stdio: 'inherit' });
+    return settle('jest', await exitOf(child), readReport(report));
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+function readReport(file) {
+  try {
+    const report = JSON.parse(readFileSync(file, 'utf8'));
+    // A test file that cannot even be loaded has no failed test in it.
+    return {
+      passed: report.numPassedTests,
+      failed: report.numFailedTests + report.numRuntimeErrorTestSuites,
+    };
+  } catch {
+    return null;
+  }
+}
+
+function exitOf(child) {
+  return new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('exit', (code, signal) => resolve(signal ? 128 + constants.signals[signal] : code));
+  });
+}
+
+/** A suite that ends badly has failed at least once, whatever it counted: it may have died before it could count. */
+function settle(name, status, counts) {
+  if (!counts) console.log(`${name}: ended with ${status} and no result`);
+  const { passed, failed } = counts ?? { passed: 0, failed: 1 };
+  if (status !== 0 && failed === 0) {
+    console.log(`${name}: all tests passed, but the exit status is ${status}`);
+    return { passed, failed: 1 };
+  }
+  return { passed, failed };
+}
