@@ -54,6 +54,8 @@ export interface NativeBinding {
   query(id: number): NativeInfo[] | number;
   /** The holds that were poked since the last call. */
   takeReady(): number[];
+  /** Does what could not be done because a process was stopped in the guard; how many holds are left with such work. */
+  settleOwed(unused: 0): number;
   /** Whether pending waits keep the event loop running. */
   keepAlive(on: boolean): void;
   /** -1: no such group. */
@@ -61,7 +63,7 @@ export interface NativeBinding {
 }
 
 /** Indices into the report: what a native call says beyond its result. */
-export const Report = { TOKEN_LOW: 0, TOKEN_HIGH: 1, ABANDONED: 2, READY: 3, GRANTED: 4 } as const;
+export const Report = { TOKEN_LOW: 0, TOKEN_HIGH: 1, ABANDONED: 2, READY: 3, GRANTED: 4, OWED: 5 } as const;
 
 export function keyOf(id: number, exclusive: boolean, fair: boolean): number {
   return (id << 2) | (fair ? 2 : 0) | (exclusive ? 1 : 0);
@@ -84,16 +86,10 @@ function load(): NativeBinding {
   return binding;
 }
 
-let loaded: NativeBinding | undefined;
-let report: Int32Array | undefined;
-
-/** The native part; loaded at the first use, so that `require('proclock')` works everywhere. */
-export function native(onReady: () => void): { binding: NativeBinding; report: Int32Array } {
-  if (loaded === undefined || report === undefined) {
-    loaded = load();
-    report = new Int32Array(loaded.init(threadId, onReady));
-  }
-  return { binding: loaded, report };
+/** Once per thread. */
+export function openNative(onReady: () => void): { binding: NativeBinding; report: Int32Array } {
+  const binding = load();
+  return { binding, report: new Int32Array(binding.init(threadId, onReady)) };
 }
 
 export function failureOf(binding: NativeBinding): OpenFailure {

@@ -48,6 +48,7 @@ export const Status = {
   AGAIN: -12,
   DEADLOCK: -13,
   SYSTEM: -14,
+  STALLED: -15,
 } as const;
 
 /** What an error message needs to know of the lock that it is about. */
@@ -109,6 +110,10 @@ const advice: Record<number, (subject: Subject) => [LockErrorCode, string]> = {
   [Status.TIMEOUT]: (subject) => [
     'ERR_LOCK_TIMEOUT',
     `another process is initialising ${file(subject)} and does not finish; it may be stopped`,
+  ],
+  [Status.STALLED]: (subject) => [
+    'ERR_LOCK_TIMEOUT',
+    `a process was stopped (SIGSTOP, a debugger) while it had the guard of ${file(subject)}; let it continue, or end it`,
   ],
   [Status.SYSTEM]: (subject) => [
     'ERR_LOCK_UNSUPPORTED',

@@ -103,10 +103,7 @@ export class LockGuard {
   /** @internal The owner that `{ within: guard }` means. */
   ownerForNested(): Owner {
     if (this.done) throw notHeldError(this.lock, 'the guard given as `within` was released before');
-    if (this.owner === undefined) {
-      this.owner = new HoldSet();
-      this.owner.add(this.hold);
-    }
+    this.owner ??= new HoldSet(this.hold);
     return this.owner;
   }
 

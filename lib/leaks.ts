@@ -39,7 +39,7 @@ function sweep(): void {
 
 export function watchGuard(guard: LockGuard): void {
   recent.push(guard);
-  if (recent.length >= RECENT_MAX) return sweep();
+  if (recent.length >= RECENT_MAX) sweep();
   if (sweepIsDue) return;
   sweepIsDue = true;
   setTimer(() => {

@@ -31,15 +31,21 @@ import type { AcquireOptions, LockMode, LockOptions, LockSnapshot } from './type
 
 export type Work<T> = (guard: LockGuard) => T | PromiseLike<T>;
 type Options = AcquireOptions & { exclusive?: boolean };
+type Callback = (guard: LockGuard) => unknown;
 
-/** The calls `(options?)`, `(fn)` and `(options, fn)` of one method. */
-function overload<F>(
-  first: Options | F | undefined,
-  second: F | undefined,
-): [Options | undefined, F | undefined] {
-  if (typeof first === 'function') return [undefined, first as F];
+/** What `(options?)`, `(fn)` and `(options, fn)` have in common. */
+function optionsOf(first: Options | Callback | undefined, second: Callback | undefined): Options | undefined {
+  if (typeof first === 'function') return undefined;
   checkFunction(second);
-  return [first as Options | undefined, second];
+  return first;
+}
+
+function modeOf(options: Options | undefined): LockMode {
+  return options?.exclusive === true ? 'exclusive' : 'shared';
+}
+
+function isThenable<T>(value: T | PromiseLike<T>): value is PromiseLike<T> {
+  return typeof (value as PromiseLike<T> | null | undefined)?.then === 'function';
 }
 
 const abandonedHandles = new FinalizationRegistry<LockRecord>((record) => record.leave());
@@ -104,26 +110,34 @@ export abstract class NamedLock {
     this.close();
   }
 
-  /** @internal */
-  protected async run<T>(
+  /**
+   * Not an async function, because each promise costs more than the lock: there is one of ours if nobody has to wait.
+   * @internal
+   */
+  protected run<T>(
     mode: LockMode | undefined,
     first: Options | Work<T> | undefined,
     second: Work<T> | undefined,
   ): Promise<LockGuard | T> {
-    const [given, fn] = overload(first, second);
-    const options = checkAcquireOptions(given);
-    const wanted = mode ?? (given?.exclusive === true ? 'exclusive' : 'shared');
-    const owner = options.within?.ownerForNested();
-    const context = owner === undefined ? currentContext() : undefined;
-    const nested = this.nested(wanted, (owner ?? context)?.find(this.record));
-    let hold = nested;
-    if (hold === undefined) {
-      options.signal?.throwIfAborted();
-      hold = this.tryNow(wanted) ?? (await this.wait(wanted, options));
+    try {
+      const given = optionsOf(first, second);
+      const options = checkAcquireOptions(given);
+      const wanted = mode ?? modeOf(given);
+      const owner = options.within?.ownerForNested();
+      const context = owner === undefined ? currentContext() : undefined;
+      const nested = this.nested(wanted, (owner ?? context)?.find(this.record));
+      const fn = typeof first === 'function' ? first : second;
+      const go = (hold: Hold): LockGuard | T | PromiseLike<T> => {
+        if (fn !== undefined) return this.call(hold, wanted, context, fn);
+        if (nested === undefined) owner?.add(hold);
+        return this.guard(hold, wanted, owner).watch();
+      };
+      if (nested === undefined) options.signal?.throwIfAborted();
+      const hold = nested ?? this.tryNow(wanted);
+      return hold !== undefined ? Promise.resolve(go(hold)) : this.wait(wanted, options).then(go);
+    } catch (error) {
+      return Promise.reject(error);
     }
-    if (fn !== undefined) return this.call(hold, wanted, context, fn);
-    if (nested === undefined) owner?.add(hold);
-    return this.guard(hold, wanted, owner).watch();
   }
 
   /** @internal */
@@ -132,23 +146,20 @@ export abstract class NamedLock {
     first: Options | ((guard: LockGuard) => T) | undefined,
     second: ((guard: LockGuard) => T) | undefined,
   ): LockGuard | T {
-    const [given, fn] = overload(first, second);
+    const given = optionsOf(first, second);
     const options = checkAcquireOptions(given);
-    const wanted = mode ?? (given?.exclusive === true ? 'exclusive' : 'shared');
+    const wanted = mode ?? modeOf(given);
     const nested = this.nested(wanted, this.heldForSync(options));
-    let hold = nested;
-    if (hold === undefined) {
-      options.signal?.throwIfAborted();
-      hold = this.tryNow(wanted) ?? this.waitSync(wanted, options);
-    }
+    if (nested === undefined) options.signal?.throwIfAborted();
+    const hold = nested ?? this.tryNow(wanted) ?? this.waitSync(wanted, options);
     const owner = options.within?.ownerForNested() ?? threadOwner;
     if (nested === undefined) owner.add(hold);
+    const fn = typeof first === 'function' ? first : second;
     if (fn === undefined) return this.guard(hold, wanted, owner).watch();
-    const context = new HoldSet(currentContext());
-    context.add(hold);
+    const context = new HoldSet(hold, currentContext());
     const guard = this.guard(hold, wanted, context);
     try {
-      return runInContext(context, () => fn(guard));
+      return runInContext(context, fn, guard);
     } finally {
       context.end();
       guard[Symbol.dispose]();
@@ -214,11 +225,11 @@ export abstract class NamedLock {
     return this.tryNow(wanted);
   }
 
-  private wait(wanted: LockMode, options: Acquire): Hold | Promise<Hold> {
+  private wait(wanted: LockMode, options: Acquire): Promise<Hold> {
     if (options.timeout > 0) return Wait.begin(this.record, this.key(wanted), wanted, options, this.waits);
     const hold = this.tryAgain(wanted);
     if (hold === undefined) throw timedOut(this.record, wanted, 0);
-    return hold;
+    return Promise.resolve(hold);
   }
 
   private waitSync(wanted: LockMode, options: Acquire): Hold {
@@ -228,7 +239,10 @@ export abstract class NamedLock {
     if (options.timeout === 0) throw timedOut(this.record, wanted, 0);
     if (binding.heldByThread(this.record.id) !== 0) throw deadlockError(this, wanted);
     const deadline = performance.now() + options.timeout;
-    const index = binding.enqueue(this.key(wanted), false);
+    let index = binding.enqueue(this.key(wanted), false);
+    while (index === Status.STALLED && performance.now() < deadline)
+      index = binding.enqueue(this.key(wanted), false);
+    if (index === Status.STALLED) throw timedOut(this.record, wanted, options.timeout);
     if (index < 0) throw errorOf(index, `acquire (${wanted})`, this.record);
     if (report[Report.GRANTED] !== 0) return granted(this.record, index, wanted);
     for (;;) {
@@ -244,15 +258,29 @@ export abstract class NamedLock {
   }
 
   /** Runs a callback as an owner of its own, and ends its guard when it has settled. */
-  private async call<T>(hold: Hold, wanted: LockMode, around: HoldSet | undefined, fn: Work<T>): Promise<T> {
-    const context = new HoldSet(around);
-    context.add(hold);
+  private call<T>(
+    hold: Hold,
+    wanted: LockMode,
+    around: HoldSet | undefined,
+    fn: Work<T>,
+  ): T | PromiseLike<T> {
+    const context = new HoldSet(hold, around);
     const guard = this.guard(hold, wanted, context);
-    try {
-      return await runInContext(context, () => fn(guard));
-    } finally {
+    const end = (): void => {
       context.end();
       guard[Symbol.dispose]();
+    };
+    let result: T | PromiseLike<T>;
+    try {
+      result = runInContext(context, fn, guard);
+    } catch (error) {
+      end();
+      throw error;
     }
+    if (!isThenable(result)) {
+      end();
+      return result;
+    }
+    return Promise.resolve(result).finally(end);
   }
 }

@@ -15,24 +15,31 @@ export interface Owner {
  * contexts around it, and stops to be an owner when its callback has settled.
  */
 export class HoldSet implements Owner {
-  private readonly holds: Array<{ hold: Hold; serial: number }> = [];
+  private readonly firstSerial: number;
+  private more: Array<{ hold: Hold; serial: number }> | undefined;
   private active = true;
 
-  constructor(private readonly parent?: HoldSet) {}
+  constructor(
+    private readonly first: Hold,
+    private readonly parent?: HoldSet,
+  ) {
+    this.firstSerial = first.serial;
+  }
 
   find(record: LockRecord): Hold | undefined {
     for (let set: HoldSet | undefined = this; set !== undefined; set = set.parent) {
       if (!set.active) continue;
-      for (const { hold, serial } of set.holds) {
-        // A hold object serves many holds, one after the other: the serial number tells which one was meant.
-        if (hold.record === record && hold.serial === serial) return hold;
-      }
+      // A hold object serves many holds, one after the other: the serial number tells which one was meant.
+      if (set.first.record === record && set.first.serial === set.firstSerial) return set.first;
+      const found = set.more?.find(({ hold, serial }) => hold.record === record && hold.serial === serial);
+      if (found !== undefined) return found.hold;
     }
     return undefined;
   }
 
   add(hold: Hold): void {
-    this.holds.push({ hold, serial: hold.serial });
+    this.more ??= [];
+    this.more.push({ hold, serial: hold.serial });
   }
 
   end(): void {
@@ -54,8 +61,8 @@ export function currentContext(): HoldSet | undefined {
   return used ? contexts.getStore() : undefined;
 }
 
-export function runInContext<T>(context: HoldSet, fn: () => T): T {
+export function runInContext<A, T>(context: HoldSet, fn: (argument: A) => T, argument: A): T {
   // The first run() makes every await of the process slower on Node 20: programs without callback forms never pay.
   used = true;
-  return contexts.run(context, fn);
+  return contexts.run(context, fn, argument);
 }

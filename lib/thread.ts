@@ -1,28 +1,42 @@
 // What this JavaScript thread waits for: hands the native part's pokes to the promises that wait for them.
 import { performance } from 'node:perf_hooks';
 import { clearTimeout as clearTimer, setTimeout as setTimer } from 'node:timers';
-import { type NativeBinding, native, Report } from './binding';
+import { type NativeBinding, openNative, Report } from './binding';
 import { errorOf, type LockError, Status, timeoutError } from './errors';
 import { granted, type Hold } from './hold';
 import type { Acquire } from './options';
 import type { LockRecord } from './record';
 import type { LockInfo, LockMode } from './types';
 
-export function thread(): { binding: NativeBinding; report: Int32Array } {
-  return native(drain);
+interface Thread {
+  readonly binding: NativeBinding;
+  readonly report: Int32Array;
+}
+let opened: Thread | undefined;
+
+/** The native part of this thread; loaded at the first use, so that `require('proclock')` works everywhere. */
+export function thread(): Thread {
+  opened ??= openNative(drain);
+  return opened;
 }
 
 const TIMER_MAX_MS = 2 ** 31 - 1;
+/** How long until work that a stopped process kept us from is tried again. */
+const STALLED_RETRY_MS = 10;
+
 const waits = new Map<number, Wait>();
+const unqueued = new Set<Wait>();
+let pending = 0;
 
 /** One pending acquire. It ends once: granted, timed out, aborted, closed, or with an error. */
 export class Wait {
+  private index = -1;
   private timer: ReturnType<typeof setTimer> | undefined;
   private readonly deadline: number;
 
   private constructor(
     private readonly record: LockRecord,
-    private readonly index: number,
+    private readonly key: number,
     private readonly mode: LockMode,
     private readonly options: Acquire,
     private readonly group: Set<Wait>,
@@ -33,8 +47,7 @@ export class Wait {
     options.signal?.addEventListener('abort', this.onAbort, { once: true });
     if (options.timeout !== Number.POSITIVE_INFINITY) this.arm();
     group.add(this);
-    waits.set(index, this);
-    if (waits.size === 1) thread().binding.keepAlive(true);
+    if (++pending === 1) thread().binding.keepAlive(true);
   }
 
   /** Queues for the lock. `group` has the wait for as long as it is pending. */
@@ -46,35 +59,46 @@ export class Wait {
     group: Set<Wait>,
   ): Promise<Hold> {
     return new Promise((resolve, reject) => {
-      const { binding, report } = thread();
-      const index = binding.enqueue(key, true);
-      if (index < 0) {
-        reject(errorOf(index, `acquire (${mode})`, record));
-      } else if (report[Report.GRANTED] !== 0) {
-        resolve(granted(record, index, mode));
-      } else {
-        new Wait(record, index, mode, options, group, resolve, reject);
-      }
+      new Wait(record, key, mode, options, group, resolve, reject).enter();
       settleReady();
     });
+  }
+
+  /** Takes its place in the queue, or waits until the queue can be touched again. */
+  enter(): void {
+    const { binding, report } = thread();
+    const index = binding.enqueue(this.key, true);
+    if (index === Status.STALLED) {
+      unqueued.add(this);
+      settleLater();
+      return;
+    }
+    unqueued.delete(this);
+    if (index >= 0 && report[Report.GRANTED] === 0) {
+      this.index = index;
+      waits.set(index, this);
+      return;
+    }
+    this.end();
+    if (index >= 0) this.resolve(granted(this.record, index, this.mode));
+    else this.reject(errorOf(index, `acquire (${this.mode})`, this.record));
   }
 
   /** Was poked: tries again. */
   react(): void {
     const status = thread().binding.react(this.index);
     if (status === Status.AGAIN) return;
+    const { index } = this;
     this.end();
-    if (status === Status.OK) {
-      this.resolve(granted(this.record, this.index, this.mode));
-    } else {
-      this.reject(errorOf(status, `acquire (${this.mode})`, this.record));
-    }
+    if (status === Status.OK) this.resolve(granted(this.record, index, this.mode));
+    else this.reject(errorOf(status, `acquire (${this.mode})`, this.record));
   }
 
   /** Leaves the queue. */
   withdraw(reason: unknown): void {
+    const { index } = this;
     this.end();
-    thread().binding.withdraw(this.index);
+    if (index >= 0) thread().binding.withdraw(index);
     this.reject(reason);
     settleReady();
   }
@@ -83,22 +107,26 @@ export class Wait {
 
   private arm(): void {
     const left = Math.min(Math.max(this.deadline - performance.now(), 0), TIMER_MAX_MS);
-    this.timer = setTimer(this.onTimer, Math.ceil(left));
+    this.timer = setTimer(() => this.onTimer(), Math.ceil(left));
   }
 
-  private readonly onTimer = (): void => {
-    if (performance.now() < this.deadline) return this.arm();
+  private onTimer(): void {
+    if (performance.now() < this.deadline) {
+      this.arm();
+      return;
+    }
     // The poke may have come in time, and only its delivery be late on a busy event loop.
-    this.react();
-    if (waits.get(this.index) === this) this.withdraw(timedOut(this.record, this.mode, this.options.timeout));
-  };
+    if (this.index >= 0) this.react();
+    if (this.group.has(this)) this.withdraw(timedOut(this.record, this.mode, this.options.timeout));
+  }
 
   private end(): void {
     clearTimer(this.timer);
     this.options.signal?.removeEventListener('abort', this.onAbort);
     this.group.delete(this);
+    unqueued.delete(this);
     waits.delete(this.index);
-    if (waits.size === 0) thread().binding.keepAlive(false);
+    if (--pending === 0) thread().binding.keepAlive(false);
   }
 }
 
@@ -108,7 +136,8 @@ export function timedOut(record: LockRecord, mode: LockMode, timeoutMs: number):
   try {
     holders = record.snapshot().held;
   } catch (error) {
-    return error as LockError; // what keeps us from looking is the better answer
+    // What keeps us from looking is the better answer, unless that is a matter of time as well.
+    if ((error as LockError).code !== 'ERR_LOCK_TIMEOUT') return error as LockError;
   }
   return timeoutError(record, mode, timeoutMs, holders);
 }
@@ -119,9 +148,29 @@ function drain(): void {
   do {
     for (const index of binding.takeReady()) waits.get(index)?.react();
   } while (report[Report.READY] !== 0);
+  if (report[Report.OWED] !== 0) settleLater();
 }
 
 /** After a native call that may have poked waits of this very thread: they need no other thread to be told. */
 export function settleReady(): void {
   if (thread().report[Report.READY] !== 0) drain();
+}
+
+let retryIsDue = false;
+
+/** A process was stopped in the middle of a change of the queues: what we have to change there waits until it goes on. */
+function settleLater(): void {
+  if (retryIsDue) return;
+  retryIsDue = true;
+  setTimer(() => {
+    retryIsDue = false;
+    const left = thread().binding.settleOwed(0);
+    // One that is still refused is enough to know.
+    for (const wait of unqueued) {
+      wait.enter();
+      if (unqueued.has(wait)) break;
+    }
+    settleReady();
+    if (left > 0) settleLater();
+  }, STALLED_RETRY_MS).unref();
 }

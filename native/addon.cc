@@ -60,6 +60,7 @@ int32_t downgrade(Client& client, uint32_t hold) { return number(client.downgrad
 int32_t clear_abandoned(Client& client, uint32_t hold) { return number(client.clear_abandoned(hold)); }
 int32_t check_namespace(Client& client, uint32_t lock) { return number(client.check(lock)); }
 int32_t look(Client& client, uint32_t lock) { return number(client.look(lock)); }
+int32_t settle_owed(Client& client, uint32_t) { return static_cast<int32_t>(client.settle_owed()); }
 int32_t held_by_thread(Client& client, uint32_t lock) { return client.held_by_thread(lock) ? 1 : 0; }
 int32_t close_lock(Client& client, uint32_t lock) {
   client.close_lock(lock);
@@ -248,6 +249,7 @@ Napi::Object load(Napi::Env env, Napi::Object exports) {
   set_plain(exports, instance, "clearAbandoned", plain<clear_abandoned>);
   set_plain(exports, instance, "check", plain<check_namespace>);
   set_plain(exports, instance, "look", plain<look>);
+  set_plain(exports, instance, "settleOwed", plain<settle_owed>);
   set_plain(exports, instance, "heldByThread", plain<held_by_thread>);
   set_plain(exports, instance, "closeLock", plain<close_lock>);
   exports.Set("init", Napi::Function::New(env, init, "init", instance));

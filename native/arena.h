@@ -59,7 +59,14 @@ enum class Turn {
   kFront,        // the front of the queue itself
 };
 
-enum class Try { kAcquired, kBusy, kBarred, kRecovering, kCorrupt };
+enum class Try {
+  kAcquired,
+  kBusy,        // held in a conflicting mode
+  kBarred,      // others are first
+  kRecovering,  // finish_recovery(), then again
+  kOwing,       // not acquired, and release_duty() is to be called until it is not stalled
+  kCorrupt,
+};
 
 // Told about pokes for slots of this very process, after the guard was left.
 class PokeSink {
@@ -96,6 +103,7 @@ class Arena {
     uint32_t lock_index = 0;
   };
 
+  static constexpr uint64_t kPatienceNs = 5000000;  // with the guard; it is held for microseconds
   static constexpr uint64_t kBargeNs = 1000000;  // how long a running process may overtake the front waiter
   static constexpr uint64_t kUnresponsiveNs = 50000000;  // after which a poked waiter is passed over
   static constexpr uint32_t kLookProcessesMax = 64;      // how many processes one look asks about
@@ -103,6 +111,8 @@ class Arena {
   static constexpr uint32_t kSpareStorages = 8;  // kept for recovery, which must not fail for want of space
 
   // Holds the namespace's robust mutex. If its last owner died, everything derived was rebuilt before this returns.
+  // Whoever has it may be stopped (SIGSTOP) there: then this gives up after a while, and every operation that says
+  // kStalled has done nothing yet and is to be called again.
   class Guard {
    public:
     explicit Guard(Arena& arena);
@@ -110,11 +120,15 @@ class Arena {
     Guard(const Guard&) = delete;
     Guard& operator=(const Guard&) = delete;
     // kOk, or what was found to be wrong so far.
-    Status status() const { return !locked_ || arena_.fault_ ? Status::kCorrupt : Status::kOk; }
+    Status status() const {
+      if (!locked_) return refused_;
+      return arena_.fault_ ? Status::kCorrupt : Status::kOk;
+    }
 
    private:
     Arena& arena_;
-    bool locked_;
+    bool locked_ = false;
+    Status refused_ = Status::kOk;
   };
 
   Arena(Memory& memory, PokeSink& sink);
@@ -123,17 +137,18 @@ class Arena {
   uint32_t self() const { return self_; }
 
   Status attach(const ProcessIdentity& self);
-  void detach();
+  Status detach();
 
   // names.h
   Status open_lock(const Name& name, uint32_t thread, SlotRef* ref);
   Status bind(uint32_t lock, uint32_t thread, SlotRef* ref);
-  void unbind(const SlotRef& ref);
+  Status unbind(const SlotRef& ref);
   bool read_name(const Guard& guard, uint32_t lock, std::string* bytes, bool* utf16);
 
   // protocol.h
   Try try_acquire(const SlotRef& ref, Mode mode, Turn turn);
   Status release(const SlotRef& ref);
+  Status release_duty(const SlotRef& ref);
   Status downgrade(const SlotRef& ref);
   void record_abandoned(const SlotRef& ref);
   void clear_abandoned(const SlotRef& ref) { ref.lock->abandoned.store(0, std::memory_order_relaxed); }
@@ -142,9 +157,10 @@ class Arena {
   // queue.h
   Status enqueue(const SlotRef& ref, Mode mode, uint16_t flags);
   Status react(const SlotRef& ref, Mode mode);
+  Status settle_grant(const SlotRef& ref);
   Status withdraw(const SlotRef& ref);
   Status open_barrier_if_overdue(uint32_t lock);
-  void take_poked(std::vector<uint32_t>* slots);
+  Status take_poked(std::vector<uint32_t>* slots);
 
   // recovery.h
   Status finish_recovery(uint32_t lock);
@@ -229,15 +245,13 @@ class Arena {
   void retire_storage(const Guard& guard, uint32_t lock_index, uint32_t storage);
   void reuse_retired(const Guard& guard, uint32_t lock_index, bool all);
 
-  void release_duty(const SlotRef& ref);
-
   // Queue.
   void remove_waiter(const Guard& guard, uint32_t slot_index);
   uint32_t front(const Guard& guard, uint32_t lock_index);
   void front_changed(const Guard& guard, uint32_t lock_index);
   void poke_front(const Guard& guard, uint32_t lock_index);
   void poke(const Guard& guard, uint32_t slot_index);
-  void settle_grant(const Guard& guard, const SlotRef& ref);
+  void wake(Atomic<uint32_t>* word);
   bool may_overtake(const Lock<P>& entry) const;
   bool overdue(const Lock<P>& entry) const;
 
@@ -268,6 +282,9 @@ class Arena {
   uint32_t look_cursor_ = 0;
   // Guarded by the guard.
   bool fault_ = false;
+  bool wake_later_ =
+      false;  // the poker's death would be noticed: the system calls can wait until the guard is free
+  std::vector<Atomic<uint32_t>*> wakes_;
   std::vector<uint32_t> poked_here_;
 };
 
@@ -291,12 +308,12 @@ Arena<P>::Arena(Memory& memory, PokeSink& sink)
 // ---- the guard
 
 template <class P>
-Arena<P>::Guard::Guard(Arena& arena) : arena_(arena), locked_(true) {
-  const MutexState state = P::lock(&arena.header_->guard);
-  if (state == MutexState::kBroken) {
-    locked_ = false;
-    return;
-  }
+Arena<P>::Guard::Guard(Arena& arena) : arena_(arena) {
+  const MutexState state = P::lock(&arena.header_->guard, kPatienceNs);
+  if (state == MutexState::kStalled) refused_ = Status::kStalled;
+  if (state == MutexState::kBroken) refused_ = Status::kCorrupt;
+  if (!ok(refused_)) return;
+  locked_ = true;
   arena.fault_ = false;
   if (state == MutexState::kOwnerDied) arena.rebuild(*this);
 }
@@ -305,8 +322,11 @@ template <class P>
 Arena<P>::Guard::~Guard() {
   if (!locked_) return;
   std::vector<uint32_t> poked;
+  std::vector<Atomic<uint32_t>*> wakes;
   poked.swap(arena_.poked_here_);
+  wakes.swap(arena_.wakes_);
   P::unlock(&arena_.header_->guard);
+  for (Atomic<uint32_t>* word : wakes) P::wake(word);
   if (!poked.empty()) arena_.sink_.poked(poked);
 }
 
@@ -503,9 +523,10 @@ Status Arena<P>::bind(uint32_t lock_index, uint32_t thread, SlotRef* ref) {
 }
 
 template <class P>
-void Arena<P>::unbind(const SlotRef& ref) {
+Status Arena<P>::unbind(const SlotRef& ref) {
   Guard guard(*this);
   if (ok(guard.status())) unbind_slot(guard, ref.slot_index);
+  return guard.status();
 }
 
 // ---- attaching
@@ -550,13 +571,14 @@ Status Arena<P>::attach(const ProcessIdentity& self) {
 
 // All slots of this process were given back. The caller closes the descriptor afterwards, and with it goes the token.
 template <class P>
-void Arena<P>::detach() {
+Status Arena<P>::detach() {
   Guard guard(*this);
-  if (!ok(guard.status()) || self_ == 0) return;
+  if (!ok(guard.status()) || self_ == 0) return guard.status();
   Process<P>& entry = process(self_);
   entry.state.store(static_cast<uint32_t>(ProcessState::kFree), std::memory_order_release);
   free_entry(processes_, self_);
   self_ = 0;
+  return guard.status();
 }
 
 template <class P>

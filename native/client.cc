@@ -24,6 +24,15 @@ void pause_briefly() {
   }
 }
 
+// For what has to be done now, or never.
+template <class Call>
+Status patiently(Call call) {
+  const uint64_t deadline = LinuxPlatform::monotonic_ns() + kEndPatienceNs;
+  Status status = call();
+  while (status == Status::kStalled && LinuxPlatform::monotonic_ns() < deadline) status = call();
+  return status;
+}
+
 }  // namespace
 
 Client::Client(uint32_t thread, Report* report, Notify notify, void* data)
@@ -39,11 +48,13 @@ Client::~Client() {
     if (hold.state == State::kWaiting || hold.state == State::kWaitingAsync) withdraw(index);
     if (hold.state != State::kHeld) continue;
     // Not a release: whoever held exclusively may have been in the middle of a change.
-    if (hold.mode == Mode::kExclusive && ok(hold.lock->space->state())) {
+    if (hold.mode == Mode::kExclusive && hold.lock->space->state() != Status::kClosed) {
       hold.lock->space->arena().record_abandoned(hold.ref);
     }
     release(index);
   }
+  // What is still owed after that is recovered when the process ends.
+  patiently([this] { return settle_owed() == 0 ? Status::kOk : Status::kStalled; });
   for (uint32_t id = 0; id < locks_.size(); id++) {
     if (locks_[id] != nullptr) end_lock(id);
   }
@@ -68,7 +79,7 @@ Status Client::open_lock(const std::string& space, int64_t group, const Name& na
   Status status = Runtime::get().enter(space, group, &lock->space, failure);
   if (!ok(status)) return status;
   LinuxArena::SlotRef ref;
-  status = lock->space->arena().open_lock(name, thread_, &ref);
+  status = patiently([&] { return lock->space->arena().open_lock(name, thread_, &ref); });
   if (!ok(status)) {
     Runtime::get().exit(lock->space);
     return status;
@@ -96,7 +107,10 @@ void Client::close_lock(uint32_t id) {
 void Client::end_lock(uint32_t id) {
   OpenLock& lock = *locks_[id];
   for (const uint32_t index : lock.idle) {
-    if (ok(lock.space->state())) lock.space->arena().unbind(holds_[index].ref);
+    const Hold& hold = holds_[index];
+    // A slot that can not be given back stays bound until the process ends, and harms nobody.
+    if (lock.space->state() != Status::kClosed)
+      patiently([&] { return lock.space->arena().unbind(hold.ref); });
     holds_[index] = Hold();
     free_holds_.push_back(index);
     lock.slots--;
@@ -147,11 +161,18 @@ void Client::give_idle(uint32_t index, Hold& hold) {
   lock.idle.push_back(index);
   if (lock.closed) return end_lock(id);
   if (lock.idle.size() <= kIdleHoldsMax || !ok(lock.space->state())) return;
+  if (lock.space->arena().unbind(hold.ref) == Status::kStalled) return;
   lock.idle.pop_back();
-  lock.space->arena().unbind(hold.ref);
   hold = Hold();
   free_holds_.push_back(index);
   lock.slots--;
+}
+
+// Its user is done with it; it is ready for the next one as soon as nothing is owed.
+void Client::end_hold(uint32_t index, Hold& hold, uint8_t owed) {
+  if ((hold.owed | owed) == 0) return give_idle(index, hold);
+  hold.state = State::kEnding;
+  if (owed != 0) owe(index, owed);
 }
 
 void Client::fill_report(const Hold& hold) {
@@ -160,6 +181,50 @@ void Client::fill_report(const Hold& hold) {
   report_->token_low = static_cast<int32_t>(token);
   report_->token_high = static_cast<int32_t>(token >> 32);
   report_->abandoned = static_cast<int32_t>(entry.abandoned.load(std::memory_order_relaxed));
+}
+
+void Client::owe(uint32_t index, uint8_t what) {
+  if (holds_[index].owed == 0) owed_.push_back(index);
+  holds_[index].owed = static_cast<uint8_t>(holds_[index].owed | what);
+  report_->owed = static_cast<int32_t>(owed_.size());
+  report_->ready = 1;
+}
+
+// One hold's part of settle_owed(), in the order in which it came to be owed.
+Status Client::settle(uint32_t index) {
+  Hold& hold = holds_[index];
+  LinuxArena& arena = hold.lock->space->arena();
+  Status status = Status::kOk;
+  const auto pay = [&](uint8_t what, auto call) {
+    if ((hold.owed & what) == 0 || status == Status::kStalled) return;
+    status = call();
+    if (status != Status::kStalled) hold.owed = static_cast<uint8_t>(hold.owed & ~what);
+  };
+  pay(kSettleGrant, [&] { return arena.settle_grant(hold.ref); });
+  pay(kReleaseDuty, [&] { return arena.release_duty(hold.ref); });
+  pay(kWithdraw, [&] { return arena.withdraw(hold.ref); });
+  pay(kReact, [&] {
+    if (hold.state == State::kWaitingAsync) notify_ready(index);
+    return Status::kOk;
+  });
+  if (hold.owed == 0 && hold.state == State::kEnding) give_idle(index, hold);
+  return status;
+}
+
+uint32_t Client::settle_owed() {
+  entered_ = true;
+  std::vector<uint32_t> owed;
+  owed.swap(owed_);
+  bool stalled = false;
+  for (const uint32_t index : owed) {
+    // One that is stalled is enough to know; not all of them have to wait for it.
+    if (!stalled && holds_[index].lock->space->state() != Status::kClosed)
+      stalled = !ok(settle(index)) || stalled;
+    if (holds_[index].owed != 0) owed_.push_back(index);
+  }
+  entered_ = false;
+  report_->owed = static_cast<int32_t>(owed_.size());
+  return static_cast<uint32_t>(owed_.size());
 }
 
 // The slot holds. Only now and then it is asked whether the segment still has its name.
@@ -178,6 +243,7 @@ int32_t Client::try_acquire(uint32_t key) {
   if (lock == nullptr) return static_cast<int32_t>(Status::kClosed);
   uint32_t index;
   Status status = take_idle(key >> kKeyBits, *lock, &index);
+  if (status == Status::kStalled) status = Status::kBusy;
   if (!ok(status)) return static_cast<int32_t>(status);
   Hold& hold = holds_[index];
   hold.mode = static_cast<Mode>(key & kKeyExclusive);
@@ -194,6 +260,12 @@ int32_t Client::try_acquire(uint32_t key) {
     status = granted(index, hold);
     return ok(status) ? static_cast<int32_t>(index) : static_cast<int32_t>(status);
   }
+  if (tried == Try::kOwing) {
+    lock->idle.pop_back();
+    hold.state = State::kEnding;
+    owe(index, kReleaseDuty);
+  }
+  if (status == Status::kStalled) status = Status::kBusy;
   if (ok(status)) status = tried == Try::kCorrupt ? Status::kCorrupt : Status::kBusy;
   return static_cast<int32_t>(status);
 }
@@ -228,20 +300,20 @@ int32_t Client::enqueue(uint32_t key, bool async) {
   const int flags = (async ? kSlotAsync : 0) | ((key & kKeyFair) != 0 ? kSlotFair : 0);
   entered_ = true;
   status = space.arena().enqueue(hold.ref, hold.mode, static_cast<uint16_t>(flags));
-  if (ok(status)) status = space.arena().react(hold.ref, hold.mode);
   entered_ = false;
+  if (status == Status::kStalled) {  // not queued: the caller comes again
+    end_wait(hold);
+    give_idle(index, hold);
+    return static_cast<int32_t>(status);
+  }
+  if (ok(status)) status = react(index);
   if (status == Status::kAgain) {
     if (space.wants_watch()) Runtime::get().watch();
     return static_cast<int32_t>(index);
   }
-  if (ok(status)) {
-    end_wait(hold);
-    report_->granted = 1;
-    status = granted(index, hold);
-    return ok(status) ? static_cast<int32_t>(index) : static_cast<int32_t>(status);
-  }
-  withdraw(index);
-  return static_cast<int32_t>(status);
+  report_->granted = ok(status);
+  if (waiting_at(index) != nullptr) withdraw(index);  // the queue was found corrupt
+  return ok(status) ? static_cast<int32_t>(index) : static_cast<int32_t>(status);
 }
 
 void Client::end_wait(Hold& hold) {
@@ -262,7 +334,7 @@ Status Client::look(uint32_t id) {
   entered_ = true;
   const Status status = lock->space->arena().look(lock->index);
   entered_ = false;
-  return status;
+  return status == Status::kStalled ? Status::kOk : status;
 }
 
 Status Client::react(uint32_t index) {
@@ -272,7 +344,12 @@ Status Client::react(uint32_t index) {
   Status status = space.state();
   entered_ = true;
   if (ok(status)) status = space.arena().react(hold->ref, hold->mode);
+  const Status settled = ok(status) ? space.arena().settle_grant(hold->ref) : Status::kOk;
   entered_ = false;
+  if (status == Status::kStalled) {
+    owe(index, kReact);
+    status = Status::kAgain;
+  }
   if (status == Status::kAgain) {
     if (space.wants_watch()) Runtime::get().watch();
     return status;
@@ -282,6 +359,7 @@ Status Client::react(uint32_t index) {
     return status;
   }
   end_wait(*hold);
+  if (settled == Status::kStalled) owe(index, kSettleGrant);
   return granted(index, *hold);
 }
 
@@ -300,6 +378,7 @@ Status Client::wait(uint32_t index, double timeout_ms) {
     if (status != Status::kAgain) return status;
     if (LinuxPlatform::monotonic_ns() >= deadline) {
       Space& space = *hold->lock->space;
+      if (!owed_.empty()) settle_owed();
       space.check_now(LinuxPlatform::wall_ms());
       space.arena().open_barrier_if_overdue(hold->lock->index);
       return Status::kAgain;
@@ -316,8 +395,9 @@ Status Client::withdraw(uint32_t index) {
   entered_ = true;
   if (hold->lock->space->state() != Status::kClosed) status = hold->lock->space->arena().withdraw(hold->ref);
   entered_ = false;
-  give_idle(index, *hold);
-  return status;
+  hold->owed = static_cast<uint8_t>(hold->owed & ~kReact);
+  end_hold(index, *hold, status == Status::kStalled ? kWithdraw : 0);
+  return Status::kOk;
 }
 
 Status Client::release(uint32_t index) {
@@ -331,8 +411,8 @@ Status Client::release(uint32_t index) {
   entered_ = true;
   const Status status = hold->lock->space->arena().release(hold->ref);
   entered_ = false;
-  give_idle(index, *hold);
-  return status;
+  end_hold(index, *hold, status == Status::kStalled ? kReleaseDuty : 0);
+  return status == Status::kStalled ? Status::kOk : status;
 }
 
 Status Client::downgrade(uint32_t index) {

@@ -12,7 +12,7 @@
 //
 //   struct Mutex                      lives in shared memory, robust, of a kind that never looks at thread ids beyond
 //   static void init(Mutex*)          the kernel's own bookkeeping (thread ids repeat across PID namespaces)
-//   static MutexState lock(Mutex*)    kLocked, kOwnerDied (locked all the same), or kBroken
+//   static MutexState lock(Mutex*, uint64_t patience_ns)   kLocked, kOwnerDied (locked all the same), kStalled, kBroken
 //   static void unlock(Mutex*)
 //
 //   static uint64_t monotonic_ns()    one clock for all processes of the machine
@@ -35,7 +35,7 @@
 
 namespace proclock {
 
-enum class MutexState { kLocked, kOwnerDied, kBroken };
+enum class MutexState { kLocked, kOwnerDied, kStalled, kBroken };
 enum class Liveness { kAlive, kDead };
 
 struct ProcessIdentity {

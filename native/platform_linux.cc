@@ -47,10 +47,21 @@ void LinuxPlatform::init(Mutex* mutex) {
   pthread_mutexattr_destroy(&attr);
 }
 
-MutexState LinuxPlatform::lock(Mutex* mutex) {
-  switch (pthread_mutex_lock(mutex)) {
+MutexState LinuxPlatform::lock(Mutex* mutex, uint64_t patience_ns) {
+  int result = pthread_mutex_trylock(mutex);
+  if (result == EBUSY && patience_ns != 0) {
+    // By the wall clock, because musl and glibc before 2.30 have no other: a jump costs patience, nothing else.
+    const uint64_t until_ns = wall_ns() + patience_ns;
+    const timespec until = {static_cast<time_t>(until_ns / 1000000000u),
+                            static_cast<long>(until_ns % 1000000000u)};
+    result = pthread_mutex_timedlock(mutex, &until);
+  }
+  switch (result) {
     case 0:
       return MutexState::kLocked;
+    case EBUSY:
+    case ETIMEDOUT:
+      return MutexState::kStalled;
     case EOWNERDEAD:
       // Consistent at once, not after the repair: whoever dies in the repair makes it EOWNERDEAD again.
       pthread_mutex_consistent(mutex);

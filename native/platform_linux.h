@@ -28,7 +28,7 @@ struct LinuxPlatform {
   static void init(RwLock* lock);
 
   static void init(Mutex* mutex);
-  static MutexState lock(Mutex* mutex);
+  static MutexState lock(Mutex* mutex, uint64_t patience_ns);
   static void unlock(Mutex* mutex) { pthread_mutex_unlock(mutex); }
 
   static uint64_t monotonic_ns();

@@ -108,7 +108,7 @@ Try Arena<P>::try_acquire(const SlotRef& ref, Mode mode, Turn turn) {
       break;
     }
     P::unlock(&storage->rwlock);
-    release_duty(ref);
+    if (!ok(release_duty(ref))) return Try::kOwing;
   }
   slot.since.store(bits_of(P::wall_ms()), std::memory_order_relaxed);
   if (mode == Mode::kExclusive) {
@@ -119,23 +119,28 @@ Try Arena<P>::try_acquire(const SlotRef& ref, Mode mode, Turn turn) {
   return Try::kAcquired;
 }
 
-// R3 and R4.
+// R3 and R4. kStalled: the slot keeps the record of the duty; call again.
 template <class P>
-void Arena<P>::release_duty(const SlotRef& ref) {
+Status Arena<P>::release_duty(const SlotRef& ref) {
   // seq_cst fence, because: our unlock comes before our look at the gate, as in queue.h a waiter's WAITING comes before
   // its try. Either we see that it sleeps, or it sees that we are gone.
   P::fence();
   if (wants_poke(ref.lock->gate.load(std::memory_order_relaxed))) {
     Guard guard(*this);
+    if (guard.status() == Status::kStalled) return Status::kStalled;
     if (ok(guard.status()) && wants_poke(ref.lock->gate.load(std::memory_order_relaxed))) {
+      wake_later_ = true;  // until R4, our death would be noticed, and the queue poked again
       poke_front(guard, ref.lock_index);
+      wake_later_ = false;
     }
   }
   // R4. Last, because: RELEASING and STALE are the record of the duty to poke. Who dies before this is recovered like a
   // holder, and the recovery pokes.
   ref.slot->word.store(kIdleWord, std::memory_order_release);
+  return Status::kOk;
 }
 
+// kStalled: it is released, and release_duty() is to be called until it is not stalled.
 template <class P>
 Status Arena<P>::release(const SlotRef& ref) {
   // R1. acquire on failure, because: the storage that a recovery moved us to must be seen initialised.
@@ -147,8 +152,7 @@ Status Arena<P>::release(const SlotRef& ref) {
   Storage<P>* storage = find(storages_, storage_of(held));
   if (storage == nullptr) return Status::kCorrupt;
   P::unlock(&storage->rwlock);  // R2
-  release_duty(ref);
-  return Status::kOk;
+  return release_duty(ref);
 }
 
 // Exclusive to shared, and nobody in between: the change of generation of a recovery, made by the holder itself.

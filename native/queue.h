@@ -60,13 +60,24 @@ void Arena<P>::front_changed(const Guard& guard, uint32_t lock_index) {
   entry.barrier_ns.store(barrier, std::memory_order_relaxed);
 }
 
+// Inside the guard, unless the caller's slot tells of its duty: a process that dies after it set POKED and before it
+// woke anybody leaves the guard to a rebuild, which pokes again.
+template <class P>
+void Arena<P>::wake(Atomic<uint32_t>* word) {
+  if (wake_later_) {
+    wakes_.push_back(word);
+  } else {
+    P::wake(word);
+  }
+}
+
 template <class P>
 void Arena<P>::poke(const Guard&, uint32_t slot_index) {
   Slot<P>& entry = slot(slot_index);
   const uint16_t flags = entry.flags.fetch_or(kSlotEligible | kSlotPoked, std::memory_order_relaxed);
   if ((flags & kSlotAsync) == 0) {
     entry.wake.fetch_add(1, std::memory_order_release);  // pairs with W1
-    P::wake(&entry.wake);
+    wake(&entry.wake);
     return;
   }
   const uint32_t owner = entry.process.load(std::memory_order_relaxed);
@@ -81,11 +92,9 @@ void Arena<P>::poke(const Guard&, uint32_t slot_index) {
   set(entry.poked_next, get(there.poked_head));
   set(there.poked_head, slot_index);
   there.doorbell.fetch_add(1, std::memory_order_release);
-  P::wake(&there.doorbell);
+  wake(&there.doorbell);
 }
 
-// Wakes inside the guard, because: a process that dies after it set POKED and before it woke anybody leaves the guard to
-// a rebuild, which pokes again.
 template <class P>
 void Arena<P>::poke_front(const Guard& guard, uint32_t lock_index) {
   Lock<P>& entry = lock(lock_index);
@@ -157,30 +166,36 @@ void Arena<P>::remove_waiter(const Guard&, uint32_t slot_index) {
   if (get(of.queue_head) == 0) of.gate.fetch_and(~(kGateQueued | kGatePoked), std::memory_order_seq_cst);
 }
 
+// A granted waiter leaves the queue. It may have released already, if the guard was stalled in between.
 template <class P>
-void Arena<P>::settle_grant(const Guard& guard, const SlotRef& ref) {
+Status Arena<P>::settle_grant(const SlotRef& ref) {
+  Guard guard(*this);
+  if (!ok(guard.status())) return guard.status();
+  const uint64_t word = ref.slot->word.load(std::memory_order_relaxed);
   remove_waiter(guard, ref.slot_index);
-  if (get(ref.lock->queue_head) == 0) {
-    ref.lock->barrier_ns.store(kNoDeadline, std::memory_order_relaxed);
-    return;
-  }
-  ref.lock->gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);
   front_changed(guard, ref.lock_index);
+  if (get(ref.lock->queue_head) == 0) return guard.status();
+  ref.lock->gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);
   const uint32_t next = front(guard, ref.lock_index);
-  if (next == 0) return;
-  const uint16_t flags = slot(next).flags.load(std::memory_order_relaxed);
-  const bool fits_in = mode_of(ref.slot->word.load(std::memory_order_relaxed)) == Mode::kShared &&
-                       (flags & (kSlotExclusive | kSlotEligible)) == 0;
-  if (fits_in) poke_front(guard, ref.lock_index);
+  if (next == 0) return guard.status();
+  const bool told =
+      (slot(next).flags.load(std::memory_order_relaxed) & (kSlotExclusive | kSlotEligible)) != 0;
+  // Beside an exclusive holder nobody fits in, beside a shared one the shared waiters that head the queue now do.
+  if (!is_held(word) || (mode_of(word) == Mode::kShared && !told)) poke_front(guard, ref.lock_index);
+  return guard.status();
 }
 
-// What a waiter does when it was poked, or has just queued itself: W2, W3. kOk: granted, and out of the queue;
+// What a waiter does when it was poked, or has just queued itself: W2, W3. kOk: granted; settle_grant() is next.
 // kAgain: sleep.
 template <class P>
 Status Arena<P>::react(const SlotRef& ref, Mode mode) {
   const uint16_t flags =
       ref.slot->flags.fetch_and(static_cast<uint16_t>(~kSlotPoked), std::memory_order_relaxed);
   if ((flags & kSlotEligible) == 0) return Status::kAgain;
+  if (phase_of(ref.slot->word.load(std::memory_order_relaxed)) == Phase::kStale) {
+    const Status status = release_duty(ref);  // left over from a call that was stalled
+    if (!ok(status)) return status;
+  }
   if ((flags & kSlotSkipped) != 0) {
     Guard guard(*this);
     if (!ok(guard.status())) return guard.status();
@@ -194,12 +209,8 @@ Status Arena<P>::react(const SlotRef& ref, Mode mode) {
     const Try tried = try_acquire(ref, mode, Turn::kFront);  // W3
     if (tried == Try::kCorrupt) return Status::kCorrupt;
     if (tried == Try::kBusy) return Status::kAgain;
-    if (tried == Try::kAcquired) {
-      Guard guard(*this);
-      if (ok(guard.status())) settle_grant(guard, ref);
-      return guard.status();
-    }
-    const Status status = finish_recovery(ref.lock_index);
+    if (tried == Try::kAcquired) return Status::kOk;
+    const Status status = tried == Try::kOwing ? release_duty(ref) : finish_recovery(ref.lock_index);
     if (!ok(status)) return status;
   }
 }
@@ -253,9 +264,9 @@ Status Arena<P>::open_barrier_if_overdue(uint32_t lock_index) {
 
 // For the owner of the doorbell: takes the poked slots off the stack.
 template <class P>
-void Arena<P>::take_poked(std::vector<uint32_t>* slots) {
+Status Arena<P>::take_poked(std::vector<uint32_t>* slots) {
   Guard guard(*this);
-  if (!ok(guard.status())) return;
+  if (!ok(guard.status())) return guard.status();
   Process<P>& own = process(self_);
   uint32_t steps = 0;
   for (uint32_t index = get(own.poked_head); index != 0 && !fault_;) {
@@ -267,6 +278,7 @@ void Arena<P>::take_poked(std::vector<uint32_t>* slots) {
     if (++steps > kSlotsMax) fault_ = true;
   }
   set(own.poked_head, 0);
+  return guard.status();
 }
 
 }  // namespace proclock

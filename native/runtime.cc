@@ -266,7 +266,8 @@ void Runtime::ring_loop() {
     for (const auto& space : spaces) {
       seen.push_back(space->arena().doorbell()->load(std::memory_order_acquire));
       slots.clear();
-      space->arena().take_poked(&slots);
+      while (space->arena().take_poked(&slots) == Status::kStalled) {
+      }
       if (!slots.empty()) space->poked(slots);
     }
     sleep_on_doorbells(control, spaces, seen);
@@ -351,7 +352,8 @@ void Runtime::watch_loop() {
       }
       const auto& space = watched[(data >> 32) - 1];
       if (space == nullptr) continue;
-      space->arena().recover_if_dead(static_cast<uint32_t>(data));
+      // Stalled: the event is still there in the next round.
+      if (space->arena().recover_if_dead(static_cast<uint32_t>(data)) == Status::kStalled) continue;
       unwatch(*space, static_cast<uint32_t>(data));
     }
     if (LinuxPlatform::monotonic_ns() < next_tick) continue;
@@ -397,7 +399,8 @@ void Runtime::refresh_watched(Space& space, uint32_t number) {
     // Alive after the pidfd was opened: then the pid was still its own, and the pidfd is.
     if (space.memory().liveness(process, identity) == Liveness::kDead) {
       if (pidfd >= 0) close(pidfd);
-      space.arena().recover_if_dead(process);
+      while (space.arena().recover_if_dead(process) == Status::kStalled) {
+      }
       continue;
     }
     if (pidfd < 0) {

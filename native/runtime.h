@@ -28,9 +28,10 @@ namespace proclock {
 class Client;
 class Runtime;
 
-constexpr uint64_t kTickNs = 50000000;      // how long an unusual state may go unnoticed
-constexpr uint32_t kWatchedMax = 256;       // pidfds per process; whoever is beyond is asked on ticks
-constexpr size_t kLookedPerTick = 32;       // locks looked at on a tick where processes can not be watched
+constexpr uint64_t kTickNs = 50000000;  // how long an unusual state may go unnoticed
+constexpr uint32_t kWatchedMax = 256;   // pidfds per process; whoever is beyond is asked on ticks
+constexpr size_t kLookedPerTick = 32;   // locks looked at on a tick where processes can not be watched
+constexpr uint64_t kEndPatienceNs = 1000000000;  // with a stalled guard, where there is no later
 constexpr uint32_t kWatchLingerTicks = 20;  // how long a namespace stays watched after the last wait in it
 constexpr size_t kUnusedSpacesMax = 8;      // namespaces without an open lock that stay mapped
 constexpr size_t kIdleHoldsMax = 64;  // bound slots that a closed hold leaves for the next one, per lock
@@ -158,8 +159,9 @@ class Client {
     int32_t token_low;
     int32_t token_high;
     int32_t abandoned;
-    int32_t ready;    // waits of this thread were poked in this call: drain()
+    int32_t ready;    // waits of this thread were poked, or work is owed: drain()
     int32_t granted;  // enqueue() did not have to wait after all
+    int32_t owed;  // holds with work that could not be done, since the guard was stalled: settle_owed() later
   };
   using Notify = void (*)(void* data);  // from any thread: have drain() called
 
@@ -190,13 +192,17 @@ class Client {
   bool held_by_thread(uint32_t id);  // by any instance of the addon in this thread
 
   std::vector<uint32_t> take_ready();
+  uint32_t settle_owed();  // how many are left
   uint32_t async_waits() const { return async_waits_; }
   void notify_ready(uint32_t hold);  // from any thread
   bool holds(const Space* space, uint32_t lock) const;
   pthread_t os_thread() const { return os_thread_; }
 
  private:
-  enum class State : uint8_t { kFree, kIdle, kHeld, kWaiting, kWaitingAsync };
+  enum class State : uint8_t { kFree, kIdle, kHeld, kWaiting, kWaitingAsync, kEnding };
+  // What is left to do for a hold when its namespace's guard was stalled. A release has happened by then, a wait has
+  // ended for its caller: only the others in the queue are still to learn of it.
+  enum Owed : uint8_t { kSettleGrant = 1, kReleaseDuty = 2, kWithdraw = 4, kReact = 8 };
   struct OpenLock {
     std::shared_ptr<Space> space;
     uint32_t index = 0;
@@ -211,6 +217,7 @@ class Client {
     uint32_t lock_id = 0;
     State state = State::kFree;
     Mode mode = Mode::kShared;
+    uint8_t owed = 0;
   };
   OpenLock* open_lock_at(uint32_t id);
   Hold* hold_at(uint32_t index, State state);
@@ -219,6 +226,9 @@ class Client {
   Status add_hold(uint32_t id, OpenLock& lock, const LinuxArena::SlotRef& ref);
   void give_idle(uint32_t index, Hold& hold);
   void end_lock(uint32_t id);
+  void end_hold(uint32_t index, Hold& hold, uint8_t owed);
+  void owe(uint32_t index, uint8_t what);
+  Status settle(uint32_t index);
   Status granted(uint32_t index, Hold& hold);
   void end_wait(Hold& hold);
   void fill_report(const Hold& hold);
@@ -235,6 +245,7 @@ class Client {
   std::vector<uint32_t> free_locks_;
   std::vector<Hold> holds_;
   std::vector<uint32_t> free_holds_;
+  std::vector<uint32_t> owed_;
   std::mutex ready_mutex_;
   std::vector<uint32_t> ready_;
   bool notified_ = false;

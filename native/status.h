@@ -22,6 +22,7 @@ enum class Status : int32_t {
   kAgain = -12,        // nothing was decided yet: call again
   kDeadlock = -13,     // a wait that only this very thread could end
   kSystem = -14,       // any other failure of a system call; errno tells
+  kStalled = -15,  // the guard's owner does not go on (it was stopped there): nothing was done yet, try again
 };
 
 constexpr bool ok(Status status) { return status == Status::kOk; }

@@ -1,0 +1,324 @@
+// Actors: forked children, cluster workers and worker threads that take and release locks on command.
+//
+// Commands begin in the order in which they are sent, so a test proceeds step by step: when the answer to a later
+// command is there, an acquire sent before it is granted or queued. No test has to sleep.
+import { type ChildProcess, fork } from 'node:child_process';
+import cluster from 'node:cluster';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { Worker } from 'node:worker_threads';
+import { until } from './until';
+
+export type ActorKind = 'fork' | 'cluster' | 'thread';
+export const ACTOR_KINDS: readonly ActorKind[] = ['fork', 'cluster', 'thread'];
+export const PROCESS_KINDS = ['fork', 'cluster'] as const;
+
+export interface ActorOptions {
+  namespace: string;
+  env?: Record<string, string>;
+  execArgv?: string[];
+}
+
+type Mode = 'shared' | 'exclusive';
+
+/** Which lock: `handle` names the handle in the actor, so that it can have several of one name. */
+export interface LockArgs {
+  name: string;
+  class?: 'SharedLock' | 'SharedRLock' | 'Lock' | 'RLock';
+  fair?: boolean;
+  handle?: string;
+}
+
+export interface AcquireArgs extends LockArgs {
+  /** @default 'shared' */
+  mode?: Mode;
+  timeout?: number;
+  /** The key of the guard for later commands. @default the name of the lock */
+  as?: string;
+  /** The key of the guard on whose behalf this one is acquired. */
+  within?: string;
+}
+
+export interface Abandoned {
+  pid: number;
+  threadId: number;
+  /** In milliseconds since the epoch. */
+  since: number;
+  token: string;
+}
+
+export interface Grant {
+  token: string;
+  abandoned: Abandoned | null;
+  mode: Mode;
+}
+
+export interface Info {
+  name: string;
+  mode: Mode;
+  clientId: string;
+  pid: number;
+  threadId: number;
+  /** In milliseconds since the epoch. */
+  since: number;
+}
+
+export interface Snapshot {
+  held: Info[];
+  pending: Info[];
+}
+
+interface Commands {
+  ping: [object, number];
+  run: [{ source: string; args?: unknown }, unknown];
+  acquire: [AcquireArgs, Grant];
+  acquireSync: [AcquireArgs, Grant];
+  tryAcquire: [AcquireArgs, Grant | null];
+  abort: [{ guard: string; reason?: string }, undefined];
+  release: [{ guard: string }, undefined];
+  downgrade: [{ guard: string }, undefined];
+  forget: [{ guard: string }, undefined];
+  query: [LockArgs, Snapshot];
+  close: [LockArgs, undefined];
+  unref: [object, undefined];
+  busy: [{ ms: number }, undefined];
+  exit: [{ code: number }, undefined];
+  throw: [{ message: string }, undefined];
+}
+
+/** An answer that is still to come. */
+export interface Pending<T> {
+  promise: Promise<T>;
+  readonly settled: boolean;
+}
+
+export interface Ended {
+  code: number | null;
+  signal: NodeJS.Signals | null;
+}
+
+/** What the three kinds have in common. */
+interface Transport {
+  send(text: string): void;
+  onMessage(listener: (text: string) => void): void;
+  ended: Promise<Ended>;
+  stderr: Readable | null;
+  child?: ChildProcess;
+  worker?: Worker;
+}
+
+const MAIN = join(__dirname, 'actor-main.js');
+
+function processTransport(child: ChildProcess): Transport {
+  return {
+    child,
+    // An actor that is about to end may close the channel first: `ended` says so, not the channel.
+    send: (text) => child.send(text, () => {}),
+    onMessage: (listener) => child.on('message', (text) => listener(String(text))),
+    ended: new Promise((resolve) => {
+      child.once('exit', (code, signal) => resolve({ code, signal }));
+      child.on('error', () => {});
+    }),
+    stderr: child.stderr,
+  };
+}
+
+const transports: Record<ActorKind, (options: ActorOptions) => Transport> = {
+  fork(options) {
+    const { env, execArgv } = settings(options);
+    return processTransport(fork(MAIN, { env, execArgv, silent: true }));
+  },
+  cluster(options) {
+    const { env, execArgv } = settings(options);
+    cluster.setupPrimary({ exec: MAIN, args: [], execArgv, silent: true });
+    return processTransport(cluster.fork(env).process as ChildProcess);
+  },
+  thread(options) {
+    const { env } = settings(options);
+    const execArgv = options.execArgv ? { execArgv: options.execArgv } : {};
+    const worker = new Worker(MAIN, { env, ...execArgv, stdout: true, stderr: true });
+    return {
+      worker,
+      send: (text) => worker.postMessage(text),
+      onMessage: (listener) => worker.on('message', listener),
+      ended: new Promise((resolve) => {
+        worker.once('exit', (code) => resolve({ code, signal: null }));
+        worker.on('error', () => {}); // what was thrown is on stderr, and the exit code is 1
+      }),
+      stderr: worker.stderr,
+    };
+  },
+};
+
+function settings({ namespace, env, execArgv = [] }: ActorOptions) {
+  return { env: { ...process.env, ...env, PROCLOCK_TEST_NAMESPACE: namespace }, execArgv };
+}
+
+/** Actors that have not ended. */
+export const running = new Set<Actor>();
+
+export async function startActor(kind: ActorKind, options: ActorOptions): Promise<Actor> {
+  const actor = new Actor(kind, transports[kind](options));
+  await actor.ready;
+  return actor;
+}
+
+/** Starts one actor per kind given. */
+export function startActors(kinds: readonly ActorKind[], options: ActorOptions): Promise<Actor[]> {
+  return Promise.all(kinds.map((kind) => startActor(kind, options)));
+}
+
+export class Actor {
+  pid = 0;
+  threadId = 0;
+  /** What it wrote to stderr so far. */
+  stderr = '';
+  readonly ended: Promise<Ended>;
+  /** @internal */
+  readonly ready: Promise<void>;
+  private readonly calls = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
+  private lastId = 0;
+
+  /** @internal */
+  constructor(
+    readonly kind: ActorKind,
+    private readonly transport: Transport,
+  ) {
+    running.add(this);
+    transport.stderr?.on('data', (text) => {
+      this.stderr += text;
+    });
+    this.ready = new Promise((resolve, reject) => {
+      transport.onMessage((text) => this.onMessage(JSON.parse(text), resolve));
+      this.lostWhenEnded(reject);
+    });
+    this.ended = transport.ended.then((ended) => {
+      running.delete(this);
+      return ended;
+    });
+  }
+
+  /** Sends a command; resolves with its result, rejects with its error, or when the actor ends before it answers. */
+  call<K extends keyof Commands>(command: K, args?: Commands[K][0]): Promise<Commands[K][1]> {
+    const id = ++this.lastId;
+    const answer = new Promise((resolve, reject) => {
+      this.calls.set(id, { resolve, reject });
+      this.lostWhenEnded(reject, command);
+    });
+    this.transport.send(JSON.stringify({ id, command, args: args ?? {} }));
+    return answer as Promise<Commands[K][1]>;
+  }
+
+  /** Sends a command whose answer is to come later. A rejection that nobody looks at is no error. */
+  begin<K extends keyof Commands>(command: K, args?: Commands[K][0]): Pending<Commands[K][1]> {
+    const pending = { promise: this.call(command, args), settled: false };
+    const settle = () => {
+      pending.settled = true;
+    };
+    pending.promise.then(settle, settle);
+    return pending;
+  }
+
+  acquire(args: AcquireArgs): Promise<Grant> {
+    return this.call('acquire', args);
+  }
+
+  /** Begins an acquire; resolves when it is queued (or granted). */
+  async queue(args: AcquireArgs): Promise<Pending<Grant>> {
+    const pending = this.begin('acquire', args);
+    await this.call('ping');
+    return pending;
+  }
+
+  release(guard: string): Promise<void> {
+    return this.call('release', { guard });
+  }
+
+  query(args: LockArgs): Promise<Snapshot> {
+    return this.call('query', args);
+  }
+
+  /** Runs the body of an async function of `proclock, lock, guards, args` in the actor. */
+  run<T>(source: string, args?: unknown): Promise<T> {
+    return this.call('run', { source, args }) as Promise<T>;
+  }
+
+  exit(code = 0): Promise<Ended> {
+    this.begin('exit', { code });
+    return this.ended;
+  }
+
+  throw(message: string): Promise<Ended> {
+    this.begin('throw', { message });
+    return this.ended;
+  }
+
+  kill(signal: NodeJS.Signals = 'SIGKILL'): Promise<Ended> {
+    this.signal(signal);
+    return this.ended;
+  }
+
+  /** SIGSTOP; resolves when it has stopped. */
+  async stop(): Promise<void> {
+    this.signal('SIGSTOP');
+    await until(() => this.state() === 'T');
+  }
+
+  cont(): void {
+    this.signal('SIGCONT');
+  }
+
+  /** Ends a worker thread from outside, at whatever it does. */
+  terminate(): Promise<Ended> {
+    if (this.transport.worker === undefined) throw new Error(`${this.kind} actors are no threads: kill them`);
+    void this.transport.worker.terminate();
+    return this.ended;
+  }
+
+  /** Without mercy, whatever it is. */
+  destroy(): Promise<Ended> {
+    return this.kind === 'thread' ? this.terminate() : this.kill('SIGKILL');
+  }
+
+  private signal(signal: NodeJS.Signals): void {
+    if (this.transport.child === undefined) throw new Error('a thread can not be signalled: terminate it');
+    this.transport.child.kill(signal);
+  }
+
+  /** The state letter of /proc. */
+  private state(): string | undefined {
+    const stat = readFileSync(`/proc/${this.pid}/stat`, 'utf8');
+    return stat.slice(stat.lastIndexOf(')') + 2)[0];
+  }
+
+  private lostWhenEnded(reject: (error: Error) => void, command = 'start'): void {
+    void this.transport.ended.then(({ code, signal }) =>
+      reject(
+        new Error(
+          `${this.kind} actor ${this.pid} ended (${signal ?? code}) during ${command}\n${this.stderr.slice(-2000)}`,
+        ),
+      ),
+    );
+  }
+
+  private onMessage(
+    message: {
+      ready?: { pid: number; threadId: number };
+      id?: number;
+      result?: unknown;
+      error?: { message: string };
+    },
+    ready: () => void,
+  ): void {
+    if (message.ready) {
+      Object.assign(this, message.ready);
+      ready();
+      return;
+    }
+    const call = this.calls.get(message.id!);
+    this.calls.delete(message.id!);
+    if (message.error) call?.reject(Object.assign(new Error(message.error.message), message.error));
+    else call?.resolve(message.result);
+  }
+}

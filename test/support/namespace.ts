@@ -1,0 +1,72 @@
+// What a test leaves behind: processes and segments. Importing this file installs the hooks that see to both.
+import { randomBytes } from 'node:crypto';
+import { readdirSync, rmSync } from 'node:fs';
+import { type Actor, running } from './actor';
+
+export { until } from './until';
+
+const SHM = '/dev/shm';
+const TEST_MS = 25_000; // less than jest's own limit: the test fails with what it was waiting for
+const EXIT_MS = 5_000;
+
+const ofTest = new Set<string>();
+const ofFile = new Set<string>();
+let inTest = false;
+let watchdog: NodeJS.Timeout;
+
+/** A namespace that no other test uses; its segment is removed after the test (made outside of one: after the file). */
+export function testNamespace(): string {
+  const namespace = `test-${process.pid}-${randomBytes(6).toString('hex')}`;
+  (inTest ? ofTest : ofFile).add(namespace);
+  return namespace;
+}
+
+/** The files of a namespace: one, or none, or one more for each group that it was opened with. */
+export function segmentFiles(namespace: string): string[] {
+  return readdirSync(SHM)
+    .filter((file) => file.startsWith('proclock-') && file.endsWith(`-${namespace}`))
+    .map((file) => `${SHM}/${file}`);
+}
+
+function remove(namespaces: Set<string>): void {
+  for (const namespace of namespaces) {
+    for (const file of segmentFiles(namespace)) rmSync(file, { force: true });
+  }
+  namespaces.clear();
+}
+
+/** Ends an actor in good order. An actor that can not do that is stuck, and what it was waiting for did not come. */
+async function end(actor: Actor): Promise<string | undefined> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<true>((resolve) => {
+    timer = setTimeout(resolve, EXIT_MS, true);
+  });
+  const isLate = await Promise.race([actor.exit(0), late]);
+  clearTimeout(timer);
+  if (isLate !== true) return undefined;
+  await actor.destroy();
+  return `${actor.kind} actor ${actor.pid} was left running, and did not exit when it was told to`;
+}
+
+beforeEach(() => {
+  inTest = true;
+  watchdog = setTimeout(() => {
+    for (const actor of running) void actor.destroy();
+  }, TEST_MS);
+});
+
+afterEach(async () => {
+  inTest = false;
+  clearTimeout(watchdog);
+  const complaints = (await Promise.all([...running].map(end))).filter(
+    (complaint) => complaint !== undefined,
+  );
+  remove(ofTest);
+  if (complaints.length > 0) throw new Error(complaints.join('\n'));
+});
+
+afterAll(() => {
+  remove(ofFile);
+  const left = readdirSync(SHM).filter((file) => file.includes(`-test-${process.pid}-`));
+  if (left.length > 0) throw new Error(`segments were left in ${SHM}: ${left.join(', ')}`);
+});
