@@ -48,7 +48,7 @@ function isThenable<T>(value: T | PromiseLike<T>): value is PromiseLike<T> {
   return typeof (value as PromiseLike<T> | null | undefined)?.then === 'function';
 }
 
-const abandonedHandles = new FinalizationRegistry<LockRecord>((record) => record.leave());
+const droppedHandles = new FinalizationRegistry<LockRecord>((record) => record.leave());
 
 function groupId(group: string | number | undefined): number {
   if (group === undefined) return -1;
@@ -84,7 +84,7 @@ export abstract class NamedLock {
     this.record = LockRecord.enter(this.name, `/proclock-${owner}-${this.namespace}`, group);
     this.sharedKey = keyOf(this.record.id, false, options.fair === true);
     this.exclusiveKey = keyOf(this.record.id, true, options.fair === true);
-    abandonedHandles.register(this, this.record, this);
+    droppedHandles.register(this, this.record, this);
   }
 
   /** Who holds this lock and who waits for it, in every process. */
@@ -100,7 +100,7 @@ export abstract class NamedLock {
   close(): void {
     if (this.closed) return;
     this.closed = true;
-    abandonedHandles.unregister(this);
+    droppedHandles.unregister(this);
     for (const wait of [...this.waits]) wait.withdraw(closedError(this));
     this.record.leave();
   }

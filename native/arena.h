@@ -252,6 +252,7 @@ class Arena {
   void poke_front(const Guard& guard, uint32_t lock_index);
   void poke(const Guard& guard, uint32_t slot_index);
   void wake(Atomic<uint32_t>* word);
+  void keep_poked(Lock<P>& entry, Slot<P>& next);
   bool may_overtake(const Lock<P>& entry) const;
   bool overdue(const Lock<P>& entry) const;
 

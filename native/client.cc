@@ -332,7 +332,8 @@ Status Client::look(uint32_t id) {
   OpenLock* lock = open_lock_at(id);
   if (lock == nullptr) return Status::kClosed;
   entered_ = true;
-  const Status status = lock->space->arena().look(lock->index);
+  Status status = lock->space->arena().look(lock->index);
+  if (ok(status)) status = lock->space->arena().open_barrier_if_overdue(lock->index);
   entered_ = false;
   return status == Status::kStalled ? Status::kOk : status;
 }

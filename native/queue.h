@@ -166,6 +166,18 @@ void Arena<P>::remove_waiter(const Guard&, uint32_t slot_index) {
   if (get(of.queue_head) == 0) of.gate.fetch_and(~(kGateQueued | kGatePoked), std::memory_order_seq_cst);
 }
 
+// Many shared waiters are poked together; the first to react must not make each release poke the others once more. As
+// long as the waiter that is now first has not reacted, its poke is still under way. It takes kSlotPoked away before it
+// takes POKED away (react), we set POKED before we look at kSlotPoked, all seq_cst: so either we find that it has begun to
+// react, and take POKED back, or it comes to do so itself.
+template <class P>
+void Arena<P>::keep_poked(Lock<P>& entry, Slot<P>& next) {
+  entry.gate.fetch_or(kGatePoked, std::memory_order_seq_cst);
+  if ((next.flags.load(std::memory_order_seq_cst) & kSlotPoked) == 0) {
+    entry.gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);
+  }
+}
+
 // A granted waiter leaves the queue. It may have released already, if the guard was stalled in between.
 template <class P>
 Status Arena<P>::settle_grant(const SlotRef& ref) {
@@ -180,6 +192,7 @@ Status Arena<P>::settle_grant(const SlotRef& ref) {
   if (next == 0) return guard.status();
   const bool told =
       (slot(next).flags.load(std::memory_order_relaxed) & (kSlotExclusive | kSlotEligible)) != 0;
+  if (told) keep_poked(*ref.lock, slot(next));
   // Beside an exclusive holder nobody fits in, beside a shared one the shared waiters that head the queue now do.
   if (!is_held(word) || (mode_of(word) == Mode::kShared && !told)) poke_front(guard, ref.lock_index);
   return guard.status();
@@ -190,7 +203,7 @@ Status Arena<P>::settle_grant(const SlotRef& ref) {
 template <class P>
 Status Arena<P>::react(const SlotRef& ref, Mode mode) {
   const uint16_t flags =
-      ref.slot->flags.fetch_and(static_cast<uint16_t>(~kSlotPoked), std::memory_order_relaxed);
+      ref.slot->flags.fetch_and(static_cast<uint16_t>(~kSlotPoked), std::memory_order_seq_cst);
   if ((flags & kSlotEligible) == 0) return Status::kAgain;
   if (phase_of(ref.slot->word.load(std::memory_order_relaxed)) == Phase::kStale) {
     const Status status = release_duty(ref);  // left over from a call that was stalled

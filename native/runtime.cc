@@ -147,7 +147,7 @@ Runtime& Runtime::get() {
   return *runtime;
 }
 
-Runtime::Runtime() : self_(LinuxPlatform::self()) {
+Runtime::Runtime() {
   pthread_atfork(nullptr, nullptr, [] { Runtime::get().reset_after_fork(); });
 }
 
@@ -164,7 +164,7 @@ void Runtime::reset_after_fork() {
   watch_epoll_ = watch_event_ = -1;
   watched_ = 0;
   doorbell_runs_ = watch_runs_ = false;
-  self_ = LinuxPlatform::self();
+  self_ = {};  // found out when it is needed: most children call exec() next
 }
 
 Status Runtime::enter(const std::string& name, int64_t group, std::shared_ptr<Space>* space,
@@ -182,6 +182,7 @@ Status Runtime::enter(const std::string& name, int64_t group, std::shared_ptr<Sp
     if (unused != unused_.end()) unused_.erase(unused);
     spaces_.erase(found);
   }
+  if (self_.pid == 0) self_ = LinuxPlatform::self();
   auto fresh = std::make_shared<Space>(name, self_);
   const Status status = fresh->open(group, failure);
   if (!ok(status)) return status;
@@ -354,6 +355,9 @@ void Runtime::watch_loop() {
       if (space == nullptr) continue;
       // Stalled: the event is still there in the next round.
       if (space->arena().recover_if_dead(static_cast<uint32_t>(data)) == Status::kStalled) continue;
+      // Gone, and its token is not: somebody has a copy of its descriptor. Ticks ask until that is closed as well.
+      ProcessIdentity left;
+      if (space->arena().process_identity(static_cast<uint32_t>(data), &left)) space->blind = true;
       unwatch(*space, static_cast<uint32_t>(data));
     }
     if (LinuxPlatform::monotonic_ns() < next_tick) continue;

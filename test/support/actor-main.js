@@ -64,7 +64,13 @@ const AsyncFunction = (async () => {}).constructor;
 const commands = {
   ping: () => process.pid,
   run: ({ source, args }) =>
-    new AsyncFunction('proclock', 'lock', 'guards', 'args', source)(proclock, lock, guards, args),
+    new AsyncFunction('require', 'proclock', 'lock', 'guards', 'args', source)(
+      require,
+      proclock,
+      lock,
+      guards,
+      args,
+    ),
 
   acquire(args) {
     const controller = new AbortController();

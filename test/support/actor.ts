@@ -239,7 +239,7 @@ export class Actor {
     return this.call('query', args);
   }
 
-  /** Runs the body of an async function of `proclock, lock, guards, args` in the actor. */
+  /** Runs the body of an async function of `require, proclock, lock, guards, args` in the actor. */
   run<T>(source: string, args?: unknown): Promise<T> {
     return this.call('run', { source, args }) as Promise<T>;
   }

@@ -1,0 +1,45 @@
+// What the tests of single locks have in common.
+import { Lock, type LockOptions, RLock, SharedLock, SharedRLock } from '../../lib';
+import type { Actor, Snapshot } from './actor';
+import { testNamespace } from './namespace';
+import { until } from './until';
+
+/** The name that a test uses when any name will do. */
+export const name = 'ledger';
+
+export const classes = { SharedLock, SharedRLock, Lock, RLock };
+export const MODES = ['shared', 'exclusive'] as const;
+
+/** A lock in a namespace of its own. */
+export function freshLock(options: LockOptions = {}): SharedLock {
+  return new SharedLock(name, { namespace: testNamespace(), ...options });
+}
+
+interface Queried {
+  query(): { held: unknown[]; pending: unknown[] };
+}
+
+/** Nobody holds it, nobody waits for it. */
+export function expectIdle(lock: Queried): void {
+  expect(lock.query()).toEqual({ held: [], pending: [] });
+}
+
+/** For `expect(fn).toThrow(...)` and `rejects.toEqual(...)`. */
+export const withCode = (code: string) => expect.objectContaining({ code });
+
+/** For `expect(lock.query())`: so many holders and waiters, in these modes. */
+export const state = (held: string[], pending: string[]) => ({
+  held: held.map((mode) => expect.objectContaining({ mode })),
+  pending: pending.map((mode) => expect.objectContaining({ mode })),
+});
+
+/** Polls until that many wait. For those who block while they wait; others have queued when `actor.queue` returns. */
+export function untilPending(lock: Queried, count: number): Promise<void> {
+  return until(() => lock.query().pending.length === count);
+}
+
+/** Who is in there, as `pid/threadId mode`. */
+export const who = (infos: Snapshot['held']) =>
+  infos.map(({ pid, threadId, mode }) => `${pid}/${threadId} ${mode}`);
+
+export const as = ({ pid, threadId }: Actor, mode: string) => `${pid}/${threadId} ${mode}`;
