@@ -19,12 +19,8 @@ export interface NativeInfo {
  * wanted (see `keyOf`); a *hold* is a small integer that names one hold or wait of this thread until it ends.
  */
 export interface NativeBinding {
-  readonly supported: boolean;
-  readonly layoutVersion: number;
-  readonly abi: number;
-
-  /** Once per thread. `onReady` is called when waits of this thread were poked. The buffer is the report below. */
-  init(threadId: number, onReady: () => void): ArrayBuffer;
+  /** What calls say beyond their result: see `Report`. */
+  readonly report: ArrayBuffer;
   /** Opens a name in a segment; `group` is a gid, or -1. Returns an id. */
   openLock(segment: string, group: number, name: string): number;
   /** [errno, layout version found, ABI found] of the last `openLock` that failed. */
@@ -62,6 +58,15 @@ export interface NativeBinding {
   groupId(name: string): number;
 }
 
+/** What the addon exports. */
+interface NativeModule {
+  readonly supported: boolean;
+  readonly layoutVersion: number;
+  readonly abi: number;
+  /** A binding for this thread. `onReady` is called when waits that were begun through it were poked. */
+  open(threadId: number, onReady: () => void): NativeBinding;
+}
+
 /** Indices into the report: what a native call says beyond its result. */
 export const Report = { TOKEN_LOW: 0, TOKEN_HIGH: 1, ABANDONED: 2, READY: 3, GRANTED: 4, OWED: 5 } as const;
 
@@ -71,28 +76,38 @@ export function keyOf(id: number, exclusive: boolean, fair: boolean): number {
 
 const PACKAGE = join(__dirname, '..');
 
-function load(): NativeBinding {
-  let binding: NativeBinding;
+function load(): NativeModule {
+  let module: NativeModule;
   try {
     // Found at run time, by prebuilds/ or build/: a bundler leaves it alone.
-    binding = require('node-gyp-build')(PACKAGE) as NativeBinding;
+    module = require('node-gyp-build')(PACKAGE) as NativeModule;
   } catch (cause) {
     throw unsupportedError(
       `looked for prebuilds/${process.platform}-${process.arch} and build/ in ${PACKAGE}`,
       cause,
     );
   }
-  if (!binding.supported) throw unsupportedError('the native part does not support this platform', undefined);
-  return binding;
+  if (!module.supported) throw unsupportedError('the native part does not support this platform', undefined);
+  return module;
 }
 
-/** Once per thread. */
-export function openNative(onReady: () => void): { binding: NativeBinding; report: Int32Array } {
-  const binding = load();
-  return { binding, report: new Int32Array(binding.init(threadId, onReady)) };
+/** The native part as one thread sees it. */
+export interface Native {
+  readonly binding: NativeBinding;
+  readonly report: Int32Array;
+  /** Why the last `openLock` failed. */
+  failure(): OpenFailure;
 }
 
-export function failureOf(binding: NativeBinding): OpenFailure {
-  const [errno, foundVersion, foundAbi] = binding.failure();
-  return { errno, foundVersion, foundAbi, ourVersion: binding.layoutVersion, ourAbi: binding.abi };
+export function openNative(onReady: () => void): Native {
+  const module = load();
+  const binding = module.open(threadId, onReady);
+  return {
+    binding,
+    report: new Int32Array(binding.report),
+    failure: () => {
+      const [errno, foundVersion, foundAbi] = binding.failure();
+      return { errno, foundVersion, foundAbi, ourVersion: module.layoutVersion, ourAbi: module.abi };
+    },
+  };
 }

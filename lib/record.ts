@@ -1,4 +1,4 @@
-import { failureOf, type NativeInfo } from './binding';
+import type { NativeInfo } from './binding';
 import { errorOf, Status, type Subject } from './errors';
 import type { Hold } from './hold';
 import { thread } from './thread';
@@ -24,9 +24,8 @@ export class LockRecord implements Subject {
     let record = records.get(key);
     // A namespace that was deleted since is left to those who still use it; a new handle enters the new one.
     if (record === undefined || record.isGone()) {
-      const { binding } = thread();
-      const id = binding.openLock(segment, group, name);
-      if (id < 0) throw errorOf(id, 'open', { name, segment }, failureOf(binding));
+      const id = thread().binding.openLock(segment, group, name);
+      if (id < 0) throw errorOf(id, 'open', { name, segment }, thread().failure());
       record = new LockRecord(name, segment, id);
       records.set(key, record);
     }

@@ -1,21 +1,17 @@
 // What this JavaScript thread waits for: hands the native part's pokes to the promises that wait for them.
 import { performance } from 'node:perf_hooks';
 import { clearTimeout as clearTimer, setTimeout as setTimer } from 'node:timers';
-import { type NativeBinding, openNative, Report } from './binding';
+import { type Native, openNative, Report } from './binding';
 import { errorOf, type LockError, Status, timeoutError } from './errors';
 import { granted, type Hold } from './hold';
 import type { Acquire } from './options';
 import type { LockRecord } from './record';
 import type { LockInfo, LockMode } from './types';
 
-interface Thread {
-  readonly binding: NativeBinding;
-  readonly report: Int32Array;
-}
-let opened: Thread | undefined;
+let opened: Native | undefined;
 
 /** The native part of this thread; loaded at the first use, so that `require('proclock')` works everywhere. */
-export function thread(): Thread {
+export function thread(): Native {
   opened ??= openNative(drain);
   return opened;
 }

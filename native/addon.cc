@@ -11,6 +11,7 @@
 
 #include <grp.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -21,11 +22,10 @@ namespace {
 using proclock::Client;
 using proclock::Status;
 
-// One per load of the addon in one JavaScript thread. Owns all that this thread holds.
+// One per open() in one JavaScript thread. Owns all that was acquired through it.
 struct Instance {
   std::unique_ptr<Client> client;
   napi_threadsafe_function on_ready = nullptr;
-  Client::Report* report = nullptr;
   Napi::Reference<Napi::ArrayBuffer> report_buffer;
   proclock::OpenFailure failure;
 };
@@ -76,35 +76,6 @@ bool check(const Napi::CallbackInfo& info, bool right) {
   Napi::TypeError::New(info.Env(), "proclock: wrong arguments for the native binding")
       .ThrowAsJavaScriptException();
   return false;
-}
-
-// init(threadId, onReady): ArrayBuffer
-Napi::Value init(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  Instance& instance = instance_of(info);
-  if (info.Length() != 2 || !info[0].IsNumber() || !info[1].IsFunction() || instance.client != nullptr) {
-    Napi::TypeError::New(env, "proclock: init() takes a thread id and a function, once")
-        .ThrowAsJavaScriptException();
-    return env.Undefined();
-  }
-  Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, sizeof(Client::Report));
-  instance.report_buffer = Napi::Persistent(buffer);
-  instance.report_buffer.SuppressDestruct();
-  instance.report = static_cast<Client::Report*>(buffer.Data());
-  napi_create_threadsafe_function(env, info[1], nullptr, Napi::String::New(env, "proclock"), 0, 1, nullptr,
-                                  nullptr, nullptr, nullptr, &instance.on_ready);
-  napi_unref_threadsafe_function(env, instance.on_ready);
-  // The client knows the function, not the environment: it is called from other threads, until its destructor has run.
-  const auto notify = [](void* data) {
-    napi_call_threadsafe_function(static_cast<napi_threadsafe_function>(data), nullptr,
-                                  napi_tsfn_nonblocking);
-  };
-  instance.client = std::make_unique<Client>(info[0].As<Napi::Number>().Uint32Value(), instance.report,
-                                             notify, instance.on_ready);
-  // Hooks run in reverse: registered after the thread-safe function's own, this one ends all use of it before that is
-  // torn down. Everything that the thread holds is given back here, on the thread itself.
-  env.AddCleanupHook([](Instance* ending) { ending->client.reset(); }, &instance);
-  return buffer;
 }
 
 // openLock(segment, group, name): id or status
@@ -238,30 +209,65 @@ void set_plain(Napi::Object exports, Instance* instance, const char* name, napi_
   exports.Set(name, function);
 }
 
+// open(threadId, onReady): a binding with functions of its own. There can be several in one thread (test runners load a
+// module anew for each file), and each is told of its own waits.
+Napi::Value open(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  if (info.Length() != 2 || !info[0].IsNumber() || !info[1].IsFunction()) {
+    Napi::TypeError::New(env, "proclock: open() takes a thread id and a function")
+        .ThrowAsJavaScriptException();
+    return env.Undefined();
+  }
+  auto& instances = *env.GetInstanceData<std::vector<std::unique_ptr<Instance>>>();
+  instances.push_back(std::make_unique<Instance>());
+  Instance* instance = instances.back().get();
+  Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, sizeof(Client::Report));
+  instance->report_buffer = Napi::Persistent(buffer);
+  instance->report_buffer.SuppressDestruct();
+  napi_create_threadsafe_function(env, info[1], nullptr, Napi::String::New(env, "proclock"), 0, 1, nullptr,
+                                  nullptr, nullptr, nullptr, &instance->on_ready);
+  napi_unref_threadsafe_function(env, instance->on_ready);
+  // The client knows the function, not the environment: it is called from other threads, until its destructor has run.
+  const auto notify = [](void* data) {
+    napi_call_threadsafe_function(static_cast<napi_threadsafe_function>(data), nullptr,
+                                  napi_tsfn_nonblocking);
+  };
+  instance->client =
+      std::make_unique<Client>(info[0].As<Napi::Number>().Uint32Value(),
+                               static_cast<Client::Report*>(buffer.Data()), notify, instance->on_ready);
+  // Hooks run in reverse: registered after the thread-safe function's own, this one ends all use of it before that is
+  // torn down. Everything that the thread holds is given back here, on the thread itself.
+  env.AddCleanupHook([](Instance* ending) { ending->client.reset(); }, instance);
+
+  Napi::Object binding = Napi::Object::New(env);
+  binding.Set("report", buffer);
+  set_plain(binding, instance, "tryAcquire", plain<try_acquire>);
+  set_plain(binding, instance, "release", plain<release>);
+  set_plain(binding, instance, "react", plain<react>);
+  set_plain(binding, instance, "withdraw", plain<withdraw>);
+  set_plain(binding, instance, "downgrade", plain<downgrade>);
+  set_plain(binding, instance, "clearAbandoned", plain<clear_abandoned>);
+  set_plain(binding, instance, "check", plain<check_namespace>);
+  set_plain(binding, instance, "look", plain<look>);
+  set_plain(binding, instance, "settleOwed", plain<settle_owed>);
+  set_plain(binding, instance, "heldByThread", plain<held_by_thread>);
+  set_plain(binding, instance, "closeLock", plain<close_lock>);
+  binding.Set("openLock", Napi::Function::New(env, open_lock, "openLock", instance));
+  binding.Set("failure", Napi::Function::New(env, failure, "failure", instance));
+  binding.Set("enqueue", Napi::Function::New(env, enqueue, "enqueue", instance));
+  binding.Set("wait", Napi::Function::New(env, wait, "wait", instance));
+  binding.Set("takeReady", Napi::Function::New(env, take_ready, "takeReady", instance));
+  binding.Set("keepAlive", Napi::Function::New(env, keep_alive, "keepAlive", instance));
+  binding.Set("abandoned", Napi::Function::New(env, abandoned, "abandoned", instance));
+  binding.Set("query", Napi::Function::New(env, query, "query", instance));
+  binding.Set("groupId", Napi::Function::New(env, group_id, "groupId", instance));
+  return binding;
+}
+
 Napi::Object load(Napi::Env env, Napi::Object exports) {
-  auto* instance = new Instance();
-  env.SetInstanceData<Instance>(instance);  // deleted with the environment, after its cleanup hooks
-  set_plain(exports, instance, "tryAcquire", plain<try_acquire>);
-  set_plain(exports, instance, "release", plain<release>);
-  set_plain(exports, instance, "react", plain<react>);
-  set_plain(exports, instance, "withdraw", plain<withdraw>);
-  set_plain(exports, instance, "downgrade", plain<downgrade>);
-  set_plain(exports, instance, "clearAbandoned", plain<clear_abandoned>);
-  set_plain(exports, instance, "check", plain<check_namespace>);
-  set_plain(exports, instance, "look", plain<look>);
-  set_plain(exports, instance, "settleOwed", plain<settle_owed>);
-  set_plain(exports, instance, "heldByThread", plain<held_by_thread>);
-  set_plain(exports, instance, "closeLock", plain<close_lock>);
-  exports.Set("init", Napi::Function::New(env, init, "init", instance));
-  exports.Set("openLock", Napi::Function::New(env, open_lock, "openLock", instance));
-  exports.Set("failure", Napi::Function::New(env, failure, "failure", instance));
-  exports.Set("enqueue", Napi::Function::New(env, enqueue, "enqueue", instance));
-  exports.Set("wait", Napi::Function::New(env, wait, "wait", instance));
-  exports.Set("takeReady", Napi::Function::New(env, take_ready, "takeReady", instance));
-  exports.Set("keepAlive", Napi::Function::New(env, keep_alive, "keepAlive", instance));
-  exports.Set("abandoned", Napi::Function::New(env, abandoned, "abandoned", instance));
-  exports.Set("query", Napi::Function::New(env, query, "query", instance));
-  exports.Set("groupId", Napi::Function::New(env, group_id, "groupId", instance));
+  // Deleted with the environment, after its cleanup hooks.
+  env.SetInstanceData(new std::vector<std::unique_ptr<Instance>>());
+  exports.Set("open", Napi::Function::New(env, open, "open"));
   exports.Set("layoutVersion", Napi::Number::New(env, proclock::kLayoutVersion));
   exports.Set("abi", Napi::Number::New(env, proclock::abi_fingerprint()));
   exports.Set("supported", Napi::Boolean::New(env, true));

@@ -72,20 +72,18 @@ function noteTold(actor, message) {
   display.event(`${actor.label} got the lock ${ms} ms after, was told \`abandoned\`: ${did}`, 'green');
 }
 
+/** Rejects with the first thing that goes wrong with a participant. */
 function watch(actor) {
-  actor.on('message', (message) => {
-    if (message.type === 'told') noteTold(actor, message);
-    if (message.type === 'failed') fail(`${actor.label}: ${message.message}`);
+  return new Promise((_, reject) => {
+    actor.on('message', (message) => {
+      if (message.type === 'told') noteTold(actor, message);
+      if (message.type === 'failed') reject(new Error(`${actor.label}: ${message.message}`));
+    });
+    actor.on('exit', (code, signal) => {
+      const expected = actor.fate === '' ? code === 0 && signal === null : signal === 'SIGKILL';
+      if (!expected) reject(new Error(`${actor.label} ended with ${signal ?? `exit code ${code}`}`));
+    });
   });
-  actor.on('exit', (code, signal) => {
-    const expected = actor.fate === '' ? code === 0 && signal === null : signal === 'SIGKILL';
-    if (!expected) fail(`${actor.label} ended with ${signal ?? `exit code ${code}`}`);
-  });
-}
-
-function fail(problem) {
-  problems.push(problem);
-  display?.event(problem.split('\n')[0], 'red');
 }
 
 /** Killed between the halves of an entry: holds the lock, and leaves a torn file. */
@@ -134,7 +132,7 @@ async function play(lock) {
   const before = new Map(actors.map((actor) => [actor, actor.count]));
   await at(DURATION_MS);
   for (const actor of actors) {
-    if (actor.fate === '' && actor.count === before.get(actor)) fail(`${actor.label} got stuck`);
+    if (actor.fate === '' && actor.count === before.get(actor)) throw new Error(`${actor.label} got stuck`);
   }
   for (const actor of actors) actor.send('stop');
   await until('all have ended', () => actors.every((actor) => actor.ended));
@@ -196,10 +194,10 @@ const lock = new SharedLock('ledger', { namespace });
 display = new Display(process.stdout, DURATION_MS, () => lock.query());
 try {
   actors = startAll({ path, name: lock.name, namespace });
-  actors.forEach(watch);
-  await Promise.all(actors.map((actor) => nextReport(actor, 'ready')));
+  const failure = Promise.race(actors.map(watch));
+  await Promise.race([failure, Promise.all(actors.map((actor) => nextReport(actor, 'ready')))]);
   display.begin(actors);
-  await play(lock);
+  await Promise.race([failure, play(lock)]);
   display.end();
   summarise(await finalAudit(lock), checkTold(actors[1]));
 } catch (error) {
