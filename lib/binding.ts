@@ -47,7 +47,8 @@ export interface NativeBinding {
   /** Looks whether somebody who holds this lock, or waits for it, is dead. */
   look(id: number): number;
   heldByThread(id: number): number;
-  query(id: number): NativeInfo[] | number;
+  /** `patient`: with a guard that is stalled, for a second; otherwise for 5 ms. */
+  query(id: number, patient: boolean): NativeInfo[] | number;
   /** The holds that were poked since the last call. */
   takeReady(): number[];
   /** Does what could not be done because a process was stopped in the guard; how many holds are left with such work. */

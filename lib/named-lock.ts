@@ -90,7 +90,7 @@ export abstract class NamedLock {
   /** Who holds this lock and who waits for it, in every process. */
   query(): LockSnapshot {
     this.checkOpen();
-    return this.record.snapshot();
+    return this.record.snapshot(true);
   }
 
   /**

@@ -53,8 +53,9 @@ export class LockRecord implements Subject {
     this.syncSerial = hold.serial;
   }
 
-  snapshot(): LockSnapshot {
-    const infos = thread().binding.query(this.id);
+  /** @param patient whether to block for up to a second if a process was stopped in the middle of a change */
+  snapshot(patient: boolean): LockSnapshot {
+    const infos = thread().binding.query(this.id, patient);
     if (typeof infos === 'number') throw errorOf(infos, 'query', this);
     return {
       held: infos.filter((info) => !info.pending).map((info) => this.info(info)),

@@ -130,7 +130,7 @@ export class Wait {
 export function timedOut(record: LockRecord, mode: LockMode, timeoutMs: number): LockError {
   let holders: LockInfo[] = [];
   try {
-    holders = record.snapshot().held;
+    holders = record.snapshot(false).held;
   } catch (error) {
     // What keeps us from looking is the better answer, unless that is a matter of time as well.
     if ((error as LockError).code !== 'ERR_LOCK_TIMEOUT') return error as LockError;

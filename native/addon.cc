@@ -184,11 +184,13 @@ Napi::Array infos_to_array(Napi::Env env, const std::vector<proclock::HolderInfo
   return result;
 }
 
-// query(id): Line[] or status
+// query(id, patient): Line[] or status
 Napi::Value query(const Napi::CallbackInfo& info) {
-  if (!check(info, info.Length() == 1 && info[0].IsNumber())) return info.Env().Undefined();
+  if (!check(info, info.Length() == 2 && info[0].IsNumber() && info[1].IsBoolean()))
+    return info.Env().Undefined();
   std::vector<proclock::HolderInfo> infos;
-  const Status status = instance_of(info).client->query(info[0].As<Napi::Number>().Uint32Value(), &infos);
+  const Status status = instance_of(info).client->query(info[0].As<Napi::Number>().Uint32Value(),
+                                                        info[1].As<Napi::Boolean>().Value(), &infos);
   if (!ok(status)) return Napi::Number::New(info.Env(), number(status));
   return infos_to_array(info.Env(), infos);
 }

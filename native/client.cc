@@ -421,7 +421,7 @@ Status Client::downgrade(uint32_t index) {
   if (hold == nullptr) return Status::kNotHeld;
   if (hold->lock->space->state() == Status::kClosed) return Status::kClosed;
   entered_ = true;
-  const Status status = hold->lock->space->arena().downgrade(hold->ref);
+  const Status status = patiently([&] { return hold->lock->space->arena().downgrade(hold->ref); });
   entered_ = false;
   if (ok(status)) hold->mode = Mode::kShared;
   return status;
@@ -441,13 +441,14 @@ Status Client::clear_abandoned(uint32_t index) {
   return Status::kOk;
 }
 
-Status Client::query(uint32_t id, std::vector<HolderInfo>* infos) {
+Status Client::query(uint32_t id, bool patient, std::vector<HolderInfo>* infos) {
   OpenLock* lock = open_lock_at(id);
   if (lock == nullptr) return Status::kClosed;
   const Status state = lock->space->check_now(LinuxPlatform::wall_ms());
   if (!ok(state)) return state;
   entered_ = true;
-  const Status status = lock->space->arena().snapshot(lock->index, infos);
+  const auto look = [&] { return lock->space->arena().snapshot(lock->index, infos); };
+  const Status status = patient ? patiently(look) : look();
   entered_ = false;
   return status;
 }

@@ -187,7 +187,7 @@ class Client {
   Status release(uint32_t hold);
   Status downgrade(uint32_t hold);
   Status abandoned(uint32_t hold, AbandonedInfo* info) const;
-  Status query(uint32_t id, std::vector<HolderInfo>* infos);
+  Status query(uint32_t id, bool patient, std::vector<HolderInfo>* infos);
   Status clear_abandoned(uint32_t hold);
   bool held_by_thread(uint32_t id);  // by any instance of the addon in this thread
 

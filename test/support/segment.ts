@@ -1,0 +1,146 @@
+// The segment file of a namespace, as seen from outside; and programs that enter it, each a process of its own.
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, openSync, readSync, statSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
+
+export const DIST = join(__dirname, '../../dist');
+
+export function segmentFile(namespace: string): string {
+  return `/dev/shm/proclock-${process.geteuid?.()}-${namespace}`;
+}
+
+/** Offsets of native/layout.h that are the same in every layout version. */
+export const Head = { MAGIC: 0, VERSION: 8, ABI: 12 } as const;
+
+export function writeAt(file: string, offset: number, bytes: Uint8Array): void {
+  const fd = openSync(file, 'r+');
+  try {
+    writeSync(fd, bytes, 0, bytes.length, offset);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+export function readAt(file: string, offset: number, length: number): Buffer {
+  const fd = openSync(file, 'r');
+  try {
+    const bytes = Buffer.alloc(length);
+    readSync(fd, bytes, 0, length, offset);
+    return bytes;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+export function uint32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(value);
+  return bytes;
+}
+
+/** Memory that a file of a tmpfs really takes. */
+export function bytesInUse(file: string): number {
+  return statSync(file).blocks * 512;
+}
+
+export interface Outcome {
+  /** The code of the error, or `''`. */
+  code: string;
+  message: string;
+  /** What the script evaluated to. */
+  value: unknown;
+}
+
+/** A script for `node -e`: `body` is the inside of an async function with `SharedLock`, `namespace` and `process`. */
+export function script(namespace: string, body: string): string[] {
+  return [
+    '-e',
+    `const { SharedLock } = require(${JSON.stringify(DIST)}); const namespace = ${JSON.stringify(namespace)};
+     (async () => { ${body} })().then(
+       (value) => ({ code: '', message: '', value: value ?? null }),
+       (error) => ({ code: error.code ?? String(error), message: error.message, value: null }),
+     ).then((outcome) => console.log(JSON.stringify(outcome)));`,
+  ];
+}
+
+/** Runs the body in a process of its own, by way of `command` if one is given, and waits for its end. */
+export function inProcess(namespace: string, body: string, command: string[] = []): Outcome {
+  const [file = '', ...args] = [...command, process.execPath, ...script(namespace, body)];
+  const ended = spawnSync(file, args, { encoding: 'utf8', timeout: 60_000, killSignal: 'SIGKILL' });
+  if (ended.status !== 0 || ended.signal !== null) {
+    throw new Error(`ended with ${ended.status ?? ended.signal}: ${ended.stdout}${ended.stderr}`);
+  }
+  return JSON.parse(ended.stdout.trim().split('\n').at(-1) ?? '') as Outcome;
+}
+
+/** Enters the namespace in a fresh process, takes a lock there and releases it. */
+export function enter(namespace: string): Outcome {
+  return inProcess(
+    namespace,
+    `const lock = new SharedLock('entered', { namespace }); lock.exclusiveSync().release(); lock.close();`,
+  );
+}
+
+/** A process that answers messages: `body` may define `on.<name> = async (value) => result`. */
+export class Helper {
+  private readonly queue: Array<
+    (message: { value?: unknown; error?: { code: string; message: string } }) => void
+  > = [];
+
+  private constructor(
+    private readonly child: ChildProcess,
+    private readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>,
+  ) {
+    child.on('message', (message: object) => this.queue.shift()?.(message));
+    child.on('exit', () => {
+      for (const settle of this.queue.splice(0))
+        settle({ error: { code: 'EXITED', message: 'helper ended' } });
+    });
+  }
+
+  static async start(namespace: string, body: string, command: string[] = []): Promise<Helper> {
+    const [file = '', ...args] = [
+      ...command,
+      process.execPath,
+      '-e',
+      `const { SharedLock } = require(${JSON.stringify(DIST)}); const namespace = ${JSON.stringify(namespace)};
+       const on = {}; const guards = {}; ${body}
+       process.on('message', async ({ name, value }) => {
+         try { process.send({ value: await on[name](value) }); }
+         catch (error) { process.send({ error: { code: error.code ?? '', message: String(error.stack) } }); }
+       });
+       process.on('disconnect', () => process.exit());
+       process.send({ value: 'ready' });`,
+    ];
+    const child = spawn(file, args, { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    const exited = once(child, 'exit').then(([code, signal]) => ({ code, signal }));
+    const helper = new Helper(child, exited);
+    await new Promise<void>((resolve, reject) => {
+      helper.queue.push((message) => (message.error ? reject(new Error(message.error.message)) : resolve()));
+    });
+    return helper;
+  }
+
+  get pid(): number {
+    return this.child.pid ?? 0;
+  }
+
+  /** Answers come in the order of the questions. */
+  call(name: string, value?: unknown): Promise<unknown> {
+    return new Promise((resolve, reject) => {
+      this.queue.push(({ value: result, error }) => {
+        if (error === undefined) resolve(result);
+        else reject(Object.assign(new Error(error.message), { code: error.code }));
+      });
+      this.child.send({ name, value });
+    });
+  }
+
+  async end(
+    signal: NodeJS.Signals = 'SIGKILL',
+  ): Promise<{ code: number | null; signal: NodeJS.Signals | null }> {
+    if (this.child.exitCode === null && this.child.signalCode === null) this.child.kill(signal);
+    return this.exited;
+  }
+}
