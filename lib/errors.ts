@@ -22,7 +22,7 @@ export class LockError extends Error {
   override readonly name = 'LockError';
   readonly code: LockErrorCode;
   /** With `ERR_LOCK_TIMEOUT`: who held the lock when the time was up. */
-  readonly holders?: LockInfo[];
+  declare readonly holders?: LockInfo[];
 
   constructor(code: LockErrorCode, message: string, details: { cause?: unknown; holders?: LockInfo[] } = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
@@ -193,7 +193,8 @@ export function unsupportedError(lookedFor: string, cause: unknown): LockError {
   return new LockError(
     'ERR_LOCK_UNSUPPORTED',
     `proclock has no native part for ${process.platform}-${process.arch} (Node ${process.version}): ${lookedFor}. ` +
-      'It needs Linux; with a C++ toolchain, build it with `npx node-gyp rebuild` in the folder of the package',
+      'It needs Linux; with a C++ toolchain it can be built in the folder of the package, see "Building from source" ' +
+      'in its README',
     { cause },
   );
 }

@@ -69,7 +69,7 @@ export class LockGuard {
    */
   release(): void {
     if (this.done) throw notHeldError(this.lock);
-    this.end();
+    this.end(true);
   }
 
   /**
@@ -87,7 +87,7 @@ export class LockGuard {
 
   /** Releases the lock unless that was done before. */
   [Symbol.dispose](): void {
-    if (!this.done) this.end();
+    this.settle(true);
   }
 
   /** Releases the lock unless that was done before. */
@@ -113,9 +113,14 @@ export class LockGuard {
     return this;
   }
 
-  private end(): void {
+  /** @internal Releases unless that was done; `finished` is false if a callback threw: then `abandoned` stays set. */
+  settle(finished: boolean): void {
+    if (!this.done) this.end(finished);
+  }
+
+  private end(finished: boolean): void {
     this.done = true;
     if (this.watched) forgetGuard(this);
-    this.hold.leave();
+    this.hold.leave(finished);
   }
 }

@@ -16,6 +16,7 @@ export class Hold {
   serial = 0;
   abandoned: Abandoned | null = null;
   private depth = 0;
+  private finished = true;
   tokenLow = 0;
   tokenHigh = 0;
 
@@ -26,6 +27,7 @@ export class Hold {
     this.record = record;
     this.mode = mode;
     this.depth = 1;
+    this.finished = true;
     this.tokenLow = report[Report.TOKEN_LOW] ?? 0;
     this.tokenHigh = report[Report.TOKEN_HIGH] ?? 0;
     this.abandoned = report[Report.ABANDONED] === 0 ? null : this.readAbandoned();
@@ -38,13 +40,18 @@ export class Hold {
     return this;
   }
 
-  /** One guard less; with the last one the lock is released. */
-  leave(): void {
+  /**
+   * One guard less; with the last one the lock is released.
+   * @param finished whether its user came to the end of what was to be done: a callback that throws did not
+   */
+  leave(finished: boolean): void {
+    this.finished = this.finished && finished;
     if (--this.depth > 0) return;
     const { binding } = thread();
     const { record } = this;
     // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
-    if (this.abandoned !== null && this.mode === 'exclusive') binding.clearAbandoned(this.index);
+    if (this.abandoned !== null && this.mode === 'exclusive' && this.finished)
+      binding.clearAbandoned(this.index);
     this.serial++;
     const status = binding.release(this.index);
     settleReady();

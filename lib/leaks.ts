@@ -25,7 +25,7 @@ const registry = new FinalizationRegistry<Leak>(({ hold, name, mode }) => {
       'the lock is released now. Release guards in a finally block, or use `using`, or the callback forms',
     { type: 'Warning', code: 'PROCLOCK_LEAKED_GUARD' },
   );
-  hold.leave();
+  hold.leave(false);
 });
 
 function sweep(): void {

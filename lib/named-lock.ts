@@ -158,11 +158,14 @@ export abstract class NamedLock {
     if (fn === undefined) return this.guard(hold, wanted, owner).watch();
     const context = new HoldSet(hold, currentContext());
     const guard = this.guard(hold, wanted, context);
+    let finished = false;
     try {
-      return runInContext(context, fn, guard);
+      const result = runInContext(context, fn, guard);
+      finished = true;
+      return result;
     } finally {
       context.end();
-      guard[Symbol.dispose]();
+      guard.settle(finished);
     }
   }
 
@@ -266,21 +269,30 @@ export abstract class NamedLock {
   ): T | PromiseLike<T> {
     const context = new HoldSet(hold, around);
     const guard = this.guard(hold, wanted, context);
-    const end = (): void => {
+    const end = (finished: boolean): void => {
       context.end();
-      guard[Symbol.dispose]();
+      guard.settle(finished);
     };
     let result: T | PromiseLike<T>;
     try {
       result = runInContext(context, fn, guard);
     } catch (error) {
-      end();
+      end(false);
       throw error;
     }
     if (!isThenable(result)) {
-      end();
+      end(true);
       return result;
     }
-    return Promise.resolve(result).finally(end);
+    return result.then(
+      (value) => {
+        end(true);
+        return value;
+      },
+      (error) => {
+        end(false);
+        throw error;
+      },
+    );
   }
 }
