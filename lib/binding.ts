@@ -29,8 +29,8 @@ export interface NativeBinding {
   /** Whether the namespace of this lock is still the one that newcomers find. */
   check(id: number): number;
 
-  /** Takes the lock if it is free: a hold. Never waits. */
-  tryAcquire(key: number): number;
+  /** Takes the lock if it is free. Never waits. Key and hold pass through the report: call `tryAcquire` below. */
+  tryAcquire(): void;
   /** Queues: a hold. `report[GRANTED]` tells whether it was granted at once. */
   enqueue(key: number, async: boolean): number;
   /** Tries again, after a poke: OK (granted), AGAIN, or why the wait is over. */
@@ -38,7 +38,8 @@ export interface NativeBinding {
   /** Blocks for at most 50 ms: OK (granted), AGAIN, or why the wait is over. */
   wait(hold: number, timeoutMs: number): number;
   withdraw(hold: number): number;
-  release(hold: number): number;
+  /** Hold and status pass through the report: call `release` below. */
+  release(): void;
   downgrade(hold: number): number;
   /** [pid, threadId, since in ms, token] */
   abandoned(hold: number): [number, number, number, bigint] | undefined;
@@ -69,7 +70,16 @@ interface NativeModule {
 }
 
 /** Indices into the report: what a native call says beyond its result. */
-export const Report = { TOKEN_LOW: 0, TOKEN_HIGH: 1, ABANDONED: 2, READY: 3, GRANTED: 4, OWED: 5 } as const;
+export const Report = {
+  TOKEN_LOW: 0,
+  TOKEN_HIGH: 1,
+  ABANDONED: 2,
+  READY: 3,
+  GRANTED: 4,
+  OWED: 5,
+  ARGUMENT: 6,
+  RESULT: 7,
+} as const;
 
 export function keyOf(id: number, exclusive: boolean, fair: boolean): number {
   return (id << 2) | (fair ? 2 : 0) | (exclusive ? 1 : 0);
@@ -95,17 +105,48 @@ function load(): NativeModule {
 /** The native part as one thread sees it. */
 export interface Native {
   readonly binding: NativeBinding;
-  readonly report: Int32Array;
   /** Why the last `openLock` failed. */
   failure(): OpenFailure;
 }
 
+const notOpen = (): void => {
+  throw new Error('the native part is not open');
+};
+// The uncontended path. Its functions are kept out of the binding, because that is a dictionary to V8, and a call through
+// it looks them up by name each time; its argument and result pass through the report, because a call with neither costs
+// half of one with both.
+let report = new Int32Array(8);
+let callTryAcquire = notOpen;
+let callRelease = notOpen;
+
+/** Takes the lock if it is free: a hold, or a status. Never waits. */
+export function tryAcquire(key: number): number {
+  report[Report.ARGUMENT] = key;
+  callTryAcquire();
+  return report[Report.RESULT] as number;
+}
+
+/** Gives a hold back: a status. */
+export function release(hold: number): number {
+  report[Report.ARGUMENT] = hold;
+  callRelease();
+  return report[Report.RESULT] as number;
+}
+
+/** What the last call said beyond its result; `index` is one of {@link Report}. */
+export function reported(index: number): number {
+  return report[index] as number;
+}
+
+/** Once per thread (more exactly: per copy of this file). */
 export function openNative(onReady: () => void): Native {
   const module = load();
   const binding = module.open(threadId, onReady);
+  report = new Int32Array(binding.report);
+  callTryAcquire = binding.tryAcquire;
+  callRelease = binding.release;
   return {
     binding,
-    report: new Int32Array(binding.report),
     failure: () => {
       const [errno, foundVersion, foundAbi] = binding.failure();
       return { errno, foundVersion, foundAbi, ourVersion: module.layoutVersion, ourAbi: module.abi };

@@ -1,4 +1,4 @@
-import { Report } from './binding';
+import { Report, release, reported } from './binding';
 import { errorOf, Status } from './errors';
 import type { LockRecord } from './record';
 import { settleReady, thread } from './thread';
@@ -23,14 +23,14 @@ export class Hold {
   constructor(private readonly index: number) {}
 
   /** Called with the report of the native call that granted it. */
-  begin(record: LockRecord, mode: LockMode, report: Int32Array): void {
+  begin(record: LockRecord, mode: LockMode): void {
     this.record = record;
     this.mode = mode;
     this.depth = 1;
     this.finished = true;
-    this.tokenLow = report[Report.TOKEN_LOW] ?? 0;
-    this.tokenHigh = report[Report.TOKEN_HIGH] ?? 0;
-    this.abandoned = report[Report.ABANDONED] === 0 ? null : this.readAbandoned();
+    this.tokenLow = reported(Report.TOKEN_LOW);
+    this.tokenHigh = reported(Report.TOKEN_HIGH);
+    this.abandoned = reported(Report.ABANDONED) === 0 ? null : this.readAbandoned();
     record.enter();
   }
 
@@ -47,13 +47,12 @@ export class Hold {
   leave(finished: boolean): void {
     this.finished = this.finished && finished;
     if (--this.depth > 0) return;
-    const { binding } = thread();
     const { record } = this;
     // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
     if (this.abandoned !== null && this.mode === 'exclusive' && this.finished)
-      binding.clearAbandoned(this.index);
+      thread().binding.clearAbandoned(this.index);
     this.serial++;
-    const status = binding.release(this.index);
+    const status = release(this.index);
     settleReady();
     record.leave();
     if (status !== Status.OK) throw errorOf(status, 'release', record);
@@ -84,6 +83,6 @@ export function granted(record: LockRecord, index: number, mode: LockMode): Hold
     hold = new Hold(index);
     holds[index] = hold;
   }
-  hold.begin(record, mode, thread().report);
+  hold.begin(record, mode);
   return hold;
 }

@@ -16,7 +16,8 @@ interface Leak {
   mode: string;
 }
 
-const recent: LockGuard[] = [];
+const recent: Array<LockGuard | undefined> = new Array(RECENT_MAX).fill(undefined);
+let recentCount = 0;
 let sweepIsDue = false;
 
 const registry = new FinalizationRegistry<Leak>(({ hold, name, mode }) => {
@@ -29,18 +30,24 @@ const registry = new FinalizationRegistry<Leak>(({ hold, name, mode }) => {
 });
 
 function sweep(): void {
-  for (const guard of recent) {
-    if (guard.released) continue;
+  for (let i = 0; i < recentCount; i++) {
+    const guard = recent[i];
+    recent[i] = undefined;
+    if (guard === undefined || guard.released) continue;
     guard.watched = true;
     registry.register(guard, { hold: guard.hold, name: guard.lock.name, mode: guard.mode }, guard);
   }
-  recent.length = 0;
+  recentCount = 0;
 }
 
 export function watchGuard(guard: LockGuard): void {
-  recent.push(guard);
-  if (recent.length >= RECENT_MAX) sweep();
-  if (sweepIsDue) return;
+  // Before the newest is in the list: that one is still open for certain.
+  if (recentCount === RECENT_MAX) sweep();
+  recent[recentCount++] = guard;
+  if (!sweepIsDue) sweepSoon();
+}
+
+function sweepSoon(): void {
   sweepIsDue = true;
   setTimer(() => {
     sweepIsDue = false;

@@ -1,7 +1,7 @@
 // What all lock classes have in common: a handle on a named lock, and one run() behind every way to acquire it.
 import { randomUUID } from 'node:crypto';
 import { performance } from 'node:perf_hooks';
-import { keyOf, Report } from './binding';
+import { keyOf, Report, reported, tryAcquire } from './binding';
 import {
   argumentValueError,
   closedError,
@@ -13,6 +13,7 @@ import {
 } from './errors';
 import { LockGuard } from './guard';
 import { granted, type Hold } from './hold';
+import { watchGuard } from './leaks';
 import type { Lock } from './lock';
 import {
   type Acquire,
@@ -146,6 +147,10 @@ export abstract class NamedLock {
     first: Options | ((guard: LockGuard) => T) | undefined,
     second: ((guard: LockGuard) => T) | undefined,
   ): LockGuard | T {
+    if (first === undefined && second === undefined) {
+      const guard = this.quick(mode ?? 'shared');
+      if (guard !== undefined) return guard;
+    }
     const given = optionsOf(first, second);
     const options = checkAcquireOptions(given);
     const wanted = mode ?? modeOf(given);
@@ -184,6 +189,20 @@ export abstract class NamedLock {
     return this.guard(hold, wanted, threadOwner).watch();
   }
 
+  /** The uncontended sync acquire, without options and callback. Leaves everything else to the long way. */
+  private quick(wanted: LockMode): LockGuard | undefined {
+    const { record } = this;
+    if (this.closed || record.threadHold() !== undefined || currentContext() !== undefined) return undefined;
+    const index = tryAcquire(wanted === 'exclusive' ? this.exclusiveKey : this.sharedKey);
+    settleReady();
+    if (index < 0) return undefined;
+    const hold = granted(record, index, wanted);
+    record.setThreadHold(hold);
+    const guard = this.guard(hold, wanted, threadOwner);
+    watchGuard(guard);
+    return guard;
+  }
+
   private checkOpen(): void {
     if (this.closed) throw closedError(this);
   }
@@ -212,9 +231,8 @@ export abstract class NamedLock {
   }
 
   private tryNow(wanted: LockMode): Hold | undefined {
-    const { binding, report } = thread();
-    const index = binding.tryAcquire(this.key(wanted));
-    if (report[Report.READY] !== 0) settleReady();
+    const index = tryAcquire(this.key(wanted));
+    settleReady();
     if (index >= 0) return granted(this.record, index, wanted);
     if (index === Status.BUSY) return undefined;
     throw errorOf(index, `acquire (${wanted})`, this.record);
@@ -236,7 +254,7 @@ export abstract class NamedLock {
   }
 
   private waitSync(wanted: LockMode, options: Acquire): Hold {
-    const { binding, report } = thread();
+    const { binding } = thread();
     const again = options.timeout === 0 ? this.tryAgain(wanted) : undefined;
     if (again !== undefined) return again;
     if (options.timeout === 0) throw timedOut(this.record, wanted, 0);
@@ -247,7 +265,7 @@ export abstract class NamedLock {
       index = binding.enqueue(this.key(wanted), false);
     if (index === Status.STALLED) throw timedOut(this.record, wanted, options.timeout);
     if (index < 0) throw errorOf(index, `acquire (${wanted})`, this.record);
-    if (report[Report.GRANTED] !== 0) return granted(this.record, index, wanted);
+    if (reported(Report.GRANTED) !== 0) return granted(this.record, index, wanted);
     for (;;) {
       const status = binding.wait(index, Math.max(deadline - performance.now(), 0));
       if (status === Status.OK) return granted(this.record, index, wanted);

@@ -1,7 +1,7 @@
 // What this JavaScript thread waits for: hands the native part's pokes to the promises that wait for them.
 import { performance } from 'node:perf_hooks';
 import { clearTimeout as clearTimer, setTimeout as setTimer } from 'node:timers';
-import { type Native, openNative, Report } from './binding';
+import { type Native, openNative, Report, reported } from './binding';
 import { errorOf, type LockError, Status, timeoutError } from './errors';
 import { granted, type Hold } from './hold';
 import type { Acquire } from './options';
@@ -62,7 +62,7 @@ export class Wait {
 
   /** Takes its place in the queue, or waits until the queue can be touched again. */
   enter(): void {
-    const { binding, report } = thread();
+    const { binding } = thread();
     const index = binding.enqueue(this.key, true);
     if (index === Status.STALLED) {
       unqueued.add(this);
@@ -70,7 +70,7 @@ export class Wait {
       return;
     }
     unqueued.delete(this);
-    if (index >= 0 && report[Report.GRANTED] === 0) {
+    if (index >= 0 && reported(Report.GRANTED) === 0) {
       this.index = index;
       waits.set(index, this);
       return;
@@ -140,16 +140,16 @@ export function timedOut(record: LockRecord, mode: LockMode, timeoutMs: number):
 
 /** Lets all waits of this thread that were poked try again. */
 function drain(): void {
-  const { binding, report } = thread();
+  const { binding } = thread();
   do {
     for (const index of binding.takeReady()) waits.get(index)?.react();
-  } while (report[Report.READY] !== 0);
-  if (report[Report.OWED] !== 0) settleLater();
+  } while (reported(Report.READY) !== 0);
+  if (reported(Report.OWED) !== 0) settleLater();
 }
 
 /** After a native call that may have poked waits of this very thread: they need no other thread to be told. */
 export function settleReady(): void {
-  if (thread().report[Report.READY] !== 0) drain();
+  if (reported(Report.READY) !== 0) drain();
 }
 
 let retryIsDue = false;

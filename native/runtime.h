@@ -162,6 +162,9 @@ class Client {
     int32_t ready;    // waits of this thread were poked, or work is owed: drain()
     int32_t granted;  // enqueue() did not have to wait after all
     int32_t owed;  // holds with work that could not be done, since the guard was stalled: settle_owed() later
+    // Argument and result of the calls of the uncontended path: passed here they cost nothing.
+    int32_t argument;
+    int32_t result;
   };
   using Notify = void (*)(void* data);  // from any thread: have drain() called
 

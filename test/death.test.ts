@@ -199,6 +199,8 @@ describe.each(PROCESS_KINDS)('a %s process killed', (kind) => {
     await two!.queue({ name, mode: 'shared' });
     const third = await three!.queue({ name, mode: 'exclusive' });
     const fourth = await four!.queue({ name, mode: 'shared' });
+    // Three signals are not sent at once: stopped, none of them can take the lock in between.
+    for (const actor of [holder!, one!, two!]) await actor.stop();
     await kill(holder!, one!, two!);
     expect((await third.promise).abandoned).toEqual(abandonedBy(holder!, held));
     expect(fourth.settled).toBe(false);

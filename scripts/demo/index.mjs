@@ -40,6 +40,7 @@ for (const [signal, code] of Object.entries({ SIGINT: 130, SIGTERM: 143, SIGHUP:
   process.on(signal, () => process.exit(code));
 }
 process.on('exit', cleanUp);
+process.stdout.on('error', () => process.exit(1)); // whoever read it has gone
 
 const watchdog = setTimeout(
   () => {

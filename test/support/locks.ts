@@ -7,12 +7,21 @@ import { until } from './until';
 /** The name that a test uses when any name will do. */
 export const name = 'ledger';
 
-export const classes = { SharedLock, SharedRLock, Lock, RLock };
+const classes = { SharedLock, SharedRLock, Lock, RLock };
+export const CLASS_NAMES = Object.keys(classes) as Array<keyof typeof classes>;
 export const MODES = ['shared', 'exclusive'] as const;
 
 /** A lock in a namespace of its own. */
 export function freshLock(options: LockOptions = {}): SharedLock {
   return new SharedLock(name, { namespace: testNamespace(), ...options });
+}
+
+/**
+ * A lock of any of the classes, to be used by `acquire*` and `tryAcquire` alone: those of Lock and RLock are always
+ * exclusive, and take no notice of `{ exclusive: true }`.
+ */
+export function makeLock(className: keyof typeof classes, namespace = testNamespace()): SharedLock {
+  return new classes[className](name, { namespace }) as SharedLock;
 }
 
 interface Queried {

@@ -15,8 +15,8 @@ let inTest = false;
 let watchdog: NodeJS.Timeout;
 
 /** A namespace that no other test uses; its segment is removed after the test (made outside of one: after the file). */
-export function testNamespace(): string {
-  const namespace = `test-${process.pid}-${randomBytes(6).toString('hex')}`;
+export function testNamespace(suffix = ''): string {
+  const namespace = `test-${process.pid}-${randomBytes(6).toString('hex')}${suffix}`;
   (inTest ? ofTest : ofFile).add(namespace);
   return namespace;
 }

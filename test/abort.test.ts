@@ -1,0 +1,107 @@
+// An AbortSignal ends a wait with its reason, and nothing else.
+import { SharedLock } from '../lib';
+import { ACTOR_KINDS, type Actor, startActors } from './support/actor';
+import { expectIdle, freshLock, name } from './support/locks';
+import { testNamespace } from './support/namespace';
+
+test('aborted before: rejects with the reason, although the lock is free', async () => {
+  const lock = freshLock();
+  const signal = AbortSignal.abort('no longer wanted');
+  await expect(lock.exclusive({ signal })).rejects.toBe('no longer wanted');
+  await expect(lock.shared({ signal }, () => 'ran')).rejects.toBe('no longer wanted');
+  expect(() => lock.exclusiveSync({ signal })).toThrow('no longer wanted');
+  await expect(lock.exclusive({ signal: AbortSignal.abort() })).rejects.toMatchObject({ name: 'AbortError' });
+  expectIdle(lock);
+});
+
+test('aborted while it waits: rejects with the reason, and leaves the queue', async () => {
+  const lock = freshLock();
+  const guard = await lock.exclusive();
+  const controller = new AbortController();
+  const wait = lock.shared({ signal: controller.signal });
+  expect(lock.query().pending).toHaveLength(1);
+  const reason = new Error('changed my mind');
+  controller.abort(reason);
+  expect(lock.query().pending).toEqual([]);
+  await expect(wait).rejects.toBe(reason);
+  guard.release();
+  expectIdle(lock);
+});
+
+test('AbortSignal.timeout() and AbortSignal.any() work as in any other API', async () => {
+  const lock = freshLock();
+  const guard = await lock.exclusive();
+  const signal = AbortSignal.any([new AbortController().signal, AbortSignal.timeout(20)]);
+  await expect(lock.exclusive({ signal })).rejects.toMatchObject({ name: 'TimeoutError' });
+  expect(lock.query().pending).toEqual([]);
+  guard.release();
+});
+
+test('one signal may end many waits, of many locks', async () => {
+  const namespace = testNamespace();
+  const locks = ['a', 'b'].map((name) => new SharedLock(name, { namespace }));
+  const guards = await Promise.all(locks.map((lock) => lock.exclusive()));
+  const controller = new AbortController();
+  const { signal } = controller;
+  const waits = locks.flatMap((lock) => [lock.shared({ signal }), lock.exclusive({ signal })]);
+  controller.abort('all of you');
+  for (const wait of waits) await expect(wait).rejects.toBe('all of you');
+  for (const guard of guards) guard.release();
+  locks.forEach(expectIdle);
+});
+
+test('aborted after the grant: changes nothing', async () => {
+  const lock = freshLock();
+  const controller = new AbortController();
+  const { signal } = controller;
+  const first = await lock.exclusive({ signal });
+  const wait = lock.exclusive({ signal });
+  first.release();
+  const second = await wait;
+  controller.abort();
+  expect(second.released).toBe(false);
+  expect(lock.query()).toMatchObject({ held: [{ mode: 'exclusive' }], pending: [] });
+  second.release();
+  await lock.exclusive({ signal: new AbortController().signal }, async (guard) => {
+    controller.abort();
+    expect(guard.released).toBe(false);
+  });
+  expectIdle(lock);
+});
+
+test('an abort in the turn in which the lock came free settles one way: granted, or aborted and free', async () => {
+  const lock = freshLock();
+  for (let round = 0; round < 50; round++) {
+    const controller = new AbortController();
+    const guard = await lock.exclusive();
+    const wait = lock.exclusive({ signal: controller.signal });
+    guard.release();
+    controller.abort('late');
+    const outcome = await wait.catch((reason) => reason);
+    if (outcome !== 'late') outcome.release();
+    expectIdle(lock);
+  }
+});
+
+describe.each(ACTOR_KINDS)('a waiting %s actor that aborts', (kind) => {
+  test('lets those behind it in', async () => {
+    const namespace = testNamespace();
+    const [writer, ...readers] = (await startActors([kind, ...ACTOR_KINDS], { namespace })) as [
+      Actor,
+      ...Actor[],
+    ];
+    const lock = new SharedLock(name, { namespace });
+    const own = await lock.shared();
+    const written = await writer.queue({ name, mode: 'exclusive', fair: true });
+    const reads = await Promise.all(readers.map((reader) => reader.queue({ name, fair: true })));
+    expect(lock.query().pending).toHaveLength(1 + reads.length);
+    await writer.call('abort', { guard: name, reason: 'enough' });
+    await expect(written.promise).rejects.toThrow('enough');
+    await Promise.all(reads.map((read) => read.promise));
+    expect(lock.query()).toMatchObject({
+      held: [own, ...reads].map(() => ({ mode: 'shared' })),
+      pending: [],
+    });
+    own.release();
+  });
+});
