@@ -117,7 +117,8 @@ const advice: Record<number, (subject: Subject) => [LockErrorCode, string]> = {
   ],
   [Status.SYSTEM]: (subject) => [
     'ERR_LOCK_UNSUPPORTED',
-    `POSIX shared memory can not be used (${file(subject)}); is /dev/shm mounted and writable?`,
+    `POSIX shared memory can not be used (${file(subject)}); is /dev/shm mounted and writable, and ` +
+      'was the file descriptor of it closed by somebody (daemonizing closes them all)?',
   ],
 };
 

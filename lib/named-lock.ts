@@ -125,15 +125,15 @@ export abstract class NamedLock {
       const options = checkAcquireOptions(given);
       const wanted = mode ?? modeOf(given);
       const owner = options.within?.ownerForNested();
-      const context = owner === undefined ? currentContext() : undefined;
+      const context = currentContext();
+      options.signal?.throwIfAborted();
       const nested = this.nested(wanted, (owner ?? context)?.find(this.record));
       const fn = typeof first === 'function' ? first : second;
       const go = (hold: Hold): LockGuard | T | PromiseLike<T> => {
-        if (fn !== undefined) return this.call(hold, wanted, context, fn);
+        if (fn !== undefined) return this.call(hold, wanted, new HoldSet(hold, context, owner), fn);
         if (nested === undefined) owner?.add(hold);
         return this.guard(hold, wanted, owner).watch();
       };
-      if (nested === undefined) options.signal?.throwIfAborted();
       const hold = nested ?? this.tryNow(wanted);
       return hold !== undefined ? Promise.resolve(go(hold)) : this.wait(wanted, options).then(go);
     } catch (error) {
@@ -154,14 +154,15 @@ export abstract class NamedLock {
     const given = optionsOf(first, second);
     const options = checkAcquireOptions(given);
     const wanted = mode ?? modeOf(given);
+    options.signal?.throwIfAborted();
     const nested = this.nested(wanted, this.heldForSync(options));
-    if (nested === undefined) options.signal?.throwIfAborted();
     const hold = nested ?? this.tryNow(wanted) ?? this.waitSync(wanted, options);
-    const owner = options.within?.ownerForNested() ?? threadOwner;
+    const within = options.within?.ownerForNested();
+    const owner = within ?? threadOwner;
     if (nested === undefined) owner.add(hold);
     const fn = typeof first === 'function' ? first : second;
     if (fn === undefined) return this.guard(hold, wanted, owner).watch();
-    const context = new HoldSet(hold, currentContext());
+    const context = new HoldSet(hold, currentContext(), within);
     const guard = this.guard(hold, wanted, context);
     let finished = false;
     try {
@@ -279,13 +280,7 @@ export abstract class NamedLock {
   }
 
   /** Runs a callback as an owner of its own, and ends its guard when it has settled. */
-  private call<T>(
-    hold: Hold,
-    wanted: LockMode,
-    around: HoldSet | undefined,
-    fn: Work<T>,
-  ): T | PromiseLike<T> {
-    const context = new HoldSet(hold, around);
+  private call<T>(hold: Hold, wanted: LockMode, context: HoldSet, fn: Work<T>): T | PromiseLike<T> {
     const guard = this.guard(hold, wanted, context);
     const end = (finished: boolean): void => {
       context.end();

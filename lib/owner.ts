@@ -12,7 +12,7 @@ export interface Owner {
 
 /**
  * The holds of one callback, or of one guard that was named by `within`. A callback's context sees those of the
- * contexts around it, and stops to be an owner when its callback has settled.
+ * contexts around it, and of the owner it was acquired within; it stops to be an owner when its callback has settled.
  */
 export class HoldSet implements Owner {
   private readonly firstSerial: number;
@@ -22,6 +22,7 @@ export class HoldSet implements Owner {
   constructor(
     private readonly first: Hold,
     private readonly parent?: HoldSet,
+    private readonly within?: Owner,
   ) {
     this.firstSerial = first.serial;
   }
@@ -32,7 +33,8 @@ export class HoldSet implements Owner {
       // A hold object serves many holds, one after the other: the serial number tells which one was meant.
       if (set.first.record === record && set.first.serial === set.firstSerial) return set.first;
       const found = set.more?.find(({ hold, serial }) => hold.record === record && hold.serial === serial);
-      if (found !== undefined) return found.hold;
+      const inherited = found?.hold ?? set.within?.find(record);
+      if (inherited !== undefined) return inherited;
     }
     return undefined;
   }

@@ -91,8 +91,12 @@ class LinuxPlatform::Memory {
   Status lock_attach(short type);
   bool anybody_alive() const;
   Status fail(int error);
+  // Is the descriptor still the file that is mapped? A host that daemonizes closes it, and the number is used again.
+  bool is_ours() const;
 
   int fd_ = -1;
+  uint64_t device_ = 0;
+  uint64_t inode_ = 0;
   char* base_ = nullptr;
   uint32_t self_ = 0;
   ProcessIdentity identity_;

@@ -185,6 +185,10 @@ Status LinuxPlatform::Memory::prepare() {
 }
 
 Status LinuxPlatform::Memory::map() {
+  struct stat file;
+  if (fstat(fd_, &file) != 0) return fail(errno);
+  device_ = file.st_dev;
+  inode_ = file.st_ino;
   void* base = mmap(nullptr, LinuxLayout::kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
   if (base == MAP_FAILED) return fail(errno);
   madvise(base, LinuxLayout::kBytes, MADV_DONTDUMP);
@@ -259,7 +263,13 @@ Status LinuxPlatform::Memory::initialise() {
   return Status::kOk;
 }
 
+bool LinuxPlatform::Memory::is_ours() const {
+  struct stat file;
+  return fstat(fd_, &file) == 0 && file.st_dev == device_ && file.st_ino == inode_;
+}
+
 Status LinuxPlatform::Memory::reserve(size_t offset, size_t bytes) {
+  if (base_ != nullptr && !is_ours()) return fail(EBADF);
   HoldSizeSignal hold;
   int error;
   do {
@@ -285,7 +295,8 @@ Liveness LinuxPlatform::Memory::liveness(uint32_t process, const ProcessIdentity
   if (process == self_) return Liveness::kAlive;  // GETLK does not report our own locks
   struct flock range = byte_range(F_WRLCK, kTokens + process, 1);
   if (fcntl(fd_, F_OFD_GETLK, &range) != 0) return Liveness::kAlive;  // not known to be dead
-  if (range.l_type == F_UNLCK) return Liveness::kDead;
+  // On another file nobody holds a token: not a death.
+  if (range.l_type == F_UNLCK) return is_ours() ? Liveness::kDead : Liveness::kAlive;
   // The token can outlive its process in a descriptor that a raw fork() copied. In our own PID namespace, ask for more.
   if (identity_.same_namespace(identity) && kill(identity.pid, 0) != 0 && errno == ESRCH)
     return Liveness::kDead;
@@ -295,13 +306,14 @@ Liveness LinuxPlatform::Memory::liveness(uint32_t process, const ProcessIdentity
 Status LinuxPlatform::Memory::check() const {
   struct stat file;
   if (fstat(fd_, &file) != 0) return status_of(errno);
+  if (file.st_dev != device_ || file.st_ino != inode_) return Status::kSystem;
   if (file.st_nlink == 0) return Status::kRemoved;
   return static_cast<size_t>(file.st_size) < LinuxLayout::kBytes ? Status::kCorrupt : Status::kOk;
 }
 
 void LinuxPlatform::Memory::reset() {
+  if (fd_ >= 0 && (base_ == nullptr || is_ours())) close(fd_);
   if (base_ != nullptr) munmap(base_, LinuxLayout::kBytes);
-  if (fd_ >= 0) close(fd_);
   base_ = nullptr;
   fd_ = -1;
 }

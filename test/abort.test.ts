@@ -1,7 +1,7 @@
 // An AbortSignal ends a wait with its reason, and nothing else.
 import { SharedLock } from '../lib';
 import { ACTOR_KINDS, type Actor, startActors } from './support/actor';
-import { expectIdle, freshLock, name } from './support/locks';
+import { expectIdle, freshLock, makeLock, name } from './support/locks';
 import { testNamespace } from './support/namespace';
 
 test('aborted before: rejects with the reason, although the lock is free', async () => {
@@ -104,4 +104,16 @@ describe.each(ACTOR_KINDS)('a waiting %s actor that aborts', (kind) => {
     });
     own.release();
   });
+});
+
+test('aborted before: rejects also where the owner holds it already, and would be granted', async () => {
+  const lock = makeLock('SharedRLock');
+  const signal = AbortSignal.abort('no longer wanted');
+  await lock.shared(async (within) => {
+    for (const options of [{ signal }, { signal, within }]) {
+      await expect(lock.shared(options)).rejects.toBe('no longer wanted');
+      expect(() => lock.sharedSync(options)).toThrow('no longer wanted');
+    }
+  });
+  expectIdle(lock);
 });

@@ -394,6 +394,11 @@ void check_aftermath(Stage& s) {
   Member& boss = s.boss;
   const bool abandoned = s.abandoned || proclock::holds(s.page->last_word.load(), Mode::kExclusive);
   boss.look_at_all();
+  if (s.holds) {  // and still does, whatever was rebuilt around it
+    const Ref probe = boss.bind(s.ref, 3);
+    CHECK_EQ(boss.acquire(probe, Mode::kExclusive, Turn::kFront), Try::kBusy);
+    boss.unbind(probe);
+  }
   s.let_go();
   if (s.async.slot != nullptr) {
     // Tries only when it is told to, as an event loop does.

@@ -133,10 +133,11 @@ inline int join(pid_t pid) {
 inline bool ended_well(int status) { return WIFEXITED(status) && WEXITSTATUS(status) == 0; }
 inline bool killed(int status) { return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL; }
 #define JOIN_OK(pid) CHECK_EQ(harness::join(pid), 0)
-#define KILL_AND_JOIN(pid)                      \
-  do {                                          \
-    CHECK_EQ(kill(pid, SIGKILL), 0);            \
-    CHECK(harness::killed(harness::join(pid))); \
+#define KILL_AND_JOIN(pid)                          \
+  do {                                              \
+    const pid_t victim_ = (pid);                    \
+    CHECK_EQ(kill(victim_, SIGKILL), 0);            \
+    CHECK(harness::killed(harness::join(victim_))); \
   } while (0)
 
 // A fresh segment name; the segment goes with the object.

@@ -100,8 +100,10 @@ struct TestPlatform : proclock::LinuxPlatform {
     guards--;
     Base::unlock(mutex);
   }
-  static inline uint64_t ahead_ns = 0;  // this process's clock, which decides what is overdue
-  static uint64_t monotonic_ns() { return Base::monotonic_ns() + ahead_ns; }
+  // This process's clock, which decides who may overtake and what is overdue.
+  static inline uint64_t ahead_ns = 0;
+  static inline uint64_t frozen_ns = 0;  // 0: it runs
+  static uint64_t monotonic_ns() { return (frozen_ns == 0 ? Base::monotonic_ns() : frozen_ns) + ahead_ns; }
 
   static void wait(Atomic<uint32_t>* word, uint32_t seen, uint64_t deadline_ns) {
     Base::wait(word->plain(), seen, deadline_ns);

@@ -81,10 +81,22 @@ struct Member final : proclock::PokeSink {
     const Status status = arena->react(ref, mode);
     return ok(status) ? arena->settle_grant(ref) : status;
   }
-  void release(const SlotRef& ref) { CHECK_EQ(arena->release(ref), Status::kOk); }
+  void release(const SlotRef& ref) {
+    CHECK_EQ(arena->release(ref), Status::kOk);
+    CHECK_EQ(ref.slot->word.load(std::memory_order_relaxed), proclock::kIdleWord);
+  }
   void unbind(const SlotRef& ref) { CHECK_EQ(arena->unbind(ref), Status::kOk); }
   bool was_told(const SlotRef& ref) const {
     return std::find(told.begin(), told.end(), ref.slot_index) != told.end();
+  }
+  // Takes the pokes off the doorbell and off what we told ourselves.
+  std::vector<uint32_t> pokes() {
+    std::vector<uint32_t> slots;
+    CHECK_EQ(arena->take_poked(&slots), Status::kOk);
+    slots.insert(slots.end(), told.begin(), told.end());
+    told.clear();
+    std::sort(slots.begin(), slots.end());
+    return slots;
   }
   // What the watch thread does: asks about every process.
   void look_at_all() {

@@ -1,0 +1,47 @@
+// A child process that does what it is told, step by step: [method, ...arguments] in, the result out.
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+
+const CHILD = fileURLToPath(new URL('./child.mjs', import.meta.url));
+
+export class Actor {
+  #child = fork(CHILD, [], { execArgv: [] });
+  #ended = once(this.#child, 'exit');
+  #pending = null;
+
+  constructor() {
+    this.#child.on('message', ({ result, error }) => {
+      const { resolve, reject } = this.#pending;
+      this.#pending = null;
+      if (error === undefined) resolve(result);
+      else reject(new Error(error));
+    });
+    this.#child.on('exit', (code, signal) => {
+      this.#pending?.reject(new Error(`a child of the benchmark ended (${signal ?? code})`));
+    });
+  }
+
+  static async start() {
+    const actor = new Actor();
+    await actor.call('ready');
+    return actor;
+  }
+
+  get pid() {
+    return this.#child.pid;
+  }
+
+  /** One call at a time. */
+  call(method, ...args) {
+    return new Promise((resolve, reject) => {
+      this.#pending = { resolve, reject };
+      this.#child.send([method, ...args]);
+    });
+  }
+
+  async end() {
+    this.#child.kill('SIGKILL');
+    await this.#ended;
+  }
+}

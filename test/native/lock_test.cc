@@ -1,0 +1,224 @@
+// One lock: who may be in together, tokens, downgrade, the abandoned mark.
+#include "world.h"
+
+namespace {
+
+constexpr Mode kS = Mode::kShared;
+constexpr Mode kX = Mode::kExclusive;
+
+struct Scene {
+  Scene() : one(segment.name()), two(segment.name()), mine(one.open("lock")), theirs(two.open("lock")) {}
+  uint64_t token() const { return mine.lock->token.load(std::memory_order_relaxed); }
+  uint32_t mark() const { return mine.lock->abandoned.load(std::memory_order_relaxed); }
+  harness::Segment segment;
+  Member one;
+  Member two;
+  Ref mine;
+  Ref theirs;
+};
+
+TEST("shared and shared get in together; every other pair excludes, between processes and within one") {
+  Scene s;
+  const Ref same_process = s.one.open("lock");
+  for (const Mode first : {kS, kX}) {
+    for (const Mode second : {kS, kX}) {
+      const Try expected = first == kS && second == kS ? Try::kAcquired : Try::kBusy;
+      CHECK_EQ(s.one.acquire(s.mine, first), Try::kAcquired);
+      CHECK_EQ(s.two.acquire(s.theirs, second), expected);
+      CHECK_EQ(s.one.acquire(same_process, second), expected);
+      if (expected == Try::kAcquired) {
+        s.two.release(s.theirs);
+        s.one.release(same_process);
+      }
+      s.one.release(s.mine);
+    }
+  }
+  CHECK_EQ(s.two.acquire(s.theirs, kX), Try::kAcquired);
+}
+
+TEST("two names do not exclude each other") {
+  Scene s;
+  const Ref other = s.two.open("another lock");
+  CHECK_EQ(s.one.acquire(s.mine, kX), Try::kAcquired);
+  CHECK_EQ(s.two.acquire(other, kX), Try::kAcquired);
+}
+
+TEST("a release of what is not held is refused and changes nothing") {
+  Scene s;
+  CHECK_EQ(s.one.arena->release(s.mine), Status::kNotHeld);
+  CHECK_EQ(s.one.acquire(s.mine, kX), Try::kAcquired);
+  s.one.release(s.mine);
+  CHECK_EQ(s.one.arena->release(s.mine), Status::kNotHeld);
+  CHECK_EQ(s.one.arena->downgrade(s.mine), Status::kNotHeld);
+  CHECK_EQ(s.two.acquire(s.theirs, kX), Try::kAcquired);
+}
+
+TEST("the token grows with every exclusive grant, in whichever process, and with nothing else") {
+  Scene s;
+  uint64_t last = s.token();
+  for (int n = 0; n < 100; n++) {
+    Member& who = n % 2 == 0 ? s.one : s.two;
+    const Ref& ref = n % 2 == 0 ? s.mine : s.theirs;
+    CHECK_EQ(who.acquire(ref, kX), Try::kAcquired);
+    CHECK_EQ(s.token(), last + 1);
+    last = s.token();
+    CHECK_EQ((n % 2 == 0 ? s.two : s.one).acquire(n % 2 == 0 ? s.theirs : s.mine, kX), Try::kBusy);
+    who.release(ref);
+    CHECK_EQ(who.acquire(ref, kS), Try::kAcquired);
+    who.release(ref);
+    CHECK_EQ(s.token(), last);
+  }
+}
+
+TEST("a token starts from the wall clock, above every token of the time before") {
+  const uint64_t before = TestPlatform::wall_ns();
+  Scene s;
+  CHECK(s.token() >= before);
+  CHECK(s.token() <= TestPlatform::wall_ns());
+}
+
+TEST("a downgraded hold admits readers and excludes writers, and its release is one of a reader") {
+  Scene s;
+  CHECK_EQ(s.one.acquire(s.mine, kX), Try::kAcquired);
+  const uint64_t token = s.token();
+  CHECK_EQ(s.one.arena->downgrade(s.mine), Status::kOk);
+  CHECK_EQ(s.token(), token);
+  CHECK_EQ(s.two.acquire(s.theirs, kX), Try::kBusy);
+  CHECK_EQ(s.two.acquire(s.theirs, kS), Try::kAcquired);
+  CHECK_EQ(s.one.arena->downgrade(s.mine), Status::kNotHeld);
+  s.one.release(s.mine);
+  CHECK_EQ(s.one.acquire(s.mine, kX), Try::kBusy);
+  s.two.release(s.theirs);
+  CHECK_EQ(s.one.acquire(s.mine, kX), Try::kAcquired);
+  audit(s.one);
+}
+
+TEST("no writer gets in between an exclusive hold and the shared one that it is downgraded to", 120) {
+  struct Page {
+    std::atomic<uint64_t> value{0};  // changed by exclusive holders alone
+    std::atomic<int> done{0};
+  };
+  harness::Segment segment;
+  Page* page = harness::shared<Page>();
+  constexpr int kRounds = 1000;
+  std::vector<pid_t> children;
+  for (int n = 0; n < 2; n++) {
+    children.push_back(harness::start([&] {
+      Member self(segment.name());
+      const Ref ref = self.open("lock");
+      for (int round = 0; round < kRounds; round++) {
+        CHECK_EQ(acquire_waiting(self, ref, kX), Status::kOk);
+        const uint64_t mine = page->value.fetch_add(1) + 1;
+        CHECK_EQ(self.arena->downgrade(ref), Status::kOk);
+        CHECK_EQ(page->value.load(), mine);
+        self.release(ref);
+      }
+    }));
+  }
+  for (const pid_t child : children) JOIN_OK(child);
+  CHECK_EQ(page->value.load(), 2u * kRounds);
+}
+
+TEST("a downgrade lets the readers in that wait at the head of the queue, and not the writer behind them") {
+  Scene s;
+  CHECK_EQ(s.one.acquire(s.mine, kX), Try::kAcquired);
+  const Ref writer = s.two.open("lock");
+  CHECK_EQ(s.two.queue(s.theirs, kS, proclock::kSlotAsync), Status::kAgain);
+  CHECK_EQ(s.two.queue(writer, kX, proclock::kSlotAsync), Status::kAgain);
+  CHECK_EQ(s.one.arena->downgrade(s.mine), Status::kOk);
+  CHECK(s.two.pokes() == std::vector<uint32_t>{s.theirs.slot_index});
+  CHECK_EQ(s.two.react(s.theirs, kS), Status::kOk);
+  CHECK_EQ(s.two.react(writer, kX), Status::kAgain);
+  s.two.release(s.theirs);
+  s.one.release(s.mine);
+  CHECK_EQ(s.two.react(writer, kX), Status::kOk);
+}
+
+TEST("the abandoned mark stays for all who come after, until an exclusive holder clears it") {
+  Scene s;
+  {
+    Member dead(s.segment.name());
+    CHECK_EQ(dead.acquire(dead.open("lock"), kX), Try::kAcquired);
+    dead.vanish();
+  }
+  s.one.look_at_all();
+  for (const Mode mode : {kS, kX, kS}) {
+    CHECK_EQ(s.one.acquire(s.mine, mode), Try::kAcquired);
+    CHECK_EQ(s.mark(), 1u);
+    s.one.release(s.mine);
+  }
+  CHECK_EQ(s.one.acquire(s.mine, kX), Try::kAcquired);
+  s.one.arena->clear_abandoned(s.mine);
+  s.one.release(s.mine);
+  CHECK_EQ(s.two.acquire(s.theirs, kX), Try::kAcquired);
+  CHECK_EQ(s.mark(), 0u);
+}
+
+TEST("a reader that dies beside the abandoned mark does not take it away") {
+  Scene s;
+  for (const Mode mode : {kX, kS}) {
+    Member dead(s.segment.name());
+    CHECK_EQ(dead.acquire(dead.open("lock"), mode), Try::kAcquired);
+    dead.vanish();
+    s.one.look_at_all();
+  }
+  CHECK_EQ(s.mark(), 1u);
+}
+
+TEST("the second of two holders in a row that died is the one that is told of") {
+  Scene s;
+  uint64_t token = 0;
+  for (int n = 0; n < 2; n++) {
+    Member dead(s.segment.name());
+    const Ref ref = dead.open("lock");
+    CHECK_EQ(dead.acquire(ref, kX), Try::kAcquired);
+    token = s.token();
+    dead.vanish();
+    s.one.look_at_all();
+  }
+  CHECK_EQ(s.one.acquire(s.mine, kX), Try::kAcquired);
+  CHECK_EQ(s.one.arena->abandoned(s.mine).token, token);
+}
+
+TEST("a downgrade clears the mark: who lets others see the data has repaired them") {
+  Scene s;
+  {
+    Member dead(s.segment.name());
+    CHECK_EQ(dead.acquire(dead.open("lock"), kX), Try::kAcquired);
+    dead.vanish();
+  }
+  s.one.look_at_all();
+  CHECK_EQ(s.one.acquire(s.mine, kX), Try::kAcquired);
+  CHECK_EQ(s.one.arena->downgrade(s.mine), Status::kOk);
+  CHECK_EQ(s.two.acquire(s.theirs, kS), Try::kAcquired);
+  CHECK_EQ(s.mark(), 0u);
+}
+
+TEST("processes that hammer one lock in all modes never meet where they must not", 120) {
+  harness::Segment segment;
+  Oracle* oracle = harness::shared<Oracle>();
+  std::vector<pid_t> children;
+  for (int n = 0; n < 4; n++) {
+    children.push_back(harness::start([&] {
+      Member self(segment.name());
+      const Ref ref = self.open("lock");
+      for (int round = 0; round < 2000; round++) {
+        const Mode mode = (round * 7 + n) % 3 == 0 ? kX : kS;
+        // Try first, as callers do: then there is overtaking, and there are pokes under way.
+        if (self.acquire(ref, mode) != Try::kAcquired)
+          CHECK_EQ(acquire_waiting(self, ref, mode), Status::kOk);
+        oracle->enter(mode);
+        if (round % 64 == 0) usleep(1);
+        oracle->leave(mode);
+        self.release(ref);
+      }
+      self.unbind(ref);
+    }));
+  }
+  for (const pid_t child : children) JOIN_OK(child);
+  CHECK_EQ(oracle->violations.load(), 0u);
+  Member member(segment.name());
+  CHECK_EQ(audit(member).slots, 0u);
+}
+
+}  // namespace

@@ -1,0 +1,293 @@
+// Waiting: who is told, in which order, and who may go first.
+#include "world.h"
+
+namespace {
+
+constexpr Mode kS = Mode::kShared;
+constexpr Mode kX = Mode::kExclusive;
+constexpr uint16_t kAsync = proclock::kSlotAsync;
+constexpr uint16_t kAsyncFair = proclock::kSlotAsync | proclock::kSlotFair;
+
+// A holder and a crowd of waiters with an event loop, on a clock that stands still unless it is moved.
+struct Scene {
+  Scene() : holder(segment.name()), crowd(segment.name()), held(holder.open("queue")) {
+    TestPlatform::frozen_ns = TestPlatform::monotonic_ns();
+  }
+  Ref waiter(Mode mode, uint16_t flags = kAsync) {
+    const Ref ref = crowd.open("queue");
+    CHECK_EQ(crowd.queue(ref, mode, flags), Status::kAgain);
+    return ref;
+  }
+  static std::vector<uint32_t> slots(std::vector<Ref> refs) {
+    std::vector<uint32_t> indices;
+    for (const Ref& ref : refs) indices.push_back(ref.slot_index);
+    std::sort(indices.begin(), indices.end());
+    return indices;
+  }
+  void later(uint64_t ns) { TestPlatform::frozen_ns += ns; }
+  std::vector<uint32_t> in_order() { return Auditor(holder.memory.base()).queue(held.lock_index); }
+
+  harness::Segment segment;
+  Member holder;
+  Member crowd;
+  Ref held;
+};
+
+TEST("writers that wait get the lock in the order in which they came") {
+  constexpr int kWaiters = 6;
+  struct Page {
+    std::atomic<int> turn{0};
+    int order[kWaiters];
+  };
+  harness::Segment segment;
+  Page* page = harness::shared<Page>();
+  Member boss(segment.name());
+  const Ref ref = boss.open("queue");
+  CHECK_EQ(boss.acquire(ref, kX), Try::kAcquired);
+  std::vector<pid_t> waiters;
+  for (int n = 0; n < kWaiters; n++) {
+    waiters.push_back(harness::start([&] {
+      Member self(segment.name());
+      const Ref slot = self.open("queue");
+      CHECK_EQ(acquire_waiting(self, slot, kX, n % 2 == 0 ? 0 : proclock::kSlotFair), Status::kOk);
+      page->order[page->turn.fetch_add(1)] = n;
+      self.release(slot);
+      self.unbind(slot);
+    }));
+    CHECK(harness::eventually([&] {
+      std::vector<proclock::HolderInfo> infos;
+      CHECK_EQ(boss.arena->snapshot(ref.lock_index, &infos), Status::kOk);
+      return infos.size() == static_cast<size_t>(n) + 2;
+    }));
+  }
+  boss.release(ref);
+  for (const pid_t waiter : waiters) JOIN_OK(waiter);
+  for (int n = 0; n < kWaiters; n++) CHECK_EQ(page->order[n], n);
+}
+
+TEST("all readers at the head of the queue are poked together, and nobody behind the writer after them") {
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  const Ref first = s.waiter(kS);
+  const Ref second = s.waiter(kS);
+  const Ref writer = s.waiter(kX);
+  const Ref behind = s.waiter(kS);
+  CHECK(s.crowd.pokes().empty());
+  s.holder.release(s.held);
+  CHECK(s.crowd.pokes() == Scene::slots({first, second}));
+  CHECK_EQ(s.crowd.react(behind, kS), Status::kAgain);  // a try out of turn is no try
+  CHECK_EQ(s.crowd.react(second, kS), Status::kOk);
+  CHECK_EQ(s.crowd.react(first, kS), Status::kOk);
+  CHECK_EQ(s.crowd.react(writer, kX), Status::kAgain);
+  s.crowd.release(first);
+  s.crowd.pokes();
+  CHECK_EQ(s.crowd.react(writer, kX), Status::kAgain);
+  s.crowd.release(second);
+  CHECK(s.crowd.pokes() == Scene::slots({writer}));
+  CHECK_EQ(s.crowd.react(writer, kX), Status::kOk);
+  s.crowd.release(writer);
+  CHECK(s.crowd.pokes() == Scene::slots({behind}));
+  CHECK_EQ(s.crowd.react(behind, kS), Status::kOk);
+  audit(s.holder);
+}
+
+TEST("a reader that joins the readers at the head of the queue may try at once") {
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kS), Try::kAcquired);
+  const Ref writer = s.waiter(kX);
+  const Ref behind = s.crowd.open("queue");
+  CHECK_EQ(s.crowd.arena->enqueue(behind, kS, kAsync), Status::kAgain);
+  CHECK_EQ(s.crowd.arena->withdraw(writer), Status::kOk);
+  CHECK(s.crowd.pokes() == Scene::slots({behind}));
+  const Ref another = s.crowd.open("queue");
+  CHECK_EQ(s.crowd.arena->enqueue(another, kS, kAsync), Status::kOk);
+  CHECK_EQ(s.crowd.react(another, kS), Status::kOk);
+  CHECK_EQ(s.crowd.react(behind, kS), Status::kOk);
+  audit(s.holder);
+}
+
+TEST("a poked waiter that withdraws passes the poke on") {
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  const Ref first = s.waiter(kX);
+  const Ref second = s.waiter(kX);
+  s.holder.release(s.held);
+  CHECK(s.crowd.pokes() == Scene::slots({first}));
+  CHECK_EQ(s.crowd.arena->withdraw(first), Status::kOk);
+  CHECK(s.crowd.pokes() == Scene::slots({second}));
+  CHECK_EQ(s.crowd.react(second, kX), Status::kOk);
+  audit(s.holder);
+}
+
+TEST("a waiter that withdraws from the middle changes nothing for the others") {
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  const Ref first = s.waiter(kX);
+  const Ref second = s.waiter(kX);
+  const Ref third = s.waiter(kX);
+  CHECK_EQ(s.crowd.arena->withdraw(second), Status::kOk);
+  CHECK(s.crowd.pokes().empty());
+  CHECK(s.in_order() == (std::vector<uint32_t>{first.slot_index, third.slot_index}));
+  audit(s.holder);
+}
+
+TEST("while a poke is under way, releases tell nobody again") {
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  const Ref first = s.waiter(kX, 0);  // sleeps on its wake word
+  const uint32_t wake = first.slot->wake.load(std::memory_order_relaxed);
+  s.holder.release(s.held);
+  CHECK_EQ(first.slot->wake.load(std::memory_order_relaxed), wake + 1);
+  for (int n = 0; n < 3; n++) {
+    CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+    s.holder.release(s.held);
+  }
+  CHECK_EQ(first.slot->wake.load(std::memory_order_relaxed), wake + 1);
+}
+
+TEST("whoever gets in between a poke and the try after it pokes again when it leaves") {
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  const Ref waiter = s.waiter(kX);
+  s.holder.release(s.held);
+  CHECK(s.crowd.pokes() == Scene::slots({waiter}));
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  CHECK_EQ(s.crowd.react(waiter, kX), Status::kAgain);
+  s.holder.release(s.held);
+  CHECK(s.crowd.pokes() == Scene::slots({waiter}));
+}
+
+TEST("a newcomer may overtake the front of the queue for one millisecond, and not any longer") {
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  const Ref waiter = s.waiter(kX);
+  s.holder.release(s.held);
+  CHECK_EQ(s.holder.acquire(s.held, kX, Turn::kInOrder), Try::kBarred);
+  s.later(Member::Arena::kBargeNs - 1);
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  CHECK_EQ(s.crowd.react(waiter, kX), Status::kAgain);
+  s.holder.release(s.held);
+  s.later(1);
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kBarred);
+  CHECK_EQ(s.holder.acquire(s.held, kS), Try::kBarred);
+  CHECK_EQ(s.crowd.react(waiter, kX), Status::kOk);
+  s.crowd.release(waiter);
+  CHECK_EQ(s.holder.acquire(s.held, kX, Turn::kInOrder), Try::kAcquired);
+}
+
+TEST("the millisecond begins anew with each front of the queue, and only then") {
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  const Ref first = s.waiter(kX);
+  s.later(Member::Arena::kBargeNs);
+  const Ref second = s.waiter(kX);  // does not lower the barrier that the first has up
+  s.holder.release(s.held);
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kBarred);
+  CHECK_EQ(s.crowd.react(first, kX), Status::kOk);
+  s.crowd.release(first);
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  s.later(Member::Arena::kBargeNs);
+  s.holder.release(s.held);
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kBarred);
+  CHECK_EQ(s.crowd.react(second, kX), Status::kOk);
+}
+
+TEST("nobody overtakes a queue in which a fair waiter is") {
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  const Ref plain = s.waiter(kX);
+  const Ref fair = s.waiter(kX, kAsyncFair);
+  s.holder.release(s.held);
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kBarred);
+  CHECK_EQ(s.crowd.react(plain, kX), Status::kOk);
+  s.crowd.release(plain);
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kBarred);
+  CHECK_EQ(s.crowd.arena->withdraw(fair), Status::kOk);
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  audit(s.holder);
+}
+
+TEST(
+    "a front waiter that does not react is passed over, keeps its place, and is the front again once it "
+    "reacts") {
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  const Ref busy = s.waiter(kX);
+  const Ref next = s.waiter(kX);
+  const Ref last = s.waiter(kX);
+  s.holder.release(s.held);
+  CHECK(s.crowd.pokes() == Scene::slots({busy}));
+  s.later(Member::Arena::kUnresponsiveNs - 1);
+  CHECK_EQ(s.holder.arena->open_barrier_if_overdue(s.held.lock_index), Status::kOk);
+  CHECK(s.crowd.pokes().empty());
+  s.later(1);
+  CHECK_EQ(s.holder.arena->open_barrier_if_overdue(s.held.lock_index), Status::kOk);
+  CHECK(s.crowd.pokes() == Scene::slots({next}));
+  CHECK_EQ(s.crowd.react(next, kX), Status::kOk);
+  CHECK(s.in_order() == (std::vector<uint32_t>{busy.slot_index, last.slot_index}));
+  CHECK_EQ(s.crowd.react(busy, kX), Status::kAgain);  // there it is again, and has to wait
+  s.crowd.release(next);
+  CHECK(s.crowd.pokes() == Scene::slots({busy}));
+  CHECK_EQ(s.crowd.react(busy, kX), Status::kOk);
+  s.crowd.release(busy);
+  CHECK(s.crowd.pokes() == Scene::slots({last}));
+  CHECK_EQ(s.crowd.react(last, kX), Status::kOk);
+  audit(s.holder);
+}
+
+TEST("a waiter that was passed over may still take the lock when it finds it free") {
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  const Ref busy = s.waiter(kX);
+  s.holder.release(s.held);
+  s.later(Member::Arena::kUnresponsiveNs);
+  CHECK_EQ(s.holder.arena->open_barrier_if_overdue(s.held.lock_index), Status::kOk);
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);  // nobody else waits: the barrier is open for all
+  s.holder.release(s.held);
+  CHECK_EQ(s.crowd.react(busy, kX), Status::kOk);
+  audit(s.holder);
+}
+
+TEST("a queue of which every waiter was passed over is served again as they come back") {
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  const Ref first = s.waiter(kX);
+  const Ref second = s.waiter(kX);
+  s.holder.release(s.held);
+  for (int n = 0; n < 3; n++) {
+    s.later(Member::Arena::kUnresponsiveNs);
+    CHECK_EQ(s.holder.arena->open_barrier_if_overdue(s.held.lock_index), Status::kOk);
+  }
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  CHECK_EQ(s.crowd.react(second, kX), Status::kAgain);
+  CHECK_EQ(s.crowd.react(first, kX), Status::kAgain);
+  s.crowd.pokes();
+  s.holder.release(s.held);
+  CHECK(s.crowd.pokes() == Scene::slots({first}));
+  CHECK_EQ(s.crowd.react(first, kX), Status::kOk);
+  s.crowd.release(first);
+  CHECK(s.crowd.pokes() == Scene::slots({second}));
+  CHECK_EQ(s.crowd.react(second, kX), Status::kOk);
+}
+
+TEST("ten thousand waiters on one lock get it in order, and those who withdraw do not disturb") {
+  constexpr int kWaiters = 10000;
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  std::vector<Ref> waiters;
+  for (int n = 0; n < kWaiters; n++) waiters.push_back(s.waiter(kX));
+  CHECK_EQ(audit(s.holder).queued, static_cast<uint32_t>(kWaiters));
+  for (int n = 5; n < kWaiters; n += 10) CHECK_EQ(s.crowd.arena->withdraw(waiters[n]), Status::kOk);
+  CHECK(s.crowd.pokes().empty());
+  s.holder.release(s.held);
+  for (int n = 0; n < kWaiters; n++) {
+    if (n % 10 == 5) continue;
+    CHECK(s.crowd.pokes() == Scene::slots({waiters[n]}));
+    CHECK_EQ(s.crowd.react(waiters[n], kX), Status::kOk);
+    s.crowd.release(waiters[n]);
+  }
+  CHECK(s.crowd.pokes().empty());
+  CHECK_EQ(audit(s.holder).queued, 0u);
+}
+
+}  // namespace
