@@ -16,7 +16,8 @@ interface Leak {
   mode: string;
 }
 
-const recent: Array<LockGuard | undefined> = new Array(RECENT_MAX).fill(undefined);
+// A new array for each batch, because: a young object that is stored into an old one costs a write barrier.
+let recent: LockGuard[] = new Array(RECENT_MAX);
 let recentCount = 0;
 let sweepIsDue = false;
 
@@ -31,13 +32,13 @@ const registry = new FinalizationRegistry<Leak>(({ hold, name, mode }) => {
 
 function sweep(): void {
   for (let i = 0; i < recentCount; i++) {
-    const guard = recent[i];
-    recent[i] = undefined;
-    if (guard === undefined || guard.released) continue;
+    const guard = recent[i] as LockGuard;
+    if (guard.released) continue;
     guard.watched = true;
     registry.register(guard, { hold: guard.hold, name: guard.lock.name, mode: guard.mode }, guard);
   }
   recentCount = 0;
+  recent = new Array(RECENT_MAX);
 }
 
 export function watchGuard(guard: LockGuard): void {

@@ -178,6 +178,8 @@ export abstract class NamedLock {
   /** @internal */
   protected tryRun(wanted: LockMode): LockGuard | null {
     this.checkOpen();
+    const guard = this.quick(wanted);
+    if (guard !== undefined) return guard;
     const held = this.heldForSync(NO_OPTIONS);
     if (held !== undefined) {
       const upgrade = held.mode === 'shared' && wanted === 'exclusive';

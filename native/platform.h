@@ -4,6 +4,7 @@
 //
 //   template <class T> using Atomic   an address-free atomic of std::atomic's interface, all-zero valid
 //   static void fence()               a sequentially consistent fence
+//   static void fence_after_unlock()  the same, where RwLock's unlock has not been one
 //
 //   struct RwLock                     lives in shared memory. Only try, unlock and init exist here on purpose: a
 //   static bool try_lock(RwLock*, Mode)     process that dies *inside* a blocking rwlock call leaves it corrupt for

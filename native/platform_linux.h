@@ -20,6 +20,15 @@ struct LinuxPlatform {
   class Memory;
 
   static void fence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+  // The same after an unlock. On x86 that has been one: both libcs publish it by a locked instruction, as any must that
+  // has to learn whether somebody waits.
+  static void fence_after_unlock() {
+#if defined(__x86_64__)
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+#else
+    fence();
+#endif
+  }
 
   static bool try_lock(RwLock* lock, Mode mode) {
     return (mode == Mode::kExclusive ? pthread_rwlock_trywrlock(lock) : pthread_rwlock_tryrdlock(lock)) == 0;

@@ -124,7 +124,7 @@ template <class P>
 Status Arena<P>::release_duty(const SlotRef& ref) {
   // seq_cst fence, because: our unlock comes before our look at the gate, as in queue.h a waiter's WAITING comes before
   // its try. Either we see that it sleeps, or it sees that we are gone.
-  P::fence();
+  P::fence_after_unlock();
   if (wants_poke(ref.lock->gate.load(std::memory_order_relaxed))) {
     Guard guard(*this);
     if (guard.status() == Status::kStalled) return Status::kStalled;

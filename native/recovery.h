@@ -157,7 +157,16 @@ Status Arena<P>::recover_lock(const Guard& guard, uint32_t lock_index) {
     record_abandoned(dead);
   }
   set_gate(entry, next);  // V5
-  if (next != current) retire_storage(guard, lock_index, current);
+  if (next == current) return guard.status();
+  // The dead refer to nothing any more: what they left can be used at once, maybe for their next lock. V4 was before
+  // this, and a recovery that starts again finds that they are done.
+  each_slot(entry.slots_head, kByLock, [&](uint32_t, Slot<P>& other) {
+    if (!is_live(other.process.load(std::memory_order_relaxed))) {
+      other.word.store(kIdleWord, std::memory_order_relaxed);
+    }
+    return true;
+  });
+  retire_storage(guard, lock_index, current);
   return guard.status();
 }
 

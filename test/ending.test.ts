@@ -136,7 +136,9 @@ describe.each(cases(WAYS))('$kind: the end by $way', ({ kind, end, ended }) => {
     next.release();
     await until(() => other.query().pending.length === 0);
     guard.release();
-    expect(other.tryExclusive()?.abandoned).toBeNull();
+    const left = other.tryExclusive();
+    expect(left?.abandoned).toBeNull();
+    left?.release();
     other.close();
   });
 });

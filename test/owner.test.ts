@@ -168,10 +168,18 @@ describe('a reentrant hold', () => {
     expectIdle(lock);
   });
 
-  test('a nested guard that outlives the callback keeps the lock', async () => {
+  test('a nested guard that outlives the callback keeps the lock, but not the callback’s context as its owner', async () => {
     const lock = makeLock('RLock');
-    const kept = await lock.acquire(() => lock.acquire());
+    let go = () => {};
+    const gone = new Promise<void>((resolve) => (go = resolve));
+    let detached: Promise<LockGuard> | undefined;
+    const kept = await lock.acquire(() => {
+      detached = gone.then(() => lock.acquire({ timeout: 0 }));
+      return lock.acquire();
+    });
     expect(lock.query().held).toHaveLength(1);
+    go();
+    await expect(detached).rejects.toEqual(withCode('ERR_LOCK_TIMEOUT'));
     kept.release();
     expectIdle(lock);
   });

@@ -8,7 +8,15 @@ const require = createRequire(import.meta.url);
 export const proclock = require('../../dist');
 export const probe = require('../../build/Release/proclock_bench.node');
 
-const ROUND_NS = 4e6;
+const OPTIONS = {
+  gc: false,
+  min_cpu_time: 4e6,
+  min_samples: 5,
+  // Samples have to be short: one that is longer than a time slice contains, on a busy machine, the slices of others, and
+  // slow functions would seem slower still.
+  batch_samples: 256,
+  batch_threshold: 10e3,
+};
 
 /** One value for several rounds of the same thing. */
 export function summarize(values) {
@@ -33,7 +41,7 @@ export async function perCall(functions, rounds) {
   const values = new Map(Object.keys(functions).map((name) => [name, []]));
   for (let round = 0; round <= rounds; round++) {
     for (const [name, fn] of Object.entries(functions)) {
-      const { p50 } = await measure(fn, { gc: false, min_cpu_time: ROUND_NS, min_samples: 5 });
+      const { p50 } = await measure(fn, { ...OPTIONS });
       if (round > 0) values.get(name).push(p50); // the first round warms up
     }
   }

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { dropNamespace, freshNamespace, perCall, probe, proclock, summarize } from './measure.mjs';
 import { peer } from './peers.mjs';
 
-const RAW_PAIRS = 20000;
+const RAW_PAIRS = 5000;
 const namespace = freshNamespace();
 const file = join(tmpdir(), namespace);
 

@@ -1,5 +1,7 @@
 // One namespace: entering and leaving, names, growth, and what happens when it is full.
 #include <errno.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -258,7 +260,6 @@ TEST("the file grows in chunks as entries are wanted, and not before") {
   CHECK(steps > 3 && steps < 100);
 }
 
-// Limits the size of files, which is what a full file system looks like to the allocation.
 void limit_file_size(uint64_t bytes) {
   rlimit limit = {bytes, RLIM_INFINITY};
   CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
@@ -277,55 +278,77 @@ TEST("a namespace for which there is no space is refused with kNoSpace, and work
 
 TEST("a table that can not grow says kNoSpace, breaks nothing, and grows once there is space") {
   harness::Segment segment;
-  JOIN_OK(harness::start([&] {
-    Member member(segment.name());
-    Member dying(segment.name());
-    const Ref ref = member.open("slots");
-    CHECK_EQ(dying.acquire(dying.open("slots"), Mode::kExclusive), Try::kAcquired);
-    limit_file_size(proclock::Layout<TestPlatform>::kStorages);
-    std::vector<Ref> bound;
-    Ref more;
-    Status status;
-    while (ok(status = member.arena->bind(ref.lock_index, 0, &more))) bound.push_back(more);
-    CHECK_EQ(status, Status::kNoSpace);
-    CHECK_EQ(member.arena->open_lock(name_of(std::string(100000, 'x')), 0, &more), Status::kNoSpace);
-    audit(member);
-    // Recovery does not depend on it.
-    dying.vanish();
-    member.look_at_all();
-    CHECK_EQ(member.acquire(ref, Mode::kExclusive), Try::kAcquired);
-    CHECK_EQ(member.arena->downgrade(ref), Status::kOk);
-    member.release(ref);
-    audit(member);
-    limit_file_size(RLIM_INFINITY);
-    CHECK_EQ(member.arena->bind(ref.lock_index, 0, &more), Status::kOk);
-    member.open(std::string(100000, 'x'));
-    audit(member);
-  }));
+  Member member(segment.name());
+  Member dying(segment.name());
+  const Ref ref = member.open("slots");
+  CHECK_EQ(dying.acquire(dying.open("slots"), Mode::kExclusive), Try::kAcquired);
+  TestPlatform::full = true;
+  Ref more;
+  Status status;
+  while (ok(status = member.arena->bind(ref.lock_index, 0, &more))) {
+  }
+  CHECK_EQ(status, Status::kNoSpace);
+  CHECK_EQ(member.arena->open_lock(name_of(std::string(100000, 'x')), 0, &more), Status::kNoSpace);
+  audit(member);
+  // Recovery does not depend on it.
+  dying.vanish();
+  member.look_at_all();
+  CHECK_EQ(member.acquire(ref, Mode::kExclusive), Try::kAcquired);
+  CHECK_EQ(member.arena->downgrade(ref), Status::kOk);
+  member.release(ref);
+  audit(member);
+  TestPlatform::full = false;
+  CHECK_EQ(member.arena->bind(ref.lock_index, 0, &more), Status::kOk);
+  member.open(std::string(100000, 'x'));
+  audit(member);
 }
 
-TEST("eight locks can be recovered when no page more is to be had") {
+TEST("more locks than there are spare storages can be recovered when no page more is to be had") {
+  harness::Segment segment;
+  Member member(segment.name());
+  Member dying(segment.name());
+  TestPlatform::full_from = proclock::Layout<TestPlatform>::kStorages;
+  TestPlatform::full_to = proclock::Layout<TestPlatform>::kSlots;
+  std::vector<Ref> refs;
+  Ref ref;
+  Status status;
+  while (ok(status = member.arena->open_lock(name_of(std::to_string(refs.size())), 0, &ref)))
+    refs.push_back(ref);
+  CHECK_EQ(status, Status::kNoSpace);
+  CHECK(refs.size() > 3 * Member::Arena::kSpareStorages);
+  for (const Ref& lock : refs) {
+    CHECK_EQ(dying.acquire(dying.bind(lock), Mode::kExclusive), Try::kAcquired);
+  }
+  dying.vanish();
+  member.look_at_all();
+  for (const Ref& lock : refs) {
+    CHECK_EQ(member.acquire(lock, Mode::kExclusive), Try::kAcquired);
+    CHECK_EQ(lock.lock->abandoned.load(std::memory_order_relaxed), 1u);
+  }
+  CHECK_EQ(audit(member).processes, 1u);
+}
+
+TEST("on a file system that is really full, creating and growing say kNoSpace, and nobody gets a SIGBUS") {
   harness::Segment segment;
   JOIN_OK(harness::start([&] {
-    Member member(segment.name());
-    limit_file_size(proclock::Layout<TestPlatform>::kStorages);
-    // Names until the storages are all in use but for those that are kept for recovery.
-    std::vector<Ref> refs;
+    if (unshare(CLONE_NEWNS) != 0 || mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        mount("tmpfs", "/dev/shm", "tmpfs", 0, "size=16k") != 0) {
+      printf("  skipped: no small tmpfs can be mounted (%s)\n", strerror(errno));
+      return;
+    }
+    Member member;
+    CHECK_EQ(member.enter(segment.name()), Status::kNoSpace);
+    CHECK_EQ(mount("tmpfs", "/dev/shm", "tmpfs", MS_REMOUNT, "size=256k"), 0);
+    CHECK_EQ(member.enter(segment.name()), Status::kOk);
     Ref ref;
     Status status;
-    while (ok(status = member.arena->open_lock(name_of(std::to_string(refs.size())), 0, &ref)))
-      refs.push_back(ref);
-    CHECK_EQ(status, Status::kNoSpace);
-    Member dying;
-    for (int n = 0; n < 4; n++) member.unbind(refs[refs.size() - 1 - n]);  // slots for it
-    CHECK_EQ(dying.enter(segment.name()), Status::kOk);
-    const size_t locks = std::min<size_t>(4, refs.size());
-    for (size_t n = 0; n < locks; n++) {
-      CHECK_EQ(dying.acquire(dying.open(std::to_string(n)), Mode::kExclusive), Try::kAcquired);
+    while (ok(status =
+                  member.arena->open_lock(name_of(std::string(40, 'x') + std::to_string(rand())), 0, &ref))) {
     }
-    dying.vanish();
-    member.look_at_all();
-    for (size_t n = 0; n < locks; n++) CHECK_EQ(member.acquire(refs[n], Mode::kExclusive), Try::kAcquired);
+    CHECK_EQ(status, Status::kNoSpace);
+    while (ok(status = member.arena->bind(1, 0, &ref)))
+      CHECK_EQ(member.acquire(ref, Mode::kShared), Try::kAcquired);
+    CHECK_EQ(status, Status::kNoSpace);
     audit(member);
   }));
 }

@@ -132,7 +132,8 @@ inline int join(pid_t pid) {
 }
 inline bool ended_well(int status) { return WIFEXITED(status) && WEXITSTATUS(status) == 0; }
 inline bool killed(int status) { return WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL; }
-#define JOIN_OK(pid) CHECK_EQ(harness::join(pid), 0)
+#define JOIN_OK(...) \
+  harness::check_equal(harness::join(__VA_ARGS__), 0, "wait status of a child", __FILE__, __LINE__)
 #define KILL_AND_JOIN(pid)                          \
   do {                                              \
     const pid_t victim_ = (pid);                    \

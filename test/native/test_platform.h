@@ -113,10 +113,14 @@ struct TestPlatform : proclock::LinuxPlatform {
     Base::wake(word->plain());
   }
 
+  static inline bool full = false;                  // no page more is to be had,
+  static inline size_t full_from = 0, full_to = 0;  // or none between these offsets
+
   class Memory : public Base::Memory {
    public:
     proclock::Status reserve(size_t offset, size_t bytes) {
       step();
+      if (full || (offset >= full_from && offset < full_to)) return proclock::Status::kNoSpace;
       return Base::Memory::reserve(offset, bytes);
     }
     bool claim(uint32_t process, const proclock::ProcessIdentity& self) {

@@ -90,7 +90,7 @@ export class Helper {
 
   private constructor(
     private readonly child: ChildProcess,
-    private readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>,
+    readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>,
   ) {
     child.on('message', (message: object) => this.queue.shift()?.(message));
     child.on('exit', () => {
