@@ -104,15 +104,21 @@ class Arena {
   };
 
   static constexpr uint64_t kPatienceNs = 5000000;  // with the guard; it is held for microseconds
+  static constexpr uint64_t kGuardPollNs = 1000000;
   static constexpr uint64_t kBargeNs = 1000000;  // how long a running process may overtake the front waiter
   static constexpr uint64_t kUnresponsiveNs = 50000000;  // after which a poked waiter is passed over
   static constexpr uint32_t kLookProcessesMax = 64;      // how many processes one look asks about
-  static constexpr uint32_t kLookSlotsMax = 1024;
+  static constexpr uint32_t kLookSlotsMax = 256;
   static constexpr uint32_t kSpareStorages = 8;  // kept for recovery, which must not fail for want of space
 
   // Holds the namespace's robust mutex. If its last owner died, everything derived was rebuilt before this returns.
   // Whoever has it may be stopped (SIGSTOP) there: then this gives up after a while, and every operation that says
   // kStalled has done nothing yet and is to be called again.
+  //
+  // The mutex alone is not enough. When a thread dies while it waits for a robust mutex, the kernel compares the owner's
+  // thread id with the dead one's, and reports the owner's death if they are equal - which in two PID namespaces (the
+  // first process of each container is 1) they are while the owner lives. So whoever has the mutex enters only if
+  // guard_owner is kNobody, or a process whose liveness token is gone.
   class Guard {
    public:
     explicit Guard(Arena& arena);
@@ -126,6 +132,8 @@ class Arena {
     }
 
    private:
+    bool enter(bool* owner_died);
+
     Arena& arena_;
     bool locked_ = false;
     Status refused_ = Status::kOk;
@@ -257,7 +265,8 @@ class Arena {
   bool overdue(const Lock<P>& entry) const;
 
   // Recovery.
-  bool is_live(uint32_t process_index);
+  bool is_live(uint32_t process_index);         // as far as is known
+  bool is_alive(uint32_t process_index) const;  // asks
   void freeze(const Guard& guard, uint32_t lock_index, uint32_t storage);
   void carry_readers(const Guard& guard, uint32_t lock_index, uint32_t storage);
   Status recover_lock(const Guard& guard, uint32_t lock_index);
@@ -314,9 +323,45 @@ Arena<P>::Guard::Guard(Arena& arena) : arena_(arena) {
   if (state == MutexState::kStalled) refused_ = Status::kStalled;
   if (state == MutexState::kBroken) refused_ = Status::kCorrupt;
   if (!ok(refused_)) return;
+  bool owner_died = state == MutexState::kOwnerDied;
+  if (!enter(&owner_died)) {
+    P::unlock(&arena.header_->guard);
+    refused_ = Status::kStalled;
+    return;
+  }
   locked_ = true;
   arena.fault_ = false;
-  if (state == MutexState::kOwnerDied) arena.rebuild(*this);
+  if (owner_died) arena.rebuild(*this);
+}
+
+template <class P>
+bool Arena<P>::Guard::enter(bool* owner_died) {
+  Atomic<uint32_t>& owner = arena_.header_->guard_owner;
+  const uint32_t us = arena_.self_ == 0 ? kNewcomer : arena_.self_;
+  uint64_t deadline = 0;
+  for (;;) {
+    uint32_t found = kNobody;
+    // acquire: what the last one inside did. The mutex orders it as well, where it was not wrong.
+    if (owner.compare_exchange_strong(found, us, std::memory_order_acquire)) return true;
+    // A newcomer has no token yet; of its death we have the mutex's word alone.
+    const bool dead = found == kNewcomer ? *owner_died : !arena_.is_alive(found);
+    if (dead) {
+      *owner_died = true;
+      if (owner.compare_exchange_strong(found, us, std::memory_order_acquire)) return true;
+    }
+    const uint64_t now = P::monotonic_ns();
+    if (deadline == 0) deadline = now + kPatienceNs;
+    if (now >= deadline) return false;
+    P::wait(&owner, found,
+            std::min(deadline, now + kGuardPollNs));  // nobody wakes us: it is not worth a system call
+  }
+}
+
+template <class P>
+bool Arena<P>::is_alive(uint32_t process_index) const {
+  ProcessIdentity identity;
+  return process_index == self_ || (process_identity(process_index, &identity) &&
+                                    memory_.liveness(process_index, identity) == Liveness::kAlive);
 }
 
 template <class P>
@@ -326,6 +371,8 @@ Arena<P>::Guard::~Guard() {
   std::vector<Atomic<uint32_t>*> wakes;
   poked.swap(arena_.poked_here_);
   wakes.swap(arena_.wakes_);
+  // release: pairs with enter().
+  arena_.header_->guard_owner.store(kNobody, std::memory_order_release);
   P::unlock(&arena_.header_->guard);
   for (Atomic<uint32_t>* word : wakes) P::wake(word);
   if (!poked.empty()) arena_.sink_.poked(poked);

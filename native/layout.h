@@ -55,6 +55,10 @@ constexpr uint16_t kSlotSkipped = 32;  // did not react in time: those behind ma
 constexpr uint16_t kSlotOnDoorbell = 64;  // is on its process's stack of poked slots
 constexpr uint16_t kSlotExclusive = 128;  // waits for exclusive mode
 
+// Values of Header::guard_owner that are no process.
+constexpr uint32_t kNobody = 0;
+constexpr uint32_t kNewcomer = ~uint32_t{0};  // one that has no entry yet, and is about to get one
+
 enum class ProcessState : uint32_t {
   kFree = 0,
   kLive = 1,
@@ -87,6 +91,8 @@ struct Header {
       uint32_t> attach_epoch;  // grows with every process that attaches: there is somebody new to watch
 
   alignas(64) typename P::Mutex guard;
+  Atomic<uint32_t>
+      guard_owner;  // process that is inside; kNobody, kNewcomer. Says who, where the mutex may be wrong
 
   // Behind the guard.
   alignas(64) TableMeta<P> processes;

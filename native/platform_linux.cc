@@ -50,11 +50,13 @@ void LinuxPlatform::init(Mutex* mutex) {
 MutexState LinuxPlatform::lock(Mutex* mutex, uint64_t patience_ns) {
   int result = pthread_mutex_trylock(mutex);
   if (result == EBUSY && patience_ns != 0) {
-    // By the wall clock, because musl and glibc before 2.30 have no other: a jump costs patience, nothing else.
+    // By the wall clock, because musl and glibc before 2.30 have no other: a jump costs patience, nothing else. An
+    // unlock wakes one sleeper, and that one may be stopped before it takes the mutex: the others look again at the end.
     const uint64_t until_ns = wall_ns() + patience_ns;
     const timespec until = {static_cast<time_t>(until_ns / 1000000000u),
                             static_cast<long>(until_ns % 1000000000u)};
     result = pthread_mutex_timedlock(mutex, &until);
+    if (result == ETIMEDOUT) result = pthread_mutex_trylock(mutex);
   }
   switch (result) {
     case 0:

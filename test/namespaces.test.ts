@@ -1,5 +1,5 @@
 // A namespace is a world of its own, in a file of its own, open to this user alone or to a group.
-import { readFileSync, statSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { Lock, SharedLock } from '../lib';
 import { ACTOR_KINDS, startActor } from './support/actor';
 import { expectIdle, name, withCode } from './support/locks';
@@ -34,11 +34,14 @@ test('its file is named after the user and the namespace, and only the user can 
 });
 
 test('the default namespace is called default', () => {
+  const file = `/dev/shm/proclock-${euid}-default`;
+  const wasThere = existsSync(file); // somebody's own: then it stays
   const lock = new SharedLock(`test-${process.pid}-${Math.random()}`);
   expect(lock.namespace).toBe('default');
   const guard = new SharedLock(lock.name, { namespace: 'default' }).exclusiveSync({ timeout: 0 });
   expect(lock.tryShared()).toBeNull();
   guard.release();
+  if (!wasThere) rmSync(file);
 });
 
 describe('what is no namespace', () => {

@@ -381,4 +381,29 @@ TEST(
   audit(s.boss);
 }
 
+TEST(
+    "a guard that the mutex gives away while its owner lives is not entered, and after its death it is "
+    "rebuilt") {
+  Scene s;
+  const pid_t inside = harness::start([&] {
+    Member self(s.segment.name());
+    raise(SIGSTOP);
+  });
+  int status = 0;
+  CHECK(waitpid(inside, &status, WUNTRACED) == inside && WIFSTOPPED(status));
+  auto& header = s.boss.arena->header();
+  const uint32_t rebuilds = header.rebuilds.load(std::memory_order_relaxed);
+  header.guard_owner.store(s.boss.arena->processes_used(),
+                           std::memory_order_relaxed);  // the youngest: the child
+  Ref other;
+  CHECK_EQ(s.boss.arena->bind(s.ref.lock_index, 0, &other), Status::kStalled);
+  CHECK_EQ(header.rebuilds.load(std::memory_order_relaxed), rebuilds);
+  CHECK_EQ(kill(inside, SIGKILL), 0);
+  CHECK_EQ(waitpid(inside, &status, 0), inside);
+  CHECK_EQ(s.boss.arena->bind(s.ref.lock_index, 0, &other), Status::kOk);
+  CHECK_EQ(header.rebuilds.load(std::memory_order_relaxed), rebuilds + 1);
+  s.boss.unbind(other);
+  audit(s.boss);
+}
+
 }  // namespace
