@@ -43,12 +43,10 @@ export const Status = {
   INCOMPATIBLE: -7,
   CORRUPT: -8,
   REMOVED: -9,
-  UNSUPPORTED: -10,
-  TIMEOUT: -11,
-  AGAIN: -12,
-  DEADLOCK: -13,
-  SYSTEM: -14,
-  STALLED: -15,
+  TIMEOUT: -10,
+  AGAIN: -11,
+  SYSTEM: -12,
+  STALLED: -13,
 } as const;
 
 /** What an error message needs to know of the lock that it is about. */

@@ -196,10 +196,8 @@ export abstract class NamedLock {
   private quick(wanted: LockMode): LockGuard | undefined {
     const { record } = this;
     if (this.closed || record.threadHold() !== undefined || currentContext() !== undefined) return undefined;
-    const index = tryAcquire(wanted === 'exclusive' ? this.exclusiveKey : this.sharedKey);
-    settleReady();
-    if (index < 0) return undefined;
-    const hold = granted(record, index, wanted);
+    const hold = this.tryNow(wanted);
+    if (hold === undefined) return undefined;
     record.setThreadHold(hold);
     const guard = this.guard(hold, wanted, threadOwner);
     watchGuard(guard);
@@ -235,10 +233,11 @@ export abstract class NamedLock {
 
   private tryNow(wanted: LockMode): Hold | undefined {
     const index = tryAcquire(this.key(wanted));
+    // The grant first: settling makes native calls, and they write the report.
+    const hold = index >= 0 ? granted(this.record, index, wanted) : undefined;
     settleReady();
-    if (index >= 0) return granted(this.record, index, wanted);
-    if (index === Status.BUSY) return undefined;
-    throw errorOf(index, `acquire (${wanted})`, this.record);
+    if (hold === undefined && index !== Status.BUSY) throw errorOf(index, `acquire (${wanted})`, this.record);
+    return hold;
   }
 
   /** Once more, after a look whether those who hold it are alive. */
@@ -291,15 +290,15 @@ export abstract class NamedLock {
     let result: T | PromiseLike<T>;
     try {
       result = runInContext(context, fn, guard);
+      if (!isThenable(result)) {
+        end(true);
+        return result;
+      }
     } catch (error) {
       end(false);
       throw error;
     }
-    if (!isThenable(result)) {
-      end(true);
-      return result;
-    }
-    return result.then(
+    return Promise.resolve(result).then(
       (value) => {
         end(true);
         return value;

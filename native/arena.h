@@ -175,7 +175,6 @@ class Arena {
   Status look(uint32_t lock);
   Status recover_if_dead(uint32_t process);
   Status snapshot(uint32_t lock, std::vector<HolderInfo>* infos);
-  Status locks_in_use(std::vector<uint32_t>* locks);
   bool process_identity(uint32_t process, ProcessIdentity* identity) const;
   uint32_t processes_used() const { return used(processes_); }
   Atomic<uint32_t>* doorbell() { return &process(self_).doorbell; }

@@ -307,23 +307,6 @@ Status Arena<P>::snapshot(uint32_t lock_index, std::vector<HolderInfo>* infos) {
   return guard.status();
 }
 
-template <class P>
-Status Arena<P>::locks_in_use(std::vector<uint32_t>* locks) {
-  Guard guard(*this);
-  if (!ok(guard.status())) return guard.status();
-  for (uint32_t index = 1; index <= used(locks_) && !fault_; index++) {
-    bool busy = false;
-    if ((get(lock(index).name_bytes) & kNameUsed) == 0) continue;
-    each_slot(lock(index).slots_head, kByLock, [&](uint32_t, Slot<P>& other) {
-      busy = is_held(other.word.load(std::memory_order_relaxed)) ||
-             (other.flags.load(std::memory_order_relaxed) & kSlotQueued) != 0;
-      return !busy;
-    });
-    if (busy) locks->push_back(index);
-  }
-  return guard.status();
-}
-
 // ---- everything derived, anew
 
 template <class P>

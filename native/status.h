@@ -17,12 +17,10 @@ enum class Status : int32_t {
   kIncompatible = -7,  // another layout version or libc family is in use
   kCorrupt = -8,       // the content of the segment is not possible
   kRemoved = -9,       // the segment was deleted under us
-  kUnsupported = -10,  // the platform lacks what is needed
-  kTimeout = -11,      // the deadline passed
-  kAgain = -12,        // nothing was decided yet: call again
-  kDeadlock = -13,     // a wait that only this very thread could end
-  kSystem = -14,       // any other failure of a system call; errno tells
-  kStalled = -15,  // the guard's owner does not go on (it was stopped there): nothing was done yet, try again
+  kTimeout = -10,      // the deadline passed
+  kAgain = -11,        // nothing was decided yet: call again
+  kSystem = -12,       // any other failure of a system call; errno tells
+  kStalled = -13,  // the guard's owner does not go on (it was stopped there): nothing was done yet, try again
 };
 
 constexpr bool ok(Status status) { return status == Status::kOk; }
