@@ -256,16 +256,30 @@ export abstract class NamedLock {
   }
 
   private waitSync(wanted: LockMode, options: Acquire): Hold {
-    const { binding } = thread();
-    const again = options.timeout === 0 ? this.tryAgain(wanted) : undefined;
-    if (again !== undefined) return again;
-    if (options.timeout === 0) throw timedOut(this.record, wanted, 0);
-    if (binding.heldByThread(this.record.id) !== 0) throw deadlockError(this, wanted);
+    if (options.timeout === 0) {
+      const hold = this.tryAgain(wanted);
+      if (hold === undefined) throw timedOut(this.record, wanted, 0);
+      return hold;
+    }
+    if (thread().binding.heldByThread(this.record.id) !== 0) throw deadlockError(this, wanted);
     const deadline = performance.now() + options.timeout;
+    try {
+      const hold = this.blockUntil(deadline, wanted);
+      if (hold === undefined) throw timedOut(this.record, wanted, options.timeout);
+      return hold;
+    } finally {
+      settleReady(); // asynchronous waits of this thread, which were poked meanwhile
+    }
+  }
+
+  /** Blocks this thread in slices, between which a worker can be terminated. `undefined`: the time is up. */
+  private blockUntil(deadline: number, wanted: LockMode): Hold | undefined {
+    const { binding } = thread();
     let index = binding.enqueue(this.key(wanted), false);
-    while (index === Status.STALLED && performance.now() < deadline)
+    while (index === Status.STALLED && performance.now() < deadline) {
       index = binding.enqueue(this.key(wanted), false);
-    if (index === Status.STALLED) throw timedOut(this.record, wanted, options.timeout);
+    }
+    if (index === Status.STALLED) return undefined;
     if (index < 0) throw errorOf(index, `acquire (${wanted})`, this.record);
     if (reported(Report.GRANTED) !== 0) return granted(this.record, index, wanted);
     for (;;) {
@@ -273,10 +287,8 @@ export abstract class NamedLock {
       if (status === Status.OK) return granted(this.record, index, wanted);
       if (status !== Status.AGAIN) throw errorOf(status, `acquire (${wanted})`, this.record);
       if (performance.now() < deadline) continue;
-      const error = timedOut(this.record, wanted, options.timeout);
       binding.withdraw(index);
-      settleReady();
-      throw error;
+      return undefined;
     }
   }
 

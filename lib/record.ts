@@ -1,7 +1,7 @@
 import type { NativeInfo } from './binding';
 import { errorOf, Status, type Subject } from './errors';
 import type { Hold } from './hold';
-import { thread } from './thread';
+import { settleReady, thread } from './thread';
 import type { LockInfo, LockSnapshot } from './types';
 
 const records = new Map<string, LockRecord>();
@@ -56,6 +56,7 @@ export class LockRecord implements Subject {
   /** @param patient whether to block for up to a second if a process was stopped in the middle of a change */
   snapshot(patient: boolean): LockSnapshot {
     const infos = thread().binding.query(this.id, patient);
+    settleReady(); // it may have found somebody dead
     if (typeof infos === 'number') throw errorOf(infos, 'query', this);
     return {
       held: infos.filter((info) => !info.pending).map((info) => this.info(info)),

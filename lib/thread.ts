@@ -113,7 +113,9 @@ export class Wait {
     }
     // The poke may have come in time, and only its delivery be late on a busy event loop.
     if (this.index >= 0) this.react();
-    if (this.group.has(this)) this.withdraw(timedOut(this.record, this.mode, this.options.timeout));
+    if (!this.group.has(this)) return;
+    const error = timedOut(this.record, this.mode, this.options.timeout);
+    if (this.group.has(this)) this.withdraw(error); // looking for the holders may have found a dead one
   }
 
   private end(): void {

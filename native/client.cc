@@ -293,9 +293,7 @@ int32_t Client::enqueue(uint32_t key, bool async) {
   space.add_wait(lock->index);
   if (async) {
     async_waits_++;
-    const bool first = !space.has_async();
-    space.add_async(hold.ref.slot_index, this, index);
-    if (first) Runtime::get().doorbell();
+    if (space.add_async(hold.ref.slot_index, this, index)) Runtime::get().doorbell();
   }
   const int flags = (async ? kSlotAsync : 0) | ((key & kKeyFair) != 0 ? kSlotFair : 0);
   entered_ = true;

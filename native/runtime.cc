@@ -89,7 +89,9 @@ void Space::add_wait(uint32_t lock) {
   std::lock_guard<std::mutex> hold(mutex_);
   waited_[lock]++;
   waits_.fetch_add(1, std::memory_order_relaxed);
-  waits_begun_.fetch_add(1, std::memory_order_relaxed);
+  // seq_cst: with wants_watch() after it, against set_watched() before was_waited_in() in the watch thread. Either that
+  // sees the wait, or the waiter sees that nobody watches, and says so.
+  waits_begun_.fetch_add(1, std::memory_order_seq_cst);
 }
 
 void Space::remove_wait(uint32_t lock) {
@@ -99,10 +101,10 @@ void Space::remove_wait(uint32_t lock) {
   waits_.fetch_sub(1, std::memory_order_relaxed);
 }
 
-void Space::add_async(uint32_t slot, Client* client, uint32_t hold) {
+bool Space::add_async(uint32_t slot, Client* client, uint32_t hold) {
   std::lock_guard<std::mutex> lock(mutex_);
   async_[slot] = {client, hold};
-  asyncs_.fetch_add(1, std::memory_order_relaxed);
+  return asyncs_.fetch_add(1, std::memory_order_relaxed) == 0;
 }
 
 // After this returns, no other thread is going to call the client for this slot.
@@ -120,7 +122,7 @@ std::vector<uint32_t> Space::waited_locks() {
 }
 
 bool Space::was_waited_in() {
-  const uint32_t begun = waits_begun_.load(std::memory_order_relaxed);
+  const uint32_t begun = waits_begun_.load(std::memory_order_seq_cst);
   const bool waited = begun != waits_seen_ || waits_.load(std::memory_order_relaxed) != 0;
   waits_seen_ = begun;
   return waited;

@@ -62,12 +62,13 @@ class Space final : public PokeSink {
   // Waits of this process.
   void add_wait(uint32_t lock);
   void remove_wait(uint32_t lock);
-  void add_async(uint32_t slot, Client* client, uint32_t hold);
+  // True if it is the only one: the doorbell thread may not be listening.
+  bool add_async(uint32_t slot, Client* client, uint32_t hold);
   void remove_async(uint32_t slot);
   bool has_async() const { return asyncs_.load(std::memory_order_relaxed) != 0; }
   std::vector<uint32_t> waited_locks();
   // Has a process entered that the watch thread does not know of? (It knows of none before it watches at all.)
-  bool wants_watch() const { return watched_epoch_.load(std::memory_order_relaxed) != attach_epoch(); }
+  bool wants_watch() const { return watched_epoch_.load(std::memory_order_seq_cst) != attach_epoch(); }
   uint64_t attach_epoch() const { return arena_->header().attach_epoch.load(std::memory_order_relaxed); }
 
   void poked(const std::vector<uint32_t>& slots) override;
@@ -80,7 +81,7 @@ class Space final : public PokeSink {
     int pidfd = -1;
     ProcessIdentity identity;
   };
-  void set_watched(uint64_t epoch) { watched_epoch_.store(epoch, std::memory_order_relaxed); }
+  void set_watched(uint64_t epoch) { watched_epoch_.store(epoch, std::memory_order_seq_cst); }
   // Was there a wait since the last call, or is there one now?
   bool was_waited_in();
   std::vector<Watched> watched;  // by process index
