@@ -24,15 +24,6 @@ void pause_briefly() {
   }
 }
 
-// For what has to be done now, or never.
-template <class Call>
-Status patiently(Call call) {
-  const uint64_t deadline = LinuxPlatform::monotonic_ns() + kEndPatienceNs;
-  Status status = call();
-  while (status == Status::kStalled && LinuxPlatform::monotonic_ns() < deadline) status = call();
-  return status;
-}
-
 }  // namespace
 
 Client::Client(uint32_t thread, Report* report, Notify notify, void* data)

@@ -62,7 +62,7 @@ Status Space::open(int64_t group, OpenFailure* failure) {
   Status status = memory_.open(name_.c_str(), group, failure);
   if (!ok(status)) return status;
   arena_ = std::make_unique<LinuxArena>(memory_, *this);
-  status = arena_->attach(self_);
+  status = patiently([this] { return arena_->attach(self_); });
   memory_.attached();
   return status;
 }

@@ -38,6 +38,15 @@ constexpr size_t kIdleHoldsMax = 64;  // bound slots that a closed hold leaves f
 
 using LinuxArena = Arena<LinuxPlatform>;
 
+// For what has to be done now, or never.
+template <class Call>
+Status patiently(Call call) {
+  const uint64_t deadline = LinuxPlatform::monotonic_ns() + kEndPatienceNs;
+  Status status = call();
+  while (status == Status::kStalled && LinuxPlatform::monotonic_ns() < deadline) status = call();
+  return status;
+}
+
 class Space final : public PokeSink {
  public:
   Space(std::string name, ProcessIdentity self) : name_(std::move(name)), self_(self) {}

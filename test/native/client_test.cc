@@ -372,6 +372,26 @@ TEST("a synchronous wait ends with its slice when nothing happens, and with the 
   CHECK_EQ(pthread_join(id, nullptr), 0);
 }
 
+TEST("a lock can be opened, and its namespace be entered, although the guard is not to be had for a while") {
+  harness::Segment segment;
+  std::shared_ptr<proclock::Space> space;
+  proclock::OpenFailure failure;
+  pid_t opened_by = 0;
+  CHECK_EQ(proclock::Runtime::get().enter(segment.name(), -1, &space, &failure), Status::kOk);
+  {
+    // Many times the patience of one attempt, as when the guard's owner is preempted on a busy machine.
+    proclock::LinuxArena::Guard guard(space->arena());
+    CHECK_EQ(guard.status(), Status::kOk);
+    opened_by = harness::start([&] {
+      Loop* mine = new Loop(1);
+      mine->release(mine->acquire(mine->open(segment.name(), "client") | kExclusive));
+    });
+    const uint64_t end = proclock::LinuxPlatform::monotonic_ns() + 20 * proclock::LinuxArena::kPatienceNs;
+    while (proclock::LinuxPlatform::monotonic_ns() < end) usleep(1000);
+  }
+  JOIN_OK(opened_by);
+}
+
 TEST("misuse is refused: ids and holds that never were, or are no more") {
   harness::Segment segment;
   Loop loop(1);
