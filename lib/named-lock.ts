@@ -13,7 +13,6 @@ import {
 } from './errors';
 import { LockGuard } from './guard';
 import { granted, type Hold } from './hold';
-import { watchGuard } from './leaks';
 import type { Lock } from './lock';
 import {
   type Acquire,
@@ -199,9 +198,7 @@ export abstract class NamedLock {
     const hold = this.tryNow(wanted);
     if (hold === undefined) return undefined;
     record.setThreadHold(hold);
-    const guard = this.guard(hold, wanted, threadOwner);
-    watchGuard(guard);
-    return guard;
+    return this.guard(hold, wanted, threadOwner).watch();
   }
 
   private checkOpen(): void {
