@@ -224,6 +224,13 @@ export function argumentValueError(name: string, reason: string, value: unknown)
   );
 }
 
+export function returnTypeError(name: string, expected: string, value: unknown): TypeError {
+  return withCode(
+    new TypeError(`The "${name}" function must return ${expected}.${received(value)}`),
+    'ERR_INVALID_RETURN_VALUE',
+  );
+}
+
 export function outOfRangeError(name: string, range: string, value: unknown): RangeError {
   return withCode(
     new RangeError(`The value of "${name}" is out of range. It must be ${range}.${received(value)}`),

@@ -1,5 +1,6 @@
 export { LockError, type LockErrorCode } from './errors';
 export { LockGuard } from './guard';
+export { Local } from './local';
 export { Lock, RLock } from './lock';
 export { SharedLock, SharedRLock } from './shared-lock';
 export type {

@@ -13,6 +13,7 @@
 
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "runtime.h"
@@ -70,6 +71,9 @@ int32_t react(Client& client, uint32_t hold) { return number(client.react(hold))
 int32_t withdraw(Client& client, uint32_t hold) { return number(client.withdraw(hold)); }
 int32_t downgrade(Client& client, uint32_t hold) { return number(client.downgrade(hold)); }
 int32_t clear_abandoned(Client& client, uint32_t hold) { return number(client.clear_abandoned(hold)); }
+int32_t steal(Client& client, uint32_t key) { return client.steal(key); }
+int32_t listen(Client& client, uint32_t hold) { return number(client.listen(hold)); }
+int32_t check_hold(Client& client, uint32_t hold) { return number(client.check_hold(hold)); }
 int32_t check_namespace(Client& client, uint32_t lock) { return number(client.check(lock)); }
 int32_t look(Client& client, uint32_t lock) { return number(client.look(lock)); }
 int32_t settle_owed(Client& client, uint32_t) { return static_cast<int32_t>(client.settle_owed()); }
@@ -207,6 +211,32 @@ Napi::Value query(const Napi::CallbackInfo& info) {
   return infos_to_array(info.Env(), infos);
 }
 
+Napi::Value name_to_string(Napi::Env env, const proclock::LockName& name) {
+  if (name.utf16) {
+    const std::u16string text(reinterpret_cast<const char16_t*>(name.bytes.data()),
+                              name.bytes.size() / sizeof(char16_t));
+    return Napi::String::New(env, text);
+  }
+  napi_value text;
+  napi_create_string_latin1(env, name.bytes.data(), name.bytes.size(), &text);
+  return Napi::Value(env, text);
+}
+
+// queryAll(id): Line[] with a name each, or status
+Napi::Value query_all(const Napi::CallbackInfo& info) {
+  if (!check(info, info.Length() == 1 && info[0].IsNumber())) return info.Env().Undefined();
+  std::vector<proclock::HolderInfo> infos;
+  std::unordered_map<uint32_t, proclock::LockName> names;
+  const Status status =
+      instance_of(info).client->query_all(info[0].As<Napi::Number>().Uint32Value(), &infos, &names);
+  if (!ok(status)) return Napi::Number::New(info.Env(), number(status));
+  Napi::Array result = infos_to_array(info.Env(), infos);
+  for (uint32_t i = 0; i < infos.size(); i++) {
+    result.Get(i).As<Napi::Object>().Set("name", name_to_string(info.Env(), names[infos[i].lock]));
+  }
+  return result;
+}
+
 // groupId(name): gid, or -1 where there is no such group
 Napi::Value group_id(const Napi::CallbackInfo& info) {
   if (!check(info, info.Length() == 1 && info[0].IsString())) return info.Env().Undefined();
@@ -261,6 +291,9 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   set_plain(binding, instance, "withdraw", plain<withdraw>);
   set_plain(binding, instance, "downgrade", plain<downgrade>);
   set_plain(binding, instance, "clearAbandoned", plain<clear_abandoned>);
+  set_plain(binding, instance, "steal", plain<steal>);
+  set_plain(binding, instance, "listen", plain<listen>);
+  set_plain(binding, instance, "checkHold", plain<check_hold>);
   set_plain(binding, instance, "check", plain<check_namespace>);
   set_plain(binding, instance, "look", plain<look>);
   set_plain(binding, instance, "settleOwed", plain<settle_owed>);
@@ -274,6 +307,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   binding.Set("keepAlive", Napi::Function::New(env, keep_alive, "keepAlive", instance));
   binding.Set("abandoned", Napi::Function::New(env, abandoned, "abandoned", instance));
   binding.Set("query", Napi::Function::New(env, query, "query", instance));
+  binding.Set("queryAll", Napi::Function::New(env, query_all, "queryAll", instance));
   binding.Set("groupId", Napi::Function::New(env, group_id, "groupId", instance));
   return binding;
 }

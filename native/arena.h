@@ -19,6 +19,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -37,12 +38,19 @@ struct Name {
 
 // One line of query(): a hold or a wait, in any process.
 struct HolderInfo {
+  uint32_t lock = 0;
   Mode mode = Mode::kShared;
   bool pending = false;
   uint32_t thread = 0;
   uint32_t process = 0;
+  uint32_t ticket = 0;  // of a wait
   double since_ms = 0;
   ProcessIdentity identity;
+};
+
+struct LockName {
+  std::string bytes;
+  bool utf16 = false;
 };
 
 struct AbandonedInfo {
@@ -151,20 +159,21 @@ class Arena {
   Status open_lock(const Name& name, uint32_t thread, SlotRef* ref);
   Status bind(uint32_t lock, uint32_t thread, SlotRef* ref);
   Status unbind(const SlotRef& ref);
-  bool read_name(const Guard& guard, uint32_t lock, std::string* bytes, bool* utf16);
+  bool read_name(const Guard& guard, uint32_t lock, LockName* name);
 
   // protocol.h
-  Try try_acquire(const SlotRef& ref, Mode mode, Turn turn);
+  Try try_acquire(const SlotRef& ref, Mode mode, Turn turn, uint64_t* token);
   Status release(const SlotRef& ref);
   Status release_duty(const SlotRef& ref);
   Status downgrade(const SlotRef& ref);
-  void record_abandoned(const SlotRef& ref);
-  void clear_abandoned(const SlotRef& ref) { ref.lock->abandoned.store(0, std::memory_order_relaxed); }
+  Status steal(const SlotRef& ref, uint64_t* token);
+  Status check_hold(const SlotRef& ref) const;
+  Status set_abandoned(const SlotRef& ref, bool abandoned);
   AbandonedInfo abandoned(const SlotRef& ref) const;
 
   // queue.h
   Status enqueue(const SlotRef& ref, Mode mode, uint16_t flags);
-  Status react(const SlotRef& ref, Mode mode);
+  Status react(const SlotRef& ref, Mode mode, uint64_t* token);
   Status settle_grant(const SlotRef& ref);
   Status withdraw(const SlotRef& ref);
   Status open_barrier_if_overdue(uint32_t lock);
@@ -175,6 +184,7 @@ class Arena {
   Status look(uint32_t lock);
   Status recover_if_dead(uint32_t process);
   Status snapshot(uint32_t lock, std::vector<HolderInfo>* infos);
+  Status snapshot_all(std::vector<HolderInfo>* infos, std::unordered_map<uint32_t, LockName>* names);
   bool process_identity(uint32_t process, ProcessIdentity* identity) const;
   uint32_t processes_used() const { return used(processes_); }
   Atomic<uint32_t>* doorbell() { return &process(self_).doorbell; }
@@ -258,6 +268,7 @@ class Arena {
   void front_changed(const Guard& guard, uint32_t lock_index);
   void poke_front(const Guard& guard, uint32_t lock_index);
   void poke(const Guard& guard, uint32_t slot_index);
+  void ring(const Guard& guard, uint32_t slot_index);
   void wake(Atomic<uint32_t>* word);
   void keep_poked(Lock<P>& entry, Slot<P>& next);
   bool may_overtake(const Lock<P>& entry) const;
@@ -272,7 +283,10 @@ class Arena {
   void recover_process(const Guard& guard, uint32_t process_index);
   bool check_process(const Guard& guard, uint32_t process_index);
   void look_guarded(const Guard& guard, uint32_t lock_index);
+  static bool is_involved(const Slot<P>& slot);
+  HolderInfo describe(const Slot<P>& slot, bool pending) const;
   void set_gate(Lock<P>& entry, uint32_t storage);
+  void record_abandoned(const SlotRef& ref);
   void rebuild(const Guard& guard);
   void rebuild_slots(const Guard& guard);
   void rebuild_locks(const Guard& guard);

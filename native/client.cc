@@ -40,7 +40,7 @@ Client::~Client() {
     if (hold.state != State::kHeld) continue;
     // Not a release: whoever held exclusively may have been in the middle of a change.
     if (hold.mode == Mode::kExclusive && hold.lock->space->state() != Status::kClosed) {
-      hold.lock->space->arena().record_abandoned(hold.ref);
+      patiently([&] { return hold.lock->space->arena().set_abandoned(hold.ref, true); });
     }
     release(index);
   }
@@ -166,9 +166,8 @@ void Client::end_hold(uint32_t index, Hold& hold, uint8_t owed) {
   if (owed != 0) owe(index, owed);
 }
 
-void Client::fill_report(const Hold& hold) {
+void Client::fill_report(const Hold& hold, uint64_t token) {
   const Lock<LinuxPlatform>& entry = *hold.ref.lock;
-  const uint64_t token = entry.token.load(std::memory_order_relaxed);
   report_->token_low = static_cast<int32_t>(token);
   report_->token_high = static_cast<int32_t>(token >> 32);
   report_->abandoned = static_cast<int32_t>(entry.abandoned.load(std::memory_order_relaxed));
@@ -219,10 +218,10 @@ uint32_t Client::settle_owed() {
 }
 
 // The slot holds. Only now and then it is asked whether the segment still has its name.
-Status Client::granted(uint32_t index, Hold& hold) {
+Status Client::granted(uint32_t index, Hold& hold, uint64_t token) {
   hold.state = State::kHeld;
   hold.lock->held++;
-  fill_report(hold);
+  fill_report(hold, token);
   const Status state =
       hold.lock->space->check(double_of(hold.ref.slot->since.load(std::memory_order_relaxed)));
   if (!ok(state)) release(index);
@@ -239,16 +238,17 @@ int32_t Client::try_acquire(uint32_t key) {
   Hold& hold = holds_[index];
   hold.mode = static_cast<Mode>(key & kKeyExclusive);
   const Turn turn = (key & kKeyFair) != 0 ? Turn::kInOrder : Turn::kMayOvertake;
+  uint64_t token = 0;
   entered_ = true;
-  Try tried = lock->space->arena().try_acquire(hold.ref, hold.mode, turn);
+  Try tried = lock->space->arena().try_acquire(hold.ref, hold.mode, turn, &token);
   while (tried == Try::kRecovering && ok(status)) {
     status = lock->space->arena().finish_recovery(lock->index);
-    if (ok(status)) tried = lock->space->arena().try_acquire(hold.ref, hold.mode, turn);
+    if (ok(status)) tried = lock->space->arena().try_acquire(hold.ref, hold.mode, turn, &token);
   }
   entered_ = false;
   if (tried == Try::kAcquired) {
     lock->idle.pop_back();
-    status = granted(index, hold);
+    status = granted(index, hold, token);
     return ok(status) ? static_cast<int32_t>(index) : static_cast<int32_t>(status);
   }
   if (tried == Try::kOwing) {
@@ -259,6 +259,43 @@ int32_t Client::try_acquire(uint32_t key) {
   if (status == Status::kStalled) status = Status::kBusy;
   if (ok(status)) status = tried == Try::kCorrupt ? Status::kCorrupt : Status::kBusy;
   return static_cast<int32_t>(status);
+}
+
+int32_t Client::steal(uint32_t key) {
+  OpenLock* lock = open_lock_at(key >> kKeyBits);
+  if (lock == nullptr) return static_cast<int32_t>(Status::kClosed);
+  uint32_t index;
+  Status status = take_idle(key >> kKeyBits, *lock, &index);
+  if (!ok(status)) return static_cast<int32_t>(status);
+  Hold& hold = holds_[index];
+  uint64_t token = 0;
+  entered_ = true;
+  status = lock->space->arena().steal(hold.ref, &token);
+  entered_ = false;
+  if (ok(status)) {
+    lock->idle.pop_back();
+    hold.mode = Mode::kExclusive;
+    status = granted(index, hold, token);
+  }
+  return ok(status) ? static_cast<int32_t>(index) : static_cast<int32_t>(status);
+}
+
+Status Client::listen(uint32_t index) {
+  Hold* hold = hold_at(index, State::kHeld);
+  if (hold == nullptr) return Status::kNotHeld;
+  Space& space = *hold->lock->space;
+  hold->listens = true;
+  space.add_async(hold->ref.slot_index, this, index);
+  if (space.keep_listening()) Runtime::get().doorbell();
+  // After it was made known: a thief that came before did not find us.
+  return check_hold(index);
+}
+
+Status Client::check_hold(uint32_t index) {
+  Hold* hold = hold_at(index, State::kHeld);
+  if (hold == nullptr) return Status::kNotHeld;
+  const Status state = hold->lock->space->state();
+  return state == Status::kClosed ? state : hold->lock->space->arena().check_hold(hold->ref);
 }
 
 int32_t Client::enqueue(uint32_t key, bool async) {
@@ -333,7 +370,8 @@ Status Client::react(uint32_t index) {
   Space& space = *hold->lock->space;
   Status status = space.state();
   entered_ = true;
-  if (ok(status)) status = space.arena().react(hold->ref, hold->mode);
+  uint64_t token = 0;
+  if (ok(status)) status = space.arena().react(hold->ref, hold->mode, &token);
   const Status settled = ok(status) ? space.arena().settle_grant(hold->ref) : Status::kOk;
   entered_ = false;
   if (status == Status::kStalled) {
@@ -350,7 +388,7 @@ Status Client::react(uint32_t index) {
   }
   end_wait(*hold);
   if (settled == Status::kStalled) owe(index, kSettleGrant);
-  return granted(index, *hold);
+  return granted(index, *hold, token);
 }
 
 // One slice of a synchronous wait, at most a tick long: JavaScript regains control in between, so that a worker that is
@@ -394,6 +432,10 @@ Status Client::release(uint32_t index) {
   Hold* hold = hold_at(index, State::kHeld);
   if (hold == nullptr) return Status::kNotHeld;
   hold->lock->held--;
+  if (hold->listens) {
+    hold->lock->space->remove_async(hold->ref.slot_index);
+    hold->listens = false;
+  }
   if (hold->lock->space->state() == Status::kClosed) {
     give_idle(index, *hold);
     return Status::kClosed;
@@ -426,8 +468,8 @@ Status Client::abandoned(uint32_t index, AbandonedInfo* info) const {
 Status Client::clear_abandoned(uint32_t index) {
   Hold* hold = hold_at(index, State::kHeld);
   if (hold == nullptr || hold->mode != Mode::kExclusive) return Status::kNotHeld;
-  hold->lock->space->arena().clear_abandoned(hold->ref);
-  return Status::kOk;
+  if (hold->lock->space->state() == Status::kClosed) return Status::kClosed;
+  return patiently([&] { return hold->lock->space->arena().set_abandoned(hold->ref, false); });
 }
 
 Status Client::query(uint32_t id, bool patient, std::vector<HolderInfo>* infos) {
@@ -438,6 +480,18 @@ Status Client::query(uint32_t id, bool patient, std::vector<HolderInfo>* infos) 
   entered_ = true;
   const auto look = [&] { return lock->space->arena().snapshot(lock->index, infos); };
   const Status status = patient ? patiently(look) : look();
+  entered_ = false;
+  return status;
+}
+
+Status Client::query_all(uint32_t id, std::vector<HolderInfo>* infos,
+                         std::unordered_map<uint32_t, LockName>* names) {
+  OpenLock* lock = open_lock_at(id);
+  if (lock == nullptr) return Status::kClosed;
+  const Status state = lock->space->check_now(LinuxPlatform::wall_ms());
+  if (!ok(state)) return state;
+  entered_ = true;
+  const Status status = patiently([&] { return lock->space->arena().snapshot_all(infos, names); });
   entered_ = false;
   return status;
 }

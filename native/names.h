@@ -101,17 +101,17 @@ void Arena<P>::free_extents(uint32_t first) {
 }
 
 template <class P>
-bool Arena<P>::read_name(const Guard&, uint32_t index, std::string* bytes, bool* utf16) {
+bool Arena<P>::read_name(const Guard&, uint32_t index, LockName* name) {
   const Lock<P>& entry = lock(index);
   const uint32_t flags = get(entry.name_bytes);
   const uint32_t size = flags & kNameBytesMask;
   if (fault_ || (flags & kNameUsed) == 0 || size > kNameBytesMax) return false;
-  *utf16 = (flags & kNameUtf16) != 0;
-  bytes->assign(reinterpret_cast<const char*>(entry.name), std::min<uint32_t>(size, kNameInlineBytes));
-  for (uint32_t extent = get(entry.name_rest); bytes->size() < size && !fault_;) {
+  name->utf16 = (flags & kNameUtf16) != 0;
+  name->bytes.assign(reinterpret_cast<const char*>(entry.name), std::min<uint32_t>(size, kNameInlineBytes));
+  for (uint32_t extent = get(entry.name_rest); name->bytes.size() < size && !fault_;) {
     const Extent<P>& part = at(extents_, extent);
-    bytes->append(reinterpret_cast<const char*>(part.bytes),
-                  std::min<size_t>(size - bytes->size(), kExtentBytes));
+    name->bytes.append(reinterpret_cast<const char*>(part.bytes),
+                       std::min<size_t>(size - name->bytes.size(), kExtentBytes));
     extent = get(part.next);
   }
   return !fault_;

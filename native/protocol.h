@@ -13,9 +13,10 @@
 //        phase      refers to    holds   who moves it on
 //        IDLE       nothing      no      its owner (A2)
 //        TRYING     storage g    no      its owner (A3, A5), or a recovery: to STALE (V2)
-//        HELD       storage g    yes     its owner (R1); a recovery changes g (V3)
+//        HELD       storage g    yes     its owner (R1); a recovery changes g (V3); a thief: to STOLEN (S3)
 //        RELEASING  storage g    no      its owner (R4)
 //        STALE      storage g    no      its owner (A5)
+//        STOLEN     nothing      no      its owner (A6, R1)
 //
 // A slot *holds* exactly when its word says HELD. A lock's gate word names the storage g that excludes now, the lock's
 // generation, and says whether a recovery is under way.
@@ -27,8 +28,9 @@
 //    A4  try the rwlock of g
 //    A5  got it: CAS slot TRYING(m, g) -> HELD(m, g). If that fails a recovery marked us STALE: undo, that is, unlock,
 //        R3, slot := IDLE, again from A1.         not got: slot := IDLE
+//    A6  exclusive: add 1 to the token, then look at the slot once more. If it says STOLEN: slot := IDLE, again from A1
 // Release:
-//    R1  CAS slot HELD(m, g) -> RELEASING(m, g); again if a recovery moved us to another g meanwhile
+//    R1  CAS slot HELD(m, g) -> RELEASING(m, g); again if a recovery moved us to another g meanwhile. STOLEN: slot := IDLE
 //    R2  unlock the rwlock of g
 //    R3  if the gate says that somebody sleeps who was not poked: poke, under the guard
 //    R4  slot := IDLE
@@ -40,6 +42,14 @@
 //    V4  if a dead slot was HELD(exclusive, g): write the abandoned record
 //    V5  gate := s (or g); free the dead slots; poke the queue
 // Downgrade is V1 to V5 by a live exclusive holder, on its own slot: HELD(exclusive, g) -> HELD(shared, s).
+// Steal is V1 to V5 by somebody who does not hold:
+//    S0  recover the holders that are dead, and a lock that says RECOVERING; pick a storage s as in V3
+//    S1  V1
+//    S2  V2
+//    S3  initialise s; every slot HELD(m, g): CAS to STOLEN (if that fails, it is releasing); then take s exclusively, add 1
+//        to the token, our own slot := TRYING(exclusive, s)
+//    S4  V5 with s
+//    S5  our own slot := HELD(exclusive, s); tell the owners of the slots that were stolen
 //
 // INV-1  Nobody blocks inside a rwlock: a process killed there leaves it corrupt for everybody. Only try, unlock, init.
 // INV-2  Unlock runs on the thread that locked exclusively: glibc tells a write lock by the thread id of its owner.
@@ -60,6 +70,11 @@
 //       can not run any more (liveness is dropped by the kernel after its last instruction).
 //   (4) If the reader that V3 carries over releases meanwhile, either its R1 comes first, and V3's CAS fails and V3 gives
 //       the storage back; or V3's comes first, and R1's loop reads s and unlocks s.
+//   (5) A thief is a holder by s, and S3 leaves no holder by g: none comes after S2 by (2), all that were there say STOLEN
+//       or are releasing. That the code of a robbed holder runs on is what stealing means; its token is smaller.
+// Tokens. Acquirer and thief add in one atomic step each. An acquirer whose A6 comes after the thief's addition finds STOLEN
+// there, and nobody has learned of its token; one whose A6 comes before has the smaller token. So among those that were
+// told that they hold, tokens grow in the order of the grants.
 // A5's CAS and V2's: whichever comes first decides, both see the other. The undo is a release (R3): somebody may have
 // failed to get g because of us, and sleep.
 //
@@ -73,8 +88,9 @@
 
 namespace proclock {
 
+// On success, *token is that of this grant, or in shared mode that of the last exclusive one.
 template <class P>
-Try Arena<P>::try_acquire(const SlotRef& ref, Mode mode, Turn turn) {
+Try Arena<P>::try_acquire(const SlotRef& ref, Mode mode, Turn turn, uint64_t* token) {
   Slot<P>& slot = *ref.slot;
   Lock<P>& entry = *ref.lock;
   for (;;) {
@@ -103,19 +119,25 @@ Try Arena<P>::try_acquire(const SlotRef& ref, Mode mode, Turn turn) {
     }
     // A5. seq_cst on both outcomes, because: against V2, the first CAS decides.
     uint64_t expected = trying;
-    if (slot.word.compare_exchange_strong(expected, with_phase(trying, Phase::kHeld),
-                                          std::memory_order_seq_cst)) {
+    if (!slot.word.compare_exchange_strong(expected, with_phase(trying, Phase::kHeld),
+                                           std::memory_order_seq_cst)) {
+      P::unlock(&storage->rwlock);
+      if (!ok(release_duty(ref))) return Try::kOwing;
+      continue;
+    }
+    if (mode == Mode::kShared) {
+      *token = entry.token.load(std::memory_order_relaxed);
       break;
     }
-    P::unlock(&storage->rwlock);
-    if (!ok(release_duty(ref))) return Try::kOwing;
+    // A6. acq_rel, because: if the thief's addition came first, then so did its CAS, and the load sees that.
+    *token = entry.token.fetch_add(1, std::memory_order_acq_rel) + 1;
+    if (is_held(slot.word.load(std::memory_order_relaxed))) {
+      entry.holder.store(ref.slot_index, std::memory_order_relaxed);
+      break;
+    }
+    slot.word.store(kIdleWord, std::memory_order_release);
   }
   slot.since.store(bits_of(P::wall_ms()), std::memory_order_relaxed);
-  if (mode == Mode::kExclusive) {
-    // Plain arithmetic, because: nobody else writes the token while we hold, and the rwlock orders the next one after us.
-    entry.token.store(entry.token.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-    entry.holder.store(ref.slot_index, std::memory_order_relaxed);
-  }
   return Try::kAcquired;
 }
 
@@ -140,12 +162,17 @@ Status Arena<P>::release_duty(const SlotRef& ref) {
   return Status::kOk;
 }
 
-// kStalled: it is released, and release_duty() is to be called until it is not stalled.
+// kStalled: it is released, and release_duty() is to be called until it is not stalled. kStolen: it was not held any more.
 template <class P>
 Status Arena<P>::release(const SlotRef& ref) {
   // R1. acquire on failure, because: the storage that a recovery moved us to must be seen initialised.
   uint64_t held = ref.slot->word.load(std::memory_order_acquire);
   do {
+    if (phase_of(held) == Phase::kStolen) {
+      // Nothing to unlock: the storage was retired with our hold on it, and is initialised before it is used again.
+      ref.slot->word.store(kIdleWord, std::memory_order_release);
+      return Status::kStolen;
+    }
     if (!is_held(held)) return Status::kNotHeld;
   } while (!ref.slot->word.compare_exchange_weak(held, with_phase(held, Phase::kReleasing),
                                                  std::memory_order_seq_cst, std::memory_order_acquire));
@@ -170,7 +197,8 @@ Status Arena<P>::downgrade(const SlotRef& ref) {
   freeze(guard, ref.lock_index, storage_of(held));                      // V2
   P::init(&storage.rwlock);                                             // V3
   P::try_lock(&storage.rwlock, Mode::kShared);
-  clear_abandoned(ref);  // what was torn is repaired, or this holder would not let others see it
+  // What was torn is repaired, or this holder would not let others see it.
+  ref.lock->abandoned.store(0, std::memory_order_relaxed);
   ref.slot->word.store(slot_word(Phase::kHeld, Mode::kShared, fresh), std::memory_order_seq_cst);
   set_gate(*ref.lock, fresh);  // V5
   // The old storage goes with its write lock on: it is initialised before it is used again.
@@ -179,7 +207,70 @@ Status Arena<P>::downgrade(const SlotRef& ref) {
   return guard.status();
 }
 
-// V4; and by an exclusive holder whose thread ends without having released: the next one is to be told alike.
+// Takes the lock from whoever holds it, for a slot that is idle and not in the queue. Those that wait go on waiting.
+template <class P>
+Status Arena<P>::steal(const SlotRef& ref, uint64_t* token) {
+  Guard guard(*this);
+  if (!ok(guard.status())) return guard.status();
+  Lock<P>& entry = *ref.lock;
+  // S0. A dead holder is not robbed: its end is to be reported.
+  look_guarded(guard, ref.lock_index);
+  Status status = Status::kOk;
+  if (is_recovering(entry.gate.load(std::memory_order_relaxed))) status = recover_lock(guard, ref.lock_index);
+  uint32_t fresh;
+  if (ok(status)) status = pick_storage(guard, ref.lock_index, &fresh);
+  if (!ok(status)) return status;
+  Storage<P>& storage = at(storages_, fresh);
+  const uint32_t current =
+      storage_of(entry.gate.fetch_or(kGateRecovering, std::memory_order_seq_cst));  // S1
+  freeze(guard, ref.lock_index, current);                                           // S2
+  // S3. seq_cst: against R1 and A6, the first decides.
+  P::init(&storage.rwlock);
+  std::vector<uint32_t> robbed;
+  each_slot(entry.slots_head, kByLock, [&](uint32_t index, Slot<P>& other) {
+    uint64_t word = other.word.load(std::memory_order_seq_cst);
+    while (is_held(word) &&
+           !other.word.compare_exchange_weak(word, kStolenWord, std::memory_order_seq_cst)) {
+    }
+    if (is_held(word)) robbed.push_back(index);
+    return true;
+  });
+  P::try_lock(&storage.rwlock, Mode::kExclusive);
+  *token = entry.token.fetch_add(1, std::memory_order_acq_rel) + 1;
+  entry.holder.store(ref.slot_index, std::memory_order_relaxed);
+  ref.slot->since.store(bits_of(P::wall_ms()), std::memory_order_relaxed);
+  const uint64_t trying = slot_word(Phase::kTrying, Mode::kExclusive, fresh);
+  ref.slot->word.store(trying, std::memory_order_seq_cst);
+  set_gate(entry, fresh);  // S4
+  // S5. After S4, because: a death before it leaves a lock that nobody held, one after it an abandoned hold.
+  ref.slot->word.store(with_phase(trying, Phase::kHeld), std::memory_order_seq_cst);
+  retire_storage(guard, ref.lock_index, current);
+  for (const uint32_t index : robbed) ring(guard, index);
+  return guard.status();
+}
+
+// Is the slot, which held, still what it was?
+template <class P>
+Status Arena<P>::check_hold(const SlotRef& ref) const {
+  return is_held(ref.slot->word.load(std::memory_order_acquire)) ? Status::kOk : Status::kStolen;
+}
+
+// By an exclusive holder whose thread ends without having released: the next one is to be told as of a death. And the
+// other way round, by one that was told and comes to its end. Under the guard, because: it may be robbed at any moment.
+template <class P>
+Status Arena<P>::set_abandoned(const SlotRef& ref, bool abandoned) {
+  Guard guard(*this);
+  if (!ok(guard.status())) return guard.status();
+  if (!holds(ref.slot->word.load(std::memory_order_relaxed), Mode::kExclusive)) return Status::kNotHeld;
+  if (abandoned) {
+    record_abandoned(ref);
+  } else {
+    ref.lock->abandoned.store(0, std::memory_order_relaxed);
+  }
+  return guard.status();
+}
+
+// V4
 template <class P>
 void Arena<P>::record_abandoned(const SlotRef& ref) {
   Lock<P>& entry = *ref.lock;

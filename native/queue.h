@@ -72,7 +72,7 @@ void Arena<P>::wake(Atomic<uint32_t>* word) {
 }
 
 template <class P>
-void Arena<P>::poke(const Guard&, uint32_t slot_index) {
+void Arena<P>::poke(const Guard& guard, uint32_t slot_index) {
   Slot<P>& entry = slot(slot_index);
   const uint16_t flags = entry.flags.fetch_or(kSlotEligible | kSlotPoked, std::memory_order_relaxed);
   if ((flags & kSlotAsync) == 0) {
@@ -80,6 +80,14 @@ void Arena<P>::poke(const Guard&, uint32_t slot_index) {
     wake(&entry.wake);
     return;
   }
+  ring(guard, slot_index);
+}
+
+// Tells the process of the slot, through its doorbell, that there is something new about it.
+template <class P>
+void Arena<P>::ring(const Guard&, uint32_t slot_index) {
+  Slot<P>& entry = slot(slot_index);
+  const uint16_t flags = entry.flags.load(std::memory_order_relaxed);
   const uint32_t owner = entry.process.load(std::memory_order_relaxed);
   if (owner == self_) {
     poked_here_.push_back(slot_index);
@@ -201,7 +209,7 @@ Status Arena<P>::settle_grant(const SlotRef& ref) {
 // What a waiter does when it was poked, or has just queued itself: W2, W3. kOk: granted; settle_grant() is next.
 // kAgain: sleep.
 template <class P>
-Status Arena<P>::react(const SlotRef& ref, Mode mode) {
+Status Arena<P>::react(const SlotRef& ref, Mode mode, uint64_t* token) {
   const uint16_t flags =
       ref.slot->flags.fetch_and(static_cast<uint16_t>(~kSlotPoked), std::memory_order_seq_cst);
   if ((flags & kSlotEligible) == 0) return Status::kAgain;
@@ -219,7 +227,7 @@ Status Arena<P>::react(const SlotRef& ref, Mode mode) {
   for (;;) {
     // seq_cst fence: W2 before W3, as R2 before R3 in release_duty().
     P::fence();
-    const Try tried = try_acquire(ref, mode, Turn::kFront);  // W3
+    const Try tried = try_acquire(ref, mode, Turn::kFront, token);  // W3
     if (tried == Try::kCorrupt) return Status::kCorrupt;
     if (tried == Try::kBusy) return Status::kAgain;
     if (tried == Try::kAcquired) return Status::kOk;

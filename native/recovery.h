@@ -243,6 +243,13 @@ Status Arena<P>::recover_if_dead(uint32_t process_index) {
   return guard.status();
 }
 
+// Does the slot hold, wait, or do either at this moment?
+template <class P>
+bool Arena<P>::is_involved(const Slot<P>& slot) {
+  return refers(slot.word.load(std::memory_order_relaxed)) ||
+         (slot.flags.load(std::memory_order_relaxed) & kSlotQueued) != 0;
+}
+
 // Asks about the processes that hold, or wait for, this lock; first about its last exclusive holder. Bounded: a lock that
 // very many share is looked at from another place each time.
 template <class P>
@@ -251,9 +258,8 @@ void Arena<P>::look_guarded(const Guard& guard, uint32_t lock_index) {
   std::vector<uint32_t> suspects;
   const auto suspect = [&](const Slot<P>& other) {
     const uint32_t owner = other.process.load(std::memory_order_relaxed);
-    const bool involved = refers(other.word.load(std::memory_order_relaxed)) ||
-                          (other.flags.load(std::memory_order_relaxed) & kSlotQueued) != 0;
-    if (involved && owner != self_ && std::find(suspects.begin(), suspects.end(), owner) == suspects.end()) {
+    if (is_involved(other) && owner != self_ &&
+        std::find(suspects.begin(), suspects.end(), owner) == suspects.end()) {
       suspects.push_back(owner);
     }
   };
@@ -279,30 +285,69 @@ Status Arena<P>::look(uint32_t lock_index) {
 // ---- what query() shows
 
 template <class P>
+HolderInfo Arena<P>::describe(const Slot<P>& slot, bool pending) const {
+  HolderInfo info;
+  const uint64_t word = slot.word.load(std::memory_order_acquire);
+  const uint16_t flags = slot.flags.load(std::memory_order_relaxed);
+  info.lock = get(slot.lock);
+  info.pending = pending;
+  info.mode = pending ? ((flags & kSlotExclusive) != 0 ? Mode::kExclusive : Mode::kShared) : mode_of(word);
+  info.thread = get(slot.thread);
+  info.process = slot.process.load(std::memory_order_relaxed);
+  info.ticket = get(slot.ticket);
+  info.since_ms = double_of(slot.since.load(std::memory_order_relaxed));
+  process_identity(info.process, &info.identity);
+  return info;
+}
+
+template <class P>
 Status Arena<P>::snapshot(uint32_t lock_index, std::vector<HolderInfo>* infos) {
   Guard guard(*this);
   if (!ok(guard.status())) return guard.status();
   look_guarded(guard, lock_index);
   Lock<P>& entry = lock(lock_index);
-  const auto add = [&](const Slot<P>& other, bool pending) {
-    HolderInfo info;
-    const uint64_t word = other.word.load(std::memory_order_acquire);
-    const uint16_t flags = other.flags.load(std::memory_order_relaxed);
-    info.pending = pending;
-    info.mode = pending ? ((flags & kSlotExclusive) != 0 ? Mode::kExclusive : Mode::kShared) : mode_of(word);
-    info.thread = get(other.thread);
-    info.process = other.process.load(std::memory_order_relaxed);
-    info.since_ms = double_of(other.since.load(std::memory_order_relaxed));
-    process_identity(info.process, &info.identity);
-    infos->push_back(info);
-  };
   each_slot(entry.slots_head, kByLock, [&](uint32_t, Slot<P>& other) {
-    if (is_held(other.word.load(std::memory_order_acquire))) add(other, false);
+    if (is_held(other.word.load(std::memory_order_acquire))) infos->push_back(describe(other, false));
     return true;
   });
   each_slot(entry.queue_head, kByQueue, [&](uint32_t, Slot<P>& other) {
-    if (!is_held(other.word.load(std::memory_order_acquire))) add(other, true);
+    if (!is_held(other.word.load(std::memory_order_acquire))) infos->push_back(describe(other, true));
     return true;
+  });
+  return guard.status();
+}
+
+// All holds and waits of the namespace: holds by age, then waits in queue order. One pass over the slots, in the order in
+// which they lie in memory.
+template <class P>
+Status Arena<P>::snapshot_all(std::vector<HolderInfo>* infos,
+                              std::unordered_map<uint32_t, LockName>* names) {
+  Guard guard(*this);
+  if (!ok(guard.status())) return guard.status();
+  std::vector<bool> suspects(used(processes_) + 1);
+  for (uint32_t index = 1; index <= used(slots_); index++) {
+    const Slot<P>& other = slot(index);
+    const uint32_t owner = other.process.load(std::memory_order_relaxed);
+    if (get(other.lock) != 0 && owner < suspects.size() && is_involved(other)) suspects[owner] = true;
+  }
+  for (uint32_t index = 1; index < suspects.size(); index++) {
+    if (suspects[index]) check_process(guard, index);
+  }
+  for (uint32_t index = 1; index <= used(slots_) && !fault_; index++) {
+    const Slot<P>& other = slot(index);
+    if (get(other.lock) == 0 || !is_involved(other)) continue;
+    const bool held = is_held(other.word.load(std::memory_order_acquire));
+    if (!held && (other.flags.load(std::memory_order_relaxed) & kSlotQueued) == 0) continue;
+    LockName name;
+    if (names->count(get(other.lock)) == 0 && read_name(guard, get(other.lock), &name)) {
+      (*names)[get(other.lock)] = std::move(name);
+    }
+    infos->push_back(describe(other, !held));
+  }
+  const uint32_t newest = get(header_->ticket);
+  std::sort(infos->begin(), infos->end(), [newest](const HolderInfo& a, const HolderInfo& b) {
+    if (a.pending != b.pending) return b.pending;
+    return a.pending ? newest - a.ticket > newest - b.ticket : a.since_ms < b.since_ms;
   });
   return guard.status();
 }
@@ -330,6 +375,10 @@ void Arena<P>::rebuild(const Guard& guard) {
     if ((get(lock(index).name_bytes) & kNameUsed) == 0) continue;
     if (get(lock(index).slots_head) == 0) lock_unused(guard, index);
     front_changed(guard, index);
+  }
+  // Whoever was robbed may not have been told.
+  for (uint32_t index = 1; index <= used(slots_) && !fault_; index++) {
+    if (phase_of(slot(index).word.load(std::memory_order_relaxed)) == Phase::kStolen) ring(guard, index);
   }
   // Now that everything can be walked: finish what was under way, and find who died.
   for (uint32_t index = 1; index <= used(processes_) && !fault_; index++) check_process(guard, index);

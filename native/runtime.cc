@@ -113,6 +113,14 @@ void Space::remove_async(uint32_t slot) {
   if (async_.erase(slot) != 0) asyncs_.fetch_sub(1, std::memory_order_relaxed);
 }
 
+bool Space::keep_listening() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (kept_) return false;
+  kept_ = true;
+  asyncs_.fetch_add(1, std::memory_order_relaxed);
+  return true;
+}
+
 std::vector<uint32_t> Space::waited_locks() {
   std::lock_guard<std::mutex> hold(mutex_);
   std::vector<uint32_t> locks;

@@ -74,6 +74,8 @@ class Space final : public PokeSink {
   // True if it is the only one: the doorbell thread may not be listening.
   bool add_async(uint32_t slot, Client* client, uint32_t hold);
   void remove_async(uint32_t slot);
+  // From now on the doorbell thread listens here, wait or no wait. True the first time.
+  bool keep_listening();
   bool has_async() const { return asyncs_.load(std::memory_order_relaxed) != 0; }
   std::vector<uint32_t> waited_locks();
   // Has a process entered that the watch thread does not know of? (It knows of none before it watches at all.)
@@ -113,7 +115,8 @@ class Space final : public PokeSink {
   std::atomic<uint32_t> waits_{0};
   std::atomic<uint32_t> waits_begun_{0};
   uint32_t waits_seen_ = 0;
-  std::atomic<uint32_t> asyncs_{0};
+  std::atomic<uint32_t> asyncs_{0};  // why the doorbell thread listens
+  bool kept_ = false;                // one of them is for the whole life
   std::mutex mutex_;  // of the maps below
   std::unordered_map<uint32_t, AsyncWait> async_;
   std::unordered_map<uint32_t, uint32_t> waited_;
@@ -194,6 +197,9 @@ class Client {
   int32_t enqueue(uint32_t key, bool async);
   Status check(uint32_t id);  // is the namespace still the one that newcomers find?
   Status look(uint32_t id);
+  int32_t steal(uint32_t key);     // the exclusive hold of this lock, from whoever has it
+  Status listen(uint32_t hold);    // from now on it becomes ready (take_ready) when it is stolen; kStolen: it was
+  Status check_hold(uint32_t hold);  // kOk or kStolen
   Status wait(uint32_t hold, double timeout_ms);
   Status react(uint32_t hold);
   Status withdraw(uint32_t hold);
@@ -201,6 +207,9 @@ class Client {
   Status downgrade(uint32_t hold);
   Status abandoned(uint32_t hold, AbandonedInfo* info) const;
   Status query(uint32_t id, bool patient, std::vector<HolderInfo>* infos);
+  // The whole namespace of that lock.
+  Status query_all(uint32_t id, std::vector<HolderInfo>* infos,
+                   std::unordered_map<uint32_t, LockName>* names);
   Status clear_abandoned(uint32_t hold);
   bool held_by_thread(uint32_t id);  // by any instance of the addon in this thread
 
@@ -231,6 +240,7 @@ class Client {
     State state = State::kFree;
     Mode mode = Mode::kShared;
     uint8_t owed = 0;
+    bool listens = false;
   };
   OpenLock* open_lock_at(uint32_t id);
   Hold* hold_at(uint32_t index, State state);
@@ -242,9 +252,9 @@ class Client {
   void end_hold(uint32_t index, Hold& hold, uint8_t owed);
   void owe(uint32_t index, uint8_t what);
   Status settle(uint32_t index);
-  Status granted(uint32_t index, Hold& hold);
+  Status granted(uint32_t index, Hold& hold, uint64_t token);
   void end_wait(Hold& hold);
-  void fill_report(const Hold& hold);
+  void fill_report(const Hold& hold, uint64_t token);
 
   const uint32_t thread_;
   const pthread_t os_thread_;

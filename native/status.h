@@ -21,6 +21,7 @@ enum class Status : int32_t {
   kAgain = -11,        // nothing was decided yet: call again
   kSystem = -12,       // any other failure of a system call; errno tells
   kStalled = -13,  // the guard's owner does not go on (it was stopped there): nothing was done yet, try again
+  kStolen = -14,   // the hold was taken from its owner by LockManager.request() with `steal`
 };
 
 constexpr bool ok(Status status) { return status == Status::kOk; }

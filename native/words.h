@@ -21,6 +21,7 @@ enum class Phase : uint32_t {
   kHeld = 3,       // holds. A slot holds exactly when its word says so
   kReleasing = 4,  // no longer holds; unlocks the storage, and owes the queue a poke
   kStale = 5,      // was TRYING when a recovery froze its lock: whatever it gets, it must give back
+  kStolen = 6,     // held until somebody stole the lock. Refers to nothing; its owner has yet to find out
 };
 
 constexpr uint64_t kPhaseMask = 7;
@@ -32,6 +33,7 @@ constexpr uint64_t slot_word(Phase phase, Mode mode, uint32_t storage) {
          static_cast<uint64_t>(phase);
 }
 constexpr uint64_t kIdleWord = slot_word(Phase::kIdle, Mode::kShared, 0);
+constexpr uint64_t kStolenWord = slot_word(Phase::kStolen, Mode::kShared, 0);
 
 constexpr Phase phase_of(uint64_t word) { return static_cast<Phase>(word & kPhaseMask); }
 constexpr Mode mode_of(uint64_t word) { return word & kModeBit ? Mode::kExclusive : Mode::kShared; }
@@ -43,7 +45,9 @@ constexpr uint64_t with_phase(uint64_t word, Phase phase) {
 constexpr bool is_held(uint64_t word) { return phase_of(word) == Phase::kHeld; }
 constexpr bool holds(uint64_t word, Mode mode) { return is_held(word) && mode_of(word) == mode; }
 // A slot that refers to a storage forbids that the storage be initialised anew (INV-3).
-constexpr bool refers(uint64_t word) { return (word & kPhaseMask) > static_cast<uint64_t>(Phase::kIdle); }
+constexpr bool refers(uint64_t word) {
+  return phase_of(word) >= Phase::kTrying && phase_of(word) <= Phase::kStale;
+}
 
 constexpr uint64_t kGateRecovering = 1;
 constexpr uint64_t kGateQueued = 2;

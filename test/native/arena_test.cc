@@ -47,7 +47,7 @@ TEST("a namespace that everybody has left keeps its names, their tokens and thei
     const Ref ref = member.open("kept");
     CHECK_EQ(member.acquire(ref, Mode::kExclusive), Try::kAcquired);
     token = token_of(ref);
-    member.arena->record_abandoned(ref);
+    CHECK_EQ(member.arena->set_abandoned(ref, true), Status::kOk);
     member.release(ref);
     member.unbind(ref);
   }
@@ -110,12 +110,11 @@ TEST("the same bytes as Latin-1 and as UTF-16 are two names, and lone surrogates
     Ref ref;
     CHECK_EQ(member.arena->open_lock(name, 0, &ref), Status::kOk);
     CHECK(locks.insert(ref.lock_index).second);
-    std::string bytes;
-    bool utf16 = false;
+    proclock::LockName read;
     Member::Arena::Guard guard(*member.arena);
-    CHECK(member.arena->read_name(guard, ref.lock_index, &bytes, &utf16));
-    CHECK_EQ(utf16, name.utf16);
-    CHECK(bytes.size() == name.size && memcmp(bytes.data(), name.bytes, name.size) == 0);
+    CHECK(member.arena->read_name(guard, ref.lock_index, &read));
+    CHECK_EQ(read.utf16, name.utf16);
+    CHECK(read.bytes.size() == name.size && memcmp(read.bytes.data(), name.bytes, name.size) == 0);
   }
 }
 
@@ -127,11 +126,10 @@ TEST("a name of the greatest length is read back whole, and a longer one is refu
   CHECK_EQ(member.open(name).lock_index, ref.lock_index);
   Ref other;
   CHECK_EQ(member.arena->open_lock(name_of(name + 'z'), 0, &other), Status::kCapacity);
-  std::string bytes;
-  bool utf16 = true;
+  proclock::LockName read;
   Member::Arena::Guard guard(*member.arena);
-  CHECK(member.arena->read_name(guard, ref.lock_index, &bytes, &utf16));
-  CHECK(bytes == name && !utf16);
+  CHECK(member.arena->read_name(guard, ref.lock_index, &read));
+  CHECK(read.bytes == name && !read.utf16);
 }
 
 TEST("200,000 names opened and closed one after another need no more memory than the first thousand did",
@@ -185,7 +183,7 @@ TEST("a name with an abandoned mark is not reclaimed, and one that is open is no
   const Ref open = member.open("open");
   const Ref ref = member.open("abandoned");
   CHECK_EQ(member.acquire(ref, Mode::kExclusive), Try::kAcquired);
-  member.arena->record_abandoned(ref);
+  CHECK_EQ(member.arena->set_abandoned(ref, true), Status::kOk);
   member.release(ref);
   member.unbind(ref);
   for (int n = 0; n < 1000; n++) member.unbind(member.open(std::to_string(n)));

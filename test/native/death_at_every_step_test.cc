@@ -94,15 +94,22 @@ struct Stage {
 
   void hold(Mode mode) {
     CHECK_EQ(boss.acquire(ref, mode), Try::kAcquired);
-    page->oracle.enter(mode);
+    if (!may_be_robbed) page->oracle.enter(mode);
     holds = true;
     held = mode;
   }
+  bool was_robbed() const {
+    return proclock::phase_of(ref.slot->word.load(std::memory_order_relaxed)) == Phase::kStolen;
+  }
   void let_go() {
     if (!holds) return;
-    CHECK(proclock::holds(ref.slot->word.load(std::memory_order_relaxed), held));
-    page->oracle.leave(held);
+    if (!may_be_robbed) page->oracle.leave(held);
     holds = false;
+    if (may_be_robbed && was_robbed()) {
+      CHECK_EQ(boss.arena->release(ref), Status::kStolen);
+      return;
+    }
+    CHECK(proclock::holds(ref.slot->word.load(std::memory_order_relaxed), held));
     boss.release(ref);
   }
   void add_async(Mode mode) {
@@ -121,6 +128,7 @@ struct Stage {
   pid_t holder = 0;
   bool holds = false;
   Mode held = Mode::kShared;
+  bool may_be_robbed = false;  // then others may be in beside us, once we are
   bool abandoned = false;  // somebody died holding exclusively before the victim came
 };
 
@@ -154,6 +162,12 @@ void readers_and_writer_wait(Stage& s) {
   s.add_waiter(Mode::kShared);
   s.add_waiter(Mode::kExclusive);
 }
+template <Mode mode>
+void may_rob_boss(Stage& s) {
+  s.may_be_robbed = true;
+  s.hold(mode);
+}
+void steal(Victim& v) { v.self.steal(v.ref); }
 void release(Victim& v) { CHECK_EQ(v.self.arena->release(v.ref), Status::kOk); }
 
 template <Mode mode>
@@ -294,6 +308,25 @@ const Scenario kScenarios[] = {
        release(v);
      }},
 
+    {"steal what nobody holds", true, nothing, idle, nothing, steal},
+    {"steal from a reader", true, may_rob_boss<kS>, idle, nothing, steal},
+    {"steal from a writer", true, may_rob_boss<kX>, idle, nothing, steal},
+    {"steal from a writer, with readers and a writer waiting", true, may_rob_boss<kX>, idle,
+     readers_and_writer_wait,
+     [](Victim& v) {
+       steal(v);
+       release(v);
+     }},
+    {"steal from a dead writer", true, nothing, idle, somebody_died_holding<kX>, steal},
+    {"release what was stolen", true, nothing, take<kX>,
+     [](Stage& s) {
+       s.boss.steal(s.ref);
+       s.page->oracle.enter(kX);
+       s.holds = true;
+       s.held = kX;
+     },
+     [](Victim& v) { CHECK_EQ(v.self.arena->release(v.ref), Status::kStolen); }},
+
     {"take pokes off the doorbell", true, boss_holds<kX>,
      [](Victim& v) { CHECK_EQ(v.self.queue(v.ref, kX, proclock::kSlotAsync), Status::kAgain); },
      [](Stage& s) {
@@ -394,7 +427,12 @@ void check_aftermath(Stage& s) {
   Member& boss = s.boss;
   const bool abandoned = s.abandoned || proclock::holds(s.page->last_word.load(), Mode::kExclusive);
   boss.look_at_all();
-  if (s.holds) {  // and still does, whatever was rebuilt around it
+  if (s.may_be_robbed && s.was_robbed()) {
+    // It is told even if the thief died in between.
+    CHECK_EQ(boss.arena->take_poked(&boss.told), Status::kOk);
+    CHECK(boss.was_told(s.ref));
+    boss.told.clear();
+  } else if (s.holds) {  // and still does, whatever was rebuilt around it
     const Ref probe = boss.bind(s.ref, 3);
     CHECK_EQ(boss.acquire(probe, Mode::kExclusive, Turn::kFront), Try::kBusy);
     boss.unbind(probe);
@@ -426,7 +464,7 @@ void check_aftermath(Stage& s) {
   const Ref other = boss.bind(s.ref, 2);
   CHECK_EQ(boss.acquire(other, Mode::kExclusive), Try::kBusy);
   CHECK_EQ(boss.acquire(other, Mode::kShared), Try::kBusy);
-  boss.arena->clear_abandoned(s.ref);
+  CHECK_EQ(boss.arena->set_abandoned(s.ref, false), Status::kOk);
   boss.release(s.ref);
   CHECK_EQ(boss.acquire(s.ref, Mode::kShared), Try::kAcquired);
   CHECK_EQ(boss.acquire(other, Mode::kShared), Try::kAcquired);

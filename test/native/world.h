@@ -70,7 +70,7 @@ struct Member final : proclock::PokeSink {
     return ref;
   }
   Try acquire(const SlotRef& ref, Mode mode, Turn turn = Turn::kMayOvertake) {
-    return arena->try_acquire(ref, mode, turn);
+    return arena->try_acquire(ref, mode, turn, &token);
   }
   // Queues, and makes the first try, as the client does. kAgain: waits.
   Status queue(const SlotRef& ref, Mode mode, uint16_t flags = 0) {
@@ -78,9 +78,10 @@ struct Member final : proclock::PokeSink {
     return ok(status) ? react(ref, mode) : status;
   }
   Status react(const SlotRef& ref, Mode mode) {
-    const Status status = arena->react(ref, mode);
+    const Status status = arena->react(ref, mode, &token);
     return ok(status) ? arena->settle_grant(ref) : status;
   }
+  void steal(const SlotRef& ref) { CHECK_EQ(arena->steal(ref, &token), Status::kOk); }
   void release(const SlotRef& ref) {
     CHECK_EQ(arena->release(ref), Status::kOk);
     CHECK_EQ(ref.slot->word.load(std::memory_order_relaxed), proclock::kIdleWord);
@@ -111,6 +112,7 @@ struct Member final : proclock::PokeSink {
 
   P::Memory memory;
   std::unique_ptr<Arena> arena;
+  uint64_t token = 0;  // of the last grant
   std::vector<uint32_t> told;  // slots of ours that were poked by ourselves
 };
 

@@ -11,6 +11,12 @@ const classes = { SharedLock, SharedRLock, Lock, RLock };
 export const CLASS_NAMES = Object.keys(classes) as Array<keyof typeof classes>;
 export const MODES = ['shared', 'exclusive'] as const;
 
+/** The owner table: what may be held by the locks of each class, and wanted beside that. */
+export const OWNER_ROWS = CLASS_NAMES.flatMap((className) => {
+  const modes = className.startsWith('Shared') ? MODES : (['exclusive'] as const);
+  return modes.flatMap((held) => modes.map((wanted) => ({ className, held, wanted })));
+});
+
 /** A lock in a namespace of its own. */
 export function freshLock(options: LockOptions = {}): SharedLock {
   return new SharedLock(name, { namespace: testNamespace(), ...options });

@@ -12,3 +12,10 @@ export async function until(
     await sleep(2);
   }
 }
+
+/** A promise, and what fulfils it. */
+export function latch() {
+  let open = () => {};
+  const opened = new Promise<void>((resolve) => (open = resolve));
+  return { opened, open };
+}

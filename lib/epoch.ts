@@ -1,0 +1,23 @@
+// When the state of this process stops being its own: a program that is started from a V8 startup snapshot, and the child
+// of a raw fork(), begin with a copy of what another process had.
+//
+// JavaScript is told of a start from a snapshot, but not of a fork(): even `process.pid` stays what it was. The native
+// part counts forks in memory that it shares with JavaScript; where it is not loaded, none is noticed. This file does not
+// load it.
+import { startupSnapshot } from 'node:v8';
+
+/** `epoch.count[0]` is another number in each process that goes on with the same state. */
+export const epoch: { count: Int32Array } = { count: new Int32Array(1) };
+
+/** From now on counts in this array of length 1, in which the native part adds one in the child of a fork(). */
+export function followForks(count: Int32Array): void {
+  count[0] = epoch.count[0] as number;
+  epoch.count = count;
+}
+
+// Optional: other runtimes than Node do not have it all.
+if (startupSnapshot?.isBuildingSnapshot?.()) {
+  startupSnapshot.addDeserializeCallback(() => {
+    epoch.count[0] = (epoch.count[0] as number) + 1;
+  });
+}
