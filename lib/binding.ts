@@ -1,6 +1,7 @@
 // The one loader of the native part, and the one statement of what it offers.
 import { join } from 'node:path';
 import { threadId } from 'node:worker_threads';
+import { followForks } from './epoch';
 import { type OpenFailure, unsupportedError } from './errors';
 
 /** A hold or wait as the native part reports it. */
@@ -79,6 +80,7 @@ export const Report = {
   OWED: 5,
   ARGUMENT: 6,
   RESULT: 7,
+  FORKS: 8,
 } as const;
 
 export function keyOf(id: number, exclusive: boolean, fair: boolean): number {
@@ -115,7 +117,7 @@ const notOpen = (): void => {
 // The uncontended path. Its functions are kept out of the binding, because that is a dictionary to V8, and a call through
 // it looks them up by name each time; its argument and result pass through the report, because a call with neither costs
 // half of one with both.
-let report = new Int32Array(8);
+let report = new Int32Array(Object.keys(Report).length);
 let callTryAcquire = notOpen;
 let callRelease = notOpen;
 
@@ -143,6 +145,7 @@ export function openNative(onReady: () => void): Native {
   const module = load();
   const binding = module.open(threadId, onReady);
   report = new Int32Array(binding.report);
+  followForks(report.subarray(Report.FORKS, Report.FORKS + 1));
   callTryAcquire = binding.tryAcquire;
   callRelease = binding.release;
   return {

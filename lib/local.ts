@@ -38,10 +38,13 @@ export interface LocalConstructor {
 const IS_LOCAL = Symbol('proclock.Local');
 const INSPECT = Symbol.for('nodejs.util.inspect.custom');
 
+const NEVER = -1;
+
 /** The target of a Local's proxy: what its traps work with. */
 class Cell {
   content: Content = {};
-  epoch: number | undefined;
+  /** When the content was made. */
+  epoch = NEVER;
   making = false;
   methods = new Map<Method, Method>();
   local: object = {};
@@ -54,20 +57,14 @@ function contentOf(cell: Cell): Content {
 }
 
 function makeContent(cell: Cell): Content {
-  if (cell.making) {
-    throw Object.assign(
-      new Error('The init function of a Local used this Local; its content is what the function returns'),
-      { code: 'ERR_INVALID_STATE' },
-    );
-  }
+  if (cell.making) throw usedItselfError();
   // As it is now: if init itself forks, the child begins anew.
-  const now = epoch.count[0];
+  const now = epoch.count[0] as number;
   cell.making = true;
   try {
     const content: unknown = cell.init === undefined ? {} : cell.init();
-    if (typeof content !== 'object' || content === null || content === cell.local) {
-      throw returnTypeError('init', 'an object, and not the Local itself', content);
-    }
+    if (content === cell.local) throw usedItselfError();
+    if (typeof content !== 'object' || content === null) throw returnTypeError('init', 'an object', content);
     cell.content = content;
     cell.methods = new Map();
     cell.epoch = now;
@@ -75,6 +72,11 @@ function makeContent(cell: Cell): Content {
   } finally {
     cell.making = false;
   }
+}
+
+function usedItselfError(): Error {
+  const message = 'The init function of a Local used this Local; its content is what the function is to make';
+  return Object.assign(new Error(message), { code: 'ERR_INVALID_STATE' });
 }
 
 /** A function that was read: one that is inherited, by itself or wrapped; any other as it is. */
@@ -131,8 +133,8 @@ const traps: ProxyHandler<Cell> = {
  * An object whose properties are seen only by the process and thread that set them. It is used as the object itself,
  * and whatever is done with it is done with an object that `init` makes at the first access: once per process and
  * thread, and once more in a process that goes on with the state of another, that is, after a start from a V8 startup
- * snapshot, and in the child of a raw `fork()` if the thread that forked had used a lock (without native code a fork can
- * not be noticed).
+ * snapshot, and in the child of a raw `fork()` if the thread that forked had used a lock before (only native code can
+ * notice a fork; and in most builds of Node no JavaScript runs in the child at all).
  *
  * Methods that the object inherits are called on it, so that private fields work, and the content of a `Map`. A Local can
  * not be frozen, sealed, or made non-extensible, and all of its properties are configurable: it begins anew where it has

@@ -268,7 +268,9 @@ class Arena {
   void front_changed(const Guard& guard, uint32_t lock_index);
   void poke_front(const Guard& guard, uint32_t lock_index);
   void poke(const Guard& guard, uint32_t slot_index);
+  void poke_again(const Guard& guard, uint32_t lock_index);
   void ring(const Guard& guard, uint32_t slot_index);
+  void put_on_doorbell(const Guard& guard, uint32_t slot_index);
   void wake(Atomic<uint32_t>* word);
   void keep_poked(Lock<P>& entry, Slot<P>& next);
   bool may_overtake(const Lock<P>& entry) const;

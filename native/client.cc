@@ -2,6 +2,7 @@
 
 #ifdef __linux__
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -26,12 +27,23 @@ void pause_briefly() {
 
 }  // namespace
 
+thread_local Client* Client::first_of_thread_ = nullptr;
+
 Client::Client(uint32_t thread, Report* report, Notify notify, void* data)
-    : thread_(thread), os_thread_(pthread_self()), report_(report), notify_(notify), data_(data) {
+    : next_of_thread_(first_of_thread_),
+      thread_(thread),
+      os_thread_(pthread_self()),
+      report_(report),
+      notify_(notify),
+      data_(data) {
+  first_of_thread_ = this;
   Runtime::get().add(this);
 }
 
 Client::~Client() {
+  Client** link = &first_of_thread_;
+  while (*link != this) link = &(*link)->next_of_thread_;
+  *link = next_of_thread_;
   Runtime::get().remove(this);
   report_ = &own_report_;  // JavaScript's memory may be gone already
   for (uint32_t index = 0; index < holds_.size(); index++) {
@@ -48,6 +60,17 @@ Client::~Client() {
   patiently([this] { return settle_owed() == 0 ? Status::kOk : Status::kStalled; });
   for (uint32_t id = 0; id < locks_.size(); id++) {
     if (locks_[id] != nullptr) end_lock(id);
+  }
+}
+
+// JavaScript's memory may not be in the child at all: most builds of V8 map it with MADV_DONTFORK. Then no JavaScript
+// runs here, and there is nobody to tell.
+void Client::count_fork() {
+  const uintptr_t page_size = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  for (Client* client = first_of_thread_; client != nullptr; client = client->next_of_thread_) {
+    const uintptr_t counter = reinterpret_cast<uintptr_t>(&client->report_->forks);
+    unsigned char resident;
+    if (mincore(reinterpret_cast<void*>(counter & ~(page_size - 1)), 1, &resident) == 0) client->report_->forks++;
   }
 }
 

@@ -83,9 +83,18 @@ void Arena<P>::poke(const Guard& guard, uint32_t slot_index) {
   ring(guard, slot_index);
 }
 
+template <class P>
+void Arena<P>::put_on_doorbell(const Guard&, uint32_t slot_index) {
+  Slot<P>& entry = slot(slot_index);
+  Process<P>& there = process(entry.process.load(std::memory_order_relaxed));
+  entry.flags.fetch_or(kSlotOnDoorbell, std::memory_order_relaxed);
+  set(entry.poked_next, get(there.poked_head));
+  set(there.poked_head, slot_index);
+}
+
 // Tells the process of the slot, through its doorbell, that there is something new about it.
 template <class P>
-void Arena<P>::ring(const Guard&, uint32_t slot_index) {
+void Arena<P>::ring(const Guard& guard, uint32_t slot_index) {
   Slot<P>& entry = slot(slot_index);
   const uint16_t flags = entry.flags.load(std::memory_order_relaxed);
   const uint32_t owner = entry.process.load(std::memory_order_relaxed);
@@ -93,14 +102,23 @@ void Arena<P>::ring(const Guard&, uint32_t slot_index) {
     poked_here_.push_back(slot_index);
     return;
   }
-  if ((flags & kSlotOnDoorbell) != 0) return;  // not taken off yet: it is going to be told
   Process<P>& there = process(owner);
   if (fault_) return;
-  entry.flags.fetch_or(kSlotOnDoorbell, std::memory_order_relaxed);
-  set(entry.poked_next, get(there.poked_head));
-  set(there.poked_head, slot_index);
+  if ((flags & kSlotOnDoorbell) == 0) put_on_doorbell(guard, slot_index);
+  // Also for one that is there already: whoever put it there may have died before the bell rang.
   there.doorbell.fetch_add(1, std::memory_order_release);
   wake(&there.doorbell);
+}
+
+// After a death: whoever was poked, and has not reacted, may not have been woken. Not only the front: one that was skipped
+// and came back may have taken its place at the front again.
+template <class P>
+void Arena<P>::poke_again(const Guard& guard, uint32_t lock_index) {
+  each_slot(lock(lock_index).queue_head, kByQueue, [&](uint32_t index, Slot<P>& waiter) {
+    if ((waiter.flags.load(std::memory_order_relaxed) & kSlotPoked) != 0) poke(guard, index);
+    return true;
+  });
+  poke_front(guard, lock_index);
 }
 
 template <class P>

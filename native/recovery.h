@@ -212,7 +212,7 @@ void Arena<P>::recover_process(const Guard& guard, uint32_t process_index) {
   for (const uint32_t lock_index : touched) {
     if (fault_ || get(lock(lock_index).queue_head) == 0) continue;
     front_changed(guard, lock_index);
-    poke_front(guard, lock_index);
+    poke_again(guard, lock_index);
   }
   header_->recoveries.fetch_add(1, std::memory_order_relaxed);
   set(dead.poked_head, 0);
@@ -386,7 +386,7 @@ void Arena<P>::rebuild(const Guard& guard) {
     Lock<P>& entry = lock(index);
     if ((get(entry.name_bytes) & kNameUsed) == 0) continue;
     if (is_recovering(entry.gate.load(std::memory_order_relaxed))) recover_lock(guard, index);
-    if (get(entry.queue_head) != 0) poke_front(guard, index);
+    if (get(entry.queue_head) != 0) poke_again(guard, index);
   }
 }
 
@@ -430,7 +430,7 @@ void Arena<P>::rebuild_locks(const Guard&) {
 
 // The lists of slots, and the queues in the order of their tickets.
 template <class P>
-void Arena<P>::rebuild_slots(const Guard&) {
+void Arena<P>::rebuild_slots(const Guard& guard) {
   struct Place {
     uint32_t lock, age, slot;
     bool operator<(const Place& other) const {
@@ -450,9 +450,8 @@ void Arena<P>::rebuild_slots(const Guard&) {
       free_entry(slots_, index);
       continue;
     }
-    // It stays on no doorbell; who was poked and not told is poked again.
-    const uint16_t flags =
-        entry.flags.fetch_and(static_cast<uint16_t>(~kSlotOnDoorbell), std::memory_order_relaxed);
+    const uint16_t flags = entry.flags.load(std::memory_order_relaxed);
+    if ((flags & kSlotOnDoorbell) != 0) put_on_doorbell(guard, index);
     push_slot(lock(lock_index).slots_head, kByLock, index);
     push_slot(owner.slots_head, kByProcess, index);
     if ((flags & kSlotQueued) != 0) waiting.push_back({lock_index, newest - get(entry.ticket), index});

@@ -165,6 +165,7 @@ Runtime::Runtime() {
 // ours; namespaces are entered anew by the next lock that is opened. Memory that the parent's threads were working on
 // is left alone.
 void Runtime::reset_after_fork() {
+  Client::count_fork();
   for (auto& entry : spaces_) entry.second->forget_after_fork();
   new (&mutex_) std::mutex();
   new (&spaces_) std::unordered_map<std::string, std::shared_ptr<Space>>();

@@ -178,6 +178,7 @@ class Client {
     // Argument and result of the calls of the uncontended path: passed here they cost nothing.
     int32_t argument;
     int32_t result;
+    int32_t forks;  // raw fork()s that made this process from one that had this client
   };
   using Notify = void (*)(void* data);  // from any thread: have drain() called
 
@@ -218,6 +219,8 @@ class Client {
   uint32_t async_waits() const { return async_waits_; }
   void notify_ready(uint32_t hold);  // from any thread
   bool holds(const Space* space, uint32_t lock) const;
+  // In the child of a raw fork(): tells the clients of the one thread that it has.
+  static void count_fork();
   pthread_t os_thread() const { return os_thread_; }
 
  private:
@@ -255,6 +258,11 @@ class Client {
   Status granted(uint32_t index, Hold& hold, uint64_t token);
   void end_wait(Hold& hold);
   void fill_report(const Hold& hold, uint64_t token);
+
+  // The clients of a thread: a list of its own, because another thread's change of a common one may be half done when the
+  // process forks, and stays so in the child.
+  static thread_local Client* first_of_thread_;
+  Client* next_of_thread_;
 
   const uint32_t thread_;
   const pthread_t os_thread_;

@@ -39,6 +39,7 @@ test('AbortSignal.timeout() and AbortSignal.any() work as in any other API', asy
   expect(sources.map(({ aborted }) => aborted)).toEqual([false, true]);
   expect(lock.query().pending).toEqual([]);
   guard.release();
+  expectIdle(lock);
 });
 
 test('one signal may end many waits, of many locks', async () => {
@@ -101,6 +102,7 @@ describe.each(ACTOR_KINDS)('a waiting %s actor that aborts', (kind) => {
     expect(lock.query().pending).toHaveLength(1 + reads.length);
     await writer.call('abort', { guard: name, reason: 'enough' });
     await expect(written.promise).rejects.toThrow('enough');
+    expect(lock.query().pending).not.toContainEqual(expect.objectContaining({ mode: 'exclusive' }));
     await Promise.all(reads.map((read) => read.promise));
     expect(lock.query()).toMatchObject({
       held: [own, ...reads].map(() => ({ mode: 'shared' })),
@@ -114,9 +116,11 @@ test('aborted before: rejects also where the owner holds it already, and would b
   const lock = makeLock('SharedRLock');
   const signal = AbortSignal.abort('no longer wanted');
   await lock.shared(async (within) => {
+    const before = lock.query();
     for (const options of [{ signal }, { signal, within }]) {
       await expect(lock.shared(options)).rejects.toBe('no longer wanted');
       expect(() => lock.sharedSync(options)).toThrow('no longer wanted');
+      expect(lock.query()).toEqual(before);
     }
   });
   expectIdle(lock);

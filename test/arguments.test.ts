@@ -1,7 +1,7 @@
 // Wrong arguments fail in the words of Node's own API, and leave nothing held or queued.
 import { type AcquireOptions, Lock, type LockOptions, SharedLock } from '../lib';
 import { expectIdle, freshLock, makeLock, name, withCode } from './support/locks';
-import { testNamespace } from './support/namespace';
+import { segmentFiles, testNamespace } from './support/namespace';
 
 const any = (value: unknown) => value as never;
 const label = (value: unknown) => `${typeof value} ${String(value)}`;
@@ -29,8 +29,10 @@ function thrownBy(fn: () => unknown): unknown {
 describe('the constructor', () => {
   test.each(labelled([null, 1, true, {}, [], Symbol('name'), () => name]))('name: %s', (_, value) => {
     for (const Class of [SharedLock, Lock]) {
-      const error = thrownBy(() => new Class(any(value), { namespace: testNamespace() }));
+      const namespace = testNamespace();
+      const error = thrownBy(() => new Class(any(value), { namespace }));
       expectArgumentError(error, TypeError, 'ERR_INVALID_ARG_TYPE');
+      expect(segmentFiles(namespace)).toEqual([]);
       expect((error as Error).message).toContain('"name"');
     }
   });
@@ -50,6 +52,7 @@ describe('the constructor', () => {
       TypeError,
       'ERR_INVALID_ARG_TYPE',
     );
+    expect(segmentFiles(options.namespace!)).toEqual([]);
   });
 
   test('is no function', () => {

@@ -1,7 +1,7 @@
 // close() gives a handle back: its waits end, its guards do not, and other handles of the name know nothing of it.
 import { SharedLock } from '../lib';
 import { ACTOR_KINDS, startActor } from './support/actor';
-import { expectIdle, name, withCode } from './support/locks';
+import { expectIdle, name, state, withCode } from './support/locks';
 import { testNamespace } from './support/namespace';
 
 const CLOSED = withCode('ERR_LOCK_CLOSED');
@@ -115,6 +115,7 @@ describe.each(ACTOR_KINDS)('a %s actor', (kind) => {
     await actor.call('close', { name, handle: 'closing' });
     await expect(written.promise).rejects.toMatchObject({ code: 'ERR_LOCK_CLOSED' });
     (await behind).release();
+    expect(lock.query()).toEqual(state(['shared'], []));
     own.release();
     expectIdle(lock);
   });

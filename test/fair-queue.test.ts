@@ -83,11 +83,13 @@ test('nobody gets ahead of a fair waiter, not even where it would fit in, nor wi
   const [writer, other] = actors as [Actor, Actor];
   const reader = await lock.shared();
   const written = await writer.queue({ name, mode: 'exclusive', fair });
+  const before = lock.query();
   for (const handle of [lock, unfair]) {
     expect(handle.tryShared()).toBeNull();
     await expect(handle.shared({ timeout: 0 })).rejects.toMatchObject({ code: 'ERR_LOCK_TIMEOUT' });
   }
   expect(await other.call('tryAcquire', { name, fair })).toBeNull();
+  expect(lock.query()).toEqual(before);
   const late = await other.queue({ name, fair });
   reader.release();
   await written.promise;

@@ -125,14 +125,14 @@ testSmall(
      await acquire();
      const more = await codeOf(acquire);
      const pairs = await codeOf(() => other.exclusiveSync().release());
-     const forgotten = lock.query().held.length;
+     const seen = lock.query();
      unfill();
      await acquire();
      for (const guard of guards) guard.release();
      const guard = lock.tryExclusive();
      const free = guard !== null;
      guard?.release();
-     return { failed, more, pairs, all: forgotten === held, free, left: lock.query().held.length };`,
+     return { failed, more, pairs, all: seen.held.length === held, waiting: seen.pending.length, free, left: lock.query().held.length };`,
       small('128k'),
     );
     expect({ code, message }).toEqual({ code: '', message: '' });
@@ -141,6 +141,7 @@ testSmall(
       more: expect.stringMatching(FULL),
       pairs: '',
       all: true,
+      waiting: 0,
       free: true,
       left: 0,
     });

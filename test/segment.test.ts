@@ -112,13 +112,15 @@ describe.each([
 
   test('is refused while somebody lives in it, with a message that names both', async () => {
     const inside = await helper(`const lock = new SharedLock('x', { namespace });
-      on.use = () => { lock.exclusiveSync().release(); };`);
+      on.use = () => { lock.exclusiveSync().release(); };
+      on.query = () => { const { held, pending } = lock.query(); return [held.length, pending.length]; };`);
     writeAt(file, offset, other);
     const refused = enter(namespace);
     expect(refused.code).toBe('ERR_LOCK_INCOMPATIBLE');
     expect(refused.message).toContain(named);
     expect(refused.message).toMatch(/this is layout version \d+ for (glibc|musl)/);
     expect(readAt(file, offset, 4)).toEqual(other);
+    expect(await inside.call('query')).toEqual([0, 0]);
     await inside.call('use');
   });
 

@@ -1,7 +1,7 @@
 // A timeout ends the wait, says who held the lock, and leaves nothing behind.
 import { LockError, SharedLock } from '../lib';
 import { ACTOR_KINDS, type Actor, startActor, startActors } from './support/actor';
-import { freshLock, MODES, name, untilPending } from './support/locks';
+import { freshLock, MODES, name, state, untilPending } from './support/locks';
 import { testNamespace } from './support/namespace';
 
 const TIMEOUT = 'ERR_LOCK_TIMEOUT';
@@ -104,6 +104,7 @@ test('those who waited behind the one that gave up are granted at once', async (
   const read = await reader.queue({ name, fair: true });
   await expect(written.promise).rejects.toMatchObject({ code: TIMEOUT });
   await read.promise;
+  expect(lock.query()).toEqual(state(['shared', 'shared'], []));
   own.release();
 });
 

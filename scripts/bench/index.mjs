@@ -8,7 +8,7 @@ import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { ensurePeers } from './peers.mjs';
-import { callbacks, contended, machineLine, recovery, scale, uncontended } from './report.mjs';
+import { callbacks, contended, local, machineLine, recovery, scale, uncontended } from './report.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const OUTPUT = resolve(here, '../../build/bench.json');
@@ -16,6 +16,7 @@ const OUTPUT = resolve(here, '../../build/bench.json');
 const SCENARIOS = {
   uncontended: { module: 'uncontended', options: {}, show: uncontended },
   callbacks: { module: 'uncontended', options: { callbacks: true }, show: callbacks },
+  local: { module: 'local', options: {}, show: local },
   recovery: { module: 'recovery', options: {}, show: recovery },
   contended: { module: 'contended', options: {}, show: contended },
   scale: { module: 'scale', options: {}, show: scale },

@@ -37,6 +37,24 @@ export function callbacks(figures) {
   ].join('\n');
 }
 
+export function local(figures) {
+  const rows = Object.entries(figures).map(([name, figure]) => [
+    name,
+    ns(figure.median),
+    `${ns(figure.low)} - ${ns(figure.high)}`,
+    ns(figure.min),
+  ]);
+  const read = (of) => figures[`read: ${of}`].median;
+  return [
+    heading('Local') + table(['', 'ns, median', 'quartiles', 'least'], rows),
+    '',
+    ...goals([
+      ['read of a Local / of a plain object', read('Local') / read('plain object'), 'a few'],
+      ['read of a Local / of a proxy without traps', read('Local') / read('proxy without traps'), 'at most 1.5'],
+    ]),
+  ].join('\n');
+}
+
 /** Two empty calls and the raw pair: what cannot be beaten. */
 function limitOf(figures, mode) {
   return figures['two empty N-API calls'].median + figures[`raw ${mode} pair in C`].median;

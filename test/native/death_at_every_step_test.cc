@@ -297,6 +297,8 @@ const Scenario kScenarios[] = {
     {"release exclusive to readers and a writer", true, nothing, take<kX>, readers_and_writer_wait, release},
     {"release to a waiter of another process's event loop", true, nothing, take<kX>,
      [](Stage& s) { s.add_async(kX); }, release},
+    {"release to an event loop that sleeps", true, nothing, take<kX>,
+     [](Stage& s) { s.add_waiter(kX, proclock::kSlotAsync); }, release},
 
     {"downgrade", true, nothing, take<kX>, nothing,
      [](Victim& v) { CHECK_EQ(v.self.arena->downgrade(v.ref), Status::kOk); }},

@@ -235,6 +235,35 @@ TEST(
   audit(s.holder);
 }
 
+TEST("a death in the guard takes no poke off a doorbell, whether its waiter is at the front or not") {
+  for (const bool front_came_back : {false, true}) {
+    Scene s;
+    CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+    const Ref busy = s.waiter(kX);
+    const Ref next = s.waiter(kX);
+    s.holder.release(s.held);
+    s.later(Member::Arena::kUnresponsiveNs);
+    CHECK_EQ(s.holder.arena->open_barrier_if_overdue(s.held.lock_index), Status::kOk);
+    CHECK_EQ(s.holder.acquire(s.held, kX, Turn::kFront), Try::kAcquired);
+    if (front_came_back) {
+      CHECK_EQ(s.crowd.react(busy, kX), Status::kAgain);
+    } else {  // and nobody else reacts either
+      s.later(Member::Arena::kUnresponsiveNs);
+      CHECK_EQ(s.holder.arena->open_barrier_if_overdue(s.held.lock_index), Status::kOk);
+    }
+    const pid_t dead = harness::start([&] {
+      Member self(s.segment.name());
+      TestPlatform::arm(4, [] { kill(getpid(), SIGKILL); });
+      self.open("another lock");
+    });
+    CHECK(harness::killed(harness::join(dead)));
+    s.holder.look_at_all();
+    CHECK_EQ(s.holder.arena->header().rebuilds.load(std::memory_order_relaxed), 1u);
+    CHECK(s.crowd.take_poke(next));
+    audit(s.holder);
+  }
+}
+
 TEST("a waiter that was passed over may still take the lock when it finds it free") {
   Scene s;
   CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);

@@ -1,4 +1,6 @@
 // Many processes, and processes that come and go by fork() in every way that fork() allows.
+#include <thread>
+
 #include "../../native/runtime.h"
 #include "world.h"
 
@@ -195,6 +197,47 @@ TEST("the child of a raw fork() holds nothing of its parent's, and does not keep
   const bool done = harness::eventually([&] { return page->done.load() == 1; });
   if (!done) kill(static_cast<pid_t>(page->attached.load()), SIGKILL);
   CHECK(done);
+}
+
+TEST("the child of a raw fork() is counted once, in the reports of the thread that forked") {
+  Client::Report reports[3] = {};
+  const auto ignore = [](void*) {};
+  Client first(1, &reports[0], ignore, nullptr);
+  Client second(1, &reports[1], ignore, nullptr);
+  {
+    Client gone(1, &reports[2], ignore, nullptr);
+  }
+  Page* page = harness::shared<Page>();
+  std::thread other([&] {
+    Client::Report report = {};
+    Client client(2, &report, ignore, nullptr);
+    page->attached.store(1);
+    CHECK(harness::eventually([&] { return page->go.load() == 1; }));
+    CHECK_EQ(report.forks, 0);
+  });
+  CHECK(harness::eventually([&] { return page->attached.load() == 1; }));
+  JOIN_OK(harness::start([&] {
+    CHECK_EQ(reports[0].forks, 1);
+    CHECK_EQ(reports[1].forks, 1);
+    CHECK_EQ(reports[2].forks, 0);
+    JOIN_OK(harness::start([&] { CHECK_EQ(reports[0].forks, 2); }));
+    CHECK_EQ(reports[0].forks, 1);
+  }));
+  CHECK_EQ(reports[0].forks, 0);
+  page->go.store(1);
+  other.join();
+}
+
+TEST("a raw fork() works where JavaScript's memory stays behind") {
+  const size_t size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  CHECK(memory != MAP_FAILED);
+  CHECK_EQ(madvise(memory, size, MADV_DONTFORK), 0);
+  auto* report = new (memory) Client::Report();
+  Client::Report beside = {};
+  Client left(0, report, [](void*) {}, nullptr);
+  Client client(0, &beside, [](void*) {}, nullptr);
+  JOIN_OK(harness::start([&] { CHECK_EQ(beside.forks, 1); }));
 }
 
 }  // namespace

@@ -99,6 +99,10 @@ struct Member final : proclock::PokeSink {
     std::sort(slots.begin(), slots.end());
     return slots;
   }
+  bool take_poke(const SlotRef& ref) {
+    const std::vector<uint32_t> slots = pokes();
+    return std::find(slots.begin(), slots.end(), ref.slot_index) != slots.end();
+  }
   // What the watch thread does: asks about every process.
   void look_at_all() {
     for (uint32_t process = 1; process <= arena->processes_used(); process++) {
@@ -119,27 +123,31 @@ struct Member final : proclock::PokeSink {
 using Ref = Member::SlotRef;
 
 // A synchronous wait: sleeps on the wake word alone, without ticks that would hide a lost wake-up. With `tick_ms`: and looks around
-// now and then, as the client does.
+// now and then, as the client does. With kSlotAsync: as an event loop does, which sleeps on the doorbell of its process and tries
+// only when it is told to.
 inline Status acquire_waiting(Member& self, const Ref& ref, Mode mode, uint16_t flags = 0,
                               uint64_t patience_ms = harness::kPatienceMs, uint64_t tick_ms = 0) {
   const uint64_t deadline = harness::now_ms() + patience_ms;
   Status status = self.arena->enqueue(ref, mode, flags);
   if (!ok(status) && status != Status::kAgain) return status;
+  const bool async = (flags & proclock::kSlotAsync) != 0;
+  auto& word = async ? *self.arena->doorbell() : ref.slot->wake;
+  if (async) self.told.push_back(ref.slot_index);  // the first try needs no poke
   for (;;) {
-    const uint32_t seen = ref.slot->wake.load(std::memory_order_acquire);  // W1
-    status = self.react(ref, mode);
+    const uint32_t seen = word.load(std::memory_order_acquire);  // W1
+    status = !async || self.take_poke(ref) ? self.react(ref, mode) : Status::kAgain;
     if (status != Status::kAgain) return status;
-    const uint64_t now = harness::now_ms();
-    if (now >= deadline) {
-      status = self.arena->withdraw(ref);
-      return ok(status) ? Status::kTimeout : status;
-    }
     if (tick_ms != 0) {
       self.arena->open_barrier_if_overdue(ref.lock_index);
       self.arena->look(ref.lock_index);
     }
-    const uint64_t until = tick_ms == 0 ? deadline : std::min(deadline, now + tick_ms);
-    TestPlatform::wait(&ref.slot->wake, seen, until * 1000000);
+    const uint64_t until = tick_ms == 0 ? deadline : std::min(deadline, harness::now_ms() + tick_ms);
+    TestPlatform::wait(&word, seen, until * 1000000);
+    // Without another try, which would find what a lost wake-up kept from us.
+    if (harness::now_ms() >= deadline) {
+      status = self.arena->withdraw(ref);
+      return ok(status) ? Status::kTimeout : status;
+    }
   }
 }
 

@@ -1,9 +1,14 @@
 // What a test leaves behind: processes and segments. Importing this file installs the hooks that see to both.
 import { randomBytes } from 'node:crypto';
-import { readdirSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { LockError, SharedLock } from '../../lib';
 import { type Actor, running } from './actor';
+import { segmentFile } from './segment';
 
 export { until } from './until';
+
+/** The name that a test uses when any name will do. */
+export const name = 'ledger';
 
 const SHM = '/dev/shm';
 const TEST_MS = 25_000; // less than jest's own limit: the test fails with what it was waiting for
@@ -35,6 +40,23 @@ function remove(namespaces: Set<string>): void {
   namespaces.clear();
 }
 
+/** Who of this process still holds the lock that the test was about, or waits for it: what fails must leave nothing. */
+function leftIn(namespace: string): string[] {
+  if (!existsSync(segmentFile(namespace))) return [];
+  try {
+    using lock = new SharedLock(name, { namespace });
+    const { held, pending } = lock.query();
+    return [
+      ...held.map((info) => `${info.mode} hold left: pid ${info.pid} thread ${info.threadId}`),
+      ...pending.map((info) => `${info.mode} wait left: pid ${info.pid} thread ${info.threadId}`),
+    ];
+  } catch (error) {
+    // Some tests leave a namespace that can not be entered.
+    if (error instanceof LockError) return [];
+    throw error;
+  }
+}
+
 /** Ends an actor in good order. An actor that can not do that is stuck, and what it was waiting for did not come. */
 async function end(actor: Actor): Promise<string | undefined> {
   let timer: NodeJS.Timeout | undefined;
@@ -61,6 +83,7 @@ afterEach(async () => {
   const complaints = (await Promise.all([...running].map(end))).filter(
     (complaint) => complaint !== undefined,
   );
+  complaints.push(...[...ofTest].flatMap(leftIn));
   remove(ofTest);
   if (complaints.length > 0) throw new Error(complaints.join('\n'));
 });
