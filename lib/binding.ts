@@ -13,6 +13,8 @@ export interface NativeInfo {
   readonly pidNamespace: number;
   readonly threadId: number;
   readonly since: number;
+  /** Of its lock; said by `queryAll` only. */
+  readonly name?: string;
 }
 
 /**
@@ -39,6 +41,12 @@ export interface NativeBinding {
   /** Blocks for at most 50 ms: OK (granted), AGAIN, or why the wait is over. */
   wait(hold: number, timeoutMs: number): number;
   withdraw(hold: number): number;
+  /** Takes the lock exclusively from whoever holds it, in whatever process: a hold. */
+  steal(key: number): number;
+  /** Has this hold become ready when it is stolen. STOLEN: it was already. */
+  listen(hold: number): number;
+  /** OK or STOLEN. */
+  checkHold(hold: number): number;
   /** Hold and status pass through the report: call `release` below. */
   release(): void;
   downgrade(hold: number): number;
@@ -51,7 +59,9 @@ export interface NativeBinding {
   heldByThread(id: number): number;
   /** `patient`: with a guard that is stalled, for a second; otherwise for 5 ms. */
   query(id: number, patient: boolean): NativeInfo[] | number;
-  /** The holds that were poked since the last call. */
+  /** All locks of the namespace of this one. */
+  queryAll(id: number): NativeInfo[] | number;
+  /** The holds that were poked, and those that were listened for and stolen, since the last call. */
   takeReady(): number[];
   /** Does what could not be done because a process was stopped in the guard; how many holds are left with such work. */
   settleOwed(unused: 0): number;

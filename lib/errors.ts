@@ -47,6 +47,7 @@ export const Status = {
   AGAIN: -11,
   SYSTEM: -12,
   STALLED: -13,
+  STOLEN: -14,
 } as const;
 
 /** What an error message needs to know of the lock that it is about. */
@@ -80,6 +81,10 @@ const advice: Record<number, (subject: Subject) => [LockErrorCode, string]> = {
   [Status.NOT_HELD]: () => [
     'ERR_LOCK_NOT_HELD',
     'it is not held by this guard; lock released too many times',
+  ],
+  [Status.STOLEN]: () => [
+    'ERR_LOCK_NOT_HELD',
+    'it was stolen: a LockManager request with `steal` took it from this holder',
   ],
   [Status.CAPACITY]: (subject) => [
     'ERR_LOCK_CAPACITY',

@@ -1,7 +1,7 @@
 import { Report, release, reported } from './binding';
 import { errorOf, Status } from './errors';
 import type { LockRecord } from './record';
-import { settleReady, thread } from './thread';
+import { listeners, settleReady, thread } from './thread';
 import type { Abandoned, LockMode } from './types';
 
 const holds: Hold[] = [];
@@ -17,6 +17,7 @@ export class Hold {
   abandoned: Abandoned | null = null;
   private depth = 0;
   private finished = true;
+  private listens = false;
   tokenLow = 0;
   tokenHigh = 0;
 
@@ -32,6 +33,16 @@ export class Hold {
     this.tokenHigh = reported(Report.TOKEN_HIGH);
     this.abandoned = reported(Report.ABANDONED) === 0 ? null : this.readAbandoned();
     record.enter();
+  }
+
+  /** From now on `stolen` is called as soon as somebody steals the lock. */
+  listen(stolen: () => void): void {
+    const { index } = this;
+    this.listens = true;
+    listeners.set(index, () => {
+      if (thread().binding.checkHold(index) === Status.STOLEN) stolen();
+    });
+    if (thread().binding.listen(index) === Status.STOLEN) stolen();
   }
 
   /** A nested acquire of the same owner. */
@@ -51,6 +62,10 @@ export class Hold {
     // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
     if (this.abandoned !== null && this.mode === 'exclusive' && this.finished)
       thread().binding.clearAbandoned(this.index);
+    if (this.listens) {
+      this.listens = false;
+      listeners.delete(this.index);
+    }
     this.serial++;
     const status = release(this.index);
     settleReady();

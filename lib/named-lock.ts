@@ -1,7 +1,7 @@
 // What all lock classes have in common: a handle on a named lock, and one run() behind every way to acquire it.
 import { randomUUID } from 'node:crypto';
 import { performance } from 'node:perf_hooks';
-import { keyOf, Report, reported, tryAcquire } from './binding';
+import { Report, reported } from './binding';
 import {
   argumentValueError,
   closedError,
@@ -24,7 +24,7 @@ import {
   NO_OPTIONS,
 } from './options';
 import { currentContext, HoldSet, type Owner, runInContext, threadOwner } from './owner';
-import { LockRecord } from './record';
+import { LockRecord, segmentOf } from './record';
 import type { SharedLock } from './shared-lock';
 import { settleReady, thread, timedOut, Wait } from './thread';
 import type { AcquireOptions, LockMode, LockOptions, LockSnapshot } from './types';
@@ -80,10 +80,9 @@ export abstract class NamedLock {
     this.name = name ?? `anonymous-${randomUUID()}`;
     this.namespace = checkNamespace(options.namespace);
     const group = groupId(options.group);
-    const owner = group < 0 ? `${process.geteuid?.()}` : `g${group}`;
-    this.record = LockRecord.enter(this.name, `/proclock-${owner}-${this.namespace}`, group);
-    this.sharedKey = keyOf(this.record.id, false, options.fair === true);
-    this.exclusiveKey = keyOf(this.record.id, true, options.fair === true);
+    this.record = LockRecord.enter(this.name, segmentOf(this.namespace, group), group);
+    this.sharedKey = this.record.key('shared', options.fair === true);
+    this.exclusiveKey = this.record.key('exclusive', options.fair === true);
     droppedHandles.register(this, this.record, this);
   }
 
@@ -229,20 +228,11 @@ export abstract class NamedLock {
   }
 
   private tryNow(wanted: LockMode): Hold | undefined {
-    const index = tryAcquire(this.key(wanted));
-    // The grant first: settling makes native calls, and they write the report.
-    const hold = index >= 0 ? granted(this.record, index, wanted) : undefined;
-    settleReady();
-    if (hold === undefined && index !== Status.BUSY) throw errorOf(index, `acquire (${wanted})`, this.record);
-    return hold;
+    return this.record.tryNow(this.key(wanted), wanted);
   }
 
-  /** Once more, after a look whether those who hold it are alive. */
   private tryAgain(wanted: LockMode): Hold | undefined {
-    const status = thread().binding.look(this.record.id);
-    settleReady();
-    if (status !== Status.OK) throw errorOf(status, `acquire (${wanted})`, this.record);
-    return this.tryNow(wanted);
+    return this.record.tryAgain(this.key(wanted), wanted);
   }
 
   private wait(wanted: LockMode, options: Acquire): Promise<Hold> {

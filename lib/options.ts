@@ -58,7 +58,7 @@ export const NO_OPTIONS: Acquire = {
   within: undefined,
 };
 
-function isAbortSignal(value: unknown): value is AbortSignal {
+export function isAbortSignal(value: unknown): value is AbortSignal {
   return typeof value === 'object' && value !== null && 'aborted' in value && 'addEventListener' in value;
 }
 

@@ -1,8 +1,8 @@
-import type { NativeInfo } from './binding';
+import { keyOf, type NativeInfo, tryAcquire } from './binding';
 import { errorOf, Status, type Subject } from './errors';
-import type { Hold } from './hold';
+import { granted, type Hold } from './hold';
 import { settleReady, thread } from './thread';
-import type { LockInfo, LockSnapshot } from './types';
+import type { LockInfo, LockMode, LockSnapshot } from './types';
 
 const records = new Map<string, LockRecord>();
 
@@ -53,10 +53,43 @@ export class LockRecord implements Subject {
     this.syncSerial = hold.serial;
   }
 
+  key(mode: LockMode, fair: boolean): number {
+    return keyOf(this.id, mode === 'exclusive', fair);
+  }
+
+  /** Takes the lock if it is free. `key` says the same as `mode`, and whether strictly in order. */
+  tryNow(key: number, mode: LockMode): Hold | undefined {
+    const index = tryAcquire(key);
+    // The grant first: settling makes native calls, and they write the report.
+    const hold = index >= 0 ? granted(this, index, mode) : undefined;
+    settleReady();
+    if (hold === undefined && index !== Status.BUSY) throw errorOf(index, `acquire (${mode})`, this);
+    return hold;
+  }
+
+  /** Once more, after a look whether those who hold it are alive. */
+  tryAgain(key: number, mode: LockMode): Hold | undefined {
+    const status = thread().binding.look(this.id);
+    settleReady();
+    if (status !== Status.OK) throw errorOf(status, `acquire (${mode})`, this);
+    return this.tryNow(key, mode);
+  }
+
   /** @param patient whether to block for up to a second if a process was stopped in the middle of a change */
   snapshot(patient: boolean): LockSnapshot {
     const infos = thread().binding.query(this.id, patient);
     settleReady(); // it may have found somebody dead
+    return this.snapshotOf(infos);
+  }
+
+  /** All locks of this one's namespace. */
+  snapshotOfAll(): LockSnapshot {
+    const infos = thread().binding.queryAll(this.id);
+    settleReady();
+    return this.snapshotOf(infos);
+  }
+
+  private snapshotOf(infos: NativeInfo[] | number): LockSnapshot {
     if (typeof infos === 'number') throw errorOf(infos, 'query', this);
     return {
       held: infos.filter((info) => !info.pending).map((info) => this.info(info)),
@@ -70,7 +103,7 @@ export class LockRecord implements Subject {
 
   private info(info: NativeInfo): LockInfo {
     return {
-      name: this.name,
+      name: info.name ?? this.name,
       mode: info.exclusive ? 'exclusive' : 'shared',
       clientId: clientIdOf(info),
       pid: info.pid,
@@ -78,6 +111,11 @@ export class LockRecord implements Subject {
       since: new Date(info.since),
     };
   }
+}
+
+/** The segment of a namespace; `group` is a gid, or -1 for this user alone. */
+export function segmentOf(namespace: string, group: number): string {
+  return `/proclock-${group < 0 ? process.geteuid?.() : `g${group}`}-${namespace}`;
 }
 
 /** Unique on the machine: a pid alone is not, across PID namespaces and reuse. */

@@ -24,6 +24,9 @@ const waits = new Map<number, Wait>();
 const unqueued = new Set<Wait>();
 let pending = 0;
 
+/** By native index: who wants to know that a hold was stolen. */
+export const listeners = new Map<number, () => void>();
+
 /** One pending acquire. It ends once: granted, timed out, aborted, closed, or with an error. */
 export class Wait {
   private index = -1;
@@ -36,6 +39,7 @@ export class Wait {
     private readonly mode: LockMode,
     private readonly options: Acquire,
     private readonly group: Set<Wait>,
+    private readonly steals: boolean,
     private readonly resolve: (hold: Hold) => void,
     private readonly reject: (reason: unknown) => void,
   ) {
@@ -46,16 +50,17 @@ export class Wait {
     if (++pending === 1) thread().binding.keepAlive(true);
   }
 
-  /** Queues for the lock. `group` has the wait for as long as it is pending. */
+  /** Queues for the lock, or steals it. `group` has the wait for as long as it is pending. */
   static begin(
     record: LockRecord,
     key: number,
     mode: LockMode,
     options: Acquire,
     group: Set<Wait>,
+    steals = false,
   ): Promise<Hold> {
     return new Promise((resolve, reject) => {
-      new Wait(record, key, mode, options, group, resolve, reject).enter();
+      new Wait(record, key, mode, options, group, steals, resolve, reject).enter();
       settleReady();
     });
   }
@@ -63,14 +68,14 @@ export class Wait {
   /** Takes its place in the queue, or waits until the queue can be touched again. */
   enter(): void {
     const { binding } = thread();
-    const index = binding.enqueue(this.key, true);
+    const index = this.steals ? binding.steal(this.key) : binding.enqueue(this.key, true);
     if (index === Status.STALLED) {
       unqueued.add(this);
       settleLater();
       return;
     }
     unqueued.delete(this);
-    if (index >= 0 && reported(Report.GRANTED) === 0) {
+    if (index >= 0 && !this.steals && reported(Report.GRANTED) === 0) {
       this.index = index;
       waits.set(index, this);
       return;
@@ -144,7 +149,10 @@ export function timedOut(record: LockRecord, mode: LockMode, timeoutMs: number):
 function drain(): void {
   const { binding } = thread();
   do {
-    for (const index of binding.takeReady()) waits.get(index)?.react();
+    for (const index of binding.takeReady()) {
+      waits.get(index)?.react();
+      listeners.get(index)?.();
+    }
   } while (reported(Report.READY) !== 0);
   if (reported(Report.OWED) !== 0) settleLater();
 }

@@ -1,11 +1,10 @@
 // What the tests of single locks have in common.
 import { Lock, type LockOptions, RLock, SharedLock, SharedRLock } from '../../lib';
 import type { Actor, Snapshot } from './actor';
-import { testNamespace } from './namespace';
+import { name, testNamespace } from './namespace';
 import { until } from './until';
 
-/** The name that a test uses when any name will do. */
-export const name = 'ledger';
+export { name };
 
 const classes = { SharedLock, SharedRLock, Lock, RLock };
 export const CLASS_NAMES = Object.keys(classes) as Array<keyof typeof classes>;

