@@ -1,5 +1,5 @@
 export { LockError, type LockErrorCode } from './errors';
-export { LockGuard } from './guard';
+export type { LockGuard } from './guard';
 export { Local } from './local';
 export { Lock, RLock } from './lock';
 export {

@@ -9,6 +9,8 @@ import type { AcquireOptions } from './types';
 export class Lock extends NamedLock {
   /** @internal */
   protected override readonly reentrant: boolean = false;
+  /** Makes a SharedLock, whose `acquire` is shared, no Lock to the compiler. */
+  protected declare readonly exclusiveOnly: true;
 
   /**
    * Waits until the lock is ours, without blocking the event loop. With a function: calls it with the guard, and

@@ -54,8 +54,8 @@
 // INV-1  Nobody blocks inside a rwlock: a process killed there leaves it corrupt for everybody. Only try, unlock, init.
 // INV-2  Unlock runs on the thread that locked exclusively: glibc tells a write lock by the thread id of its owner.
 //        Hence an asynchronous acquire is tried on the JavaScript thread that asked, never on a helper.
-// INV-3  A storage is not initialised while any slot refers to it. A straggler, stopped in A4 or R2 for an hour, can
-//        only touch a rwlock that has been retired since.
+// INV-3  A storage is not initialised while any slot refers to it, but for a TRYING that A3 is going to send back. A
+//        straggler, stopped in A4 or R2 for an hour, can only touch a rwlock that has been retired since.
 // INV-4  Recovery may die at any step: the guard is robust, and whoever takes it next finds RECOVERING and starts again
 //        at V1. Until V5 the dead slots keep saying what they said.
 //

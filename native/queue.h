@@ -258,7 +258,9 @@ template <class P>
 Status Arena<P>::withdraw(const SlotRef& ref) {
   Guard guard(*this);
   if (!ok(guard.status())) return guard.status();
-  const bool was_front = (ref.slot->flags.load(std::memory_order_relaxed) & kSlotEligible) != 0;
+  // The first may not be eligible yet: it came to the front by a shared grant beside which it does not fit in.
+  const bool was_front = (ref.slot->flags.load(std::memory_order_relaxed) & kSlotEligible) != 0 ||
+                         front(guard, ref.lock_index) == ref.slot_index;
   remove_waiter(guard, ref.slot_index);
   if (was_front) {
     front_changed(guard, ref.lock_index);

@@ -50,7 +50,11 @@ export function local(figures) {
     '',
     ...goals([
       ['read of a Local / of a plain object', read('Local') / read('plain object'), 'a few'],
-      ['read of a Local / of a proxy without traps', read('Local') / read('proxy without traps'), 'at most 1.5'],
+      [
+        'read of a Local / of a proxy without traps',
+        read('Local') / read('proxy without traps'),
+        'at most 1.5',
+      ],
     ]),
   ].join('\n');
 }

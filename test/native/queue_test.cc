@@ -264,6 +264,21 @@ TEST("a death in the guard takes no poke off a doorbell, whether its waiter is a
   }
 }
 
+TEST("a writer that came to the front beside a reader, and withdraws, lets the readers behind it in") {
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  const Ref reader = s.waiter(kS);
+  const Ref writer = s.waiter(kX);
+  const Ref behind = s.waiter(kS);
+  s.holder.release(s.held);
+  CHECK_EQ(s.crowd.react(reader, kS), Status::kOk);  // and the writer is the front now
+  s.crowd.pokes();
+  CHECK_EQ(s.crowd.arena->withdraw(writer), Status::kOk);
+  CHECK(s.crowd.take_poke(behind));
+  CHECK_EQ(s.crowd.react(behind, kS), Status::kOk);
+  audit(s.holder);
+}
+
 TEST("a waiter that was passed over may still take the lock when it finds it free") {
   Scene s;
   CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
