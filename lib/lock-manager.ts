@@ -222,7 +222,8 @@ export class LockManager {
     const { name, mode, signal } = request;
     return this.withRecord(name, (record) => {
       const key = record.key(mode, true);
-      if (request.steal) return this.wait(Wait.begin(record, key, mode, NO_OPTIONS, this.waits, true), record);
+      if (request.steal)
+        return this.wait(Wait.begin(record, key, mode, NO_OPTIONS, this.waits, true), record);
       const hold = record.tryNow(key, mode);
       if (hold !== undefined) return hold;
       if (request.ifAvailable) return record.tryAgain(key, mode);

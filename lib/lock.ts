@@ -10,7 +10,7 @@ export class Lock extends NamedLock {
   /** @internal */
   protected override readonly reentrant: boolean = false;
   /** Makes a SharedLock, whose `acquire` is shared, no Lock to the compiler. */
-  protected declare readonly exclusiveOnly: true;
+  declare protected readonly exclusiveOnly: true;
 
   /**
    * Waits until the lock is ours, without blocking the event loop. With a function: calls it with the guard, and

@@ -272,7 +272,7 @@ class Arena {
   void ring(const Guard& guard, uint32_t slot_index);
   void put_on_doorbell(const Guard& guard, uint32_t slot_index);
   void wake(Atomic<uint32_t>* word);
-  void keep_poked(Lock<P>& entry, Slot<P>& next);
+  void keep_poked(const Guard& guard, uint32_t lock_index, const Slot<P>& next);
   bool may_overtake(const Lock<P>& entry) const;
   bool overdue(const Lock<P>& entry) const;
 

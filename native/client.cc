@@ -70,7 +70,8 @@ void Client::count_fork() {
   for (Client* client = first_of_thread_; client != nullptr; client = client->next_of_thread_) {
     const uintptr_t counter = reinterpret_cast<uintptr_t>(&client->report_->forks);
     unsigned char resident;
-    if (mincore(reinterpret_cast<void*>(counter & ~(page_size - 1)), 1, &resident) == 0) client->report_->forks++;
+    if (mincore(reinterpret_cast<void*>(counter & ~(page_size - 1)), 1, &resident) == 0)
+      client->report_->forks++;
   }
 }
 

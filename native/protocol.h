@@ -221,16 +221,14 @@ Status Arena<P>::steal(const SlotRef& ref, uint64_t* token) {
   if (ok(status)) status = pick_storage(guard, ref.lock_index, &fresh);
   if (!ok(status)) return status;
   Storage<P>& storage = at(storages_, fresh);
-  const uint32_t current =
-      storage_of(entry.gate.fetch_or(kGateRecovering, std::memory_order_seq_cst));  // S1
-  freeze(guard, ref.lock_index, current);                                           // S2
+  const uint32_t current = storage_of(entry.gate.fetch_or(kGateRecovering, std::memory_order_seq_cst));  // S1
+  freeze(guard, ref.lock_index, current);                                                                // S2
   // S3. seq_cst: against R1 and A6, the first decides.
   P::init(&storage.rwlock);
   std::vector<uint32_t> robbed;
   each_slot(entry.slots_head, kByLock, [&](uint32_t index, Slot<P>& other) {
     uint64_t word = other.word.load(std::memory_order_seq_cst);
-    while (is_held(word) &&
-           !other.word.compare_exchange_weak(word, kStolenWord, std::memory_order_seq_cst)) {
+    while (is_held(word) && !other.word.compare_exchange_weak(word, kStolenWord, std::memory_order_seq_cst)) {
     }
     if (is_held(word)) robbed.push_back(index);
     return true;

@@ -194,14 +194,13 @@ void Arena<P>::remove_waiter(const Guard&, uint32_t slot_index) {
 
 // Many shared waiters are poked together; the first to react must not make each release poke the others once more. As
 // long as the waiter that is now first has not reacted, its poke is still under way. It takes kSlotPoked away before it
-// takes POKED away (react), we set POKED before we look at kSlotPoked, all seq_cst: so either we find that it has begun to
-// react, and take POKED back, or it comes to do so itself.
+// takes POKED away (react), we set POKED before we look at kSlotPoked, all seq_cst: so either it comes to take POKED back
+// itself, or we find that it has begun to react. Then whoever released in between has seen POKED, and poked nobody: we do.
 template <class P>
-void Arena<P>::keep_poked(Lock<P>& entry, Slot<P>& next) {
-  entry.gate.fetch_or(kGatePoked, std::memory_order_seq_cst);
-  if ((next.flags.load(std::memory_order_seq_cst) & kSlotPoked) == 0) {
-    entry.gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);
-  }
+void Arena<P>::keep_poked(const Guard& guard, uint32_t lock_index, const Slot<P>& next) {
+  if ((next.flags.load(std::memory_order_seq_cst) & kSlotPoked) == 0) return;
+  lock(lock_index).gate.fetch_or(kGatePoked, std::memory_order_seq_cst);
+  if ((next.flags.load(std::memory_order_seq_cst) & kSlotPoked) == 0) poke_front(guard, lock_index);
 }
 
 // A granted waiter leaves the queue. It may have released already, if the guard was stalled in between.
@@ -218,7 +217,7 @@ Status Arena<P>::settle_grant(const SlotRef& ref) {
   if (next == 0) return guard.status();
   const bool told =
       (slot(next).flags.load(std::memory_order_relaxed) & (kSlotExclusive | kSlotEligible)) != 0;
-  if (told) keep_poked(*ref.lock, slot(next));
+  if (told) keep_poked(guard, ref.lock_index, slot(next));
   // Beside an exclusive holder nobody fits in, beside a shared one the shared waiters that head the queue now do.
   if (!is_held(word) || (mode_of(word) == Mode::kShared && !told)) poke_front(guard, ref.lock_index);
   return guard.status();

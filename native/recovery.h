@@ -320,8 +320,7 @@ Status Arena<P>::snapshot(uint32_t lock_index, std::vector<HolderInfo>* infos) {
 // All holds and waits of the namespace: holds by age, then waits in queue order. One pass over the slots, in the order in
 // which they lie in memory.
 template <class P>
-Status Arena<P>::snapshot_all(std::vector<HolderInfo>* infos,
-                              std::unordered_map<uint32_t, LockName>* names) {
+Status Arena<P>::snapshot_all(std::vector<HolderInfo>* infos, std::unordered_map<uint32_t, LockName>* names) {
   Guard guard(*this);
   if (!ok(guard.status())) return guard.status();
   std::vector<bool> suspects(used(processes_) + 1);

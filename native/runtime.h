@@ -117,7 +117,7 @@ class Space final : public PokeSink {
   uint32_t waits_seen_ = 0;
   std::atomic<uint32_t> asyncs_{0};  // why the doorbell thread listens
   bool kept_ = false;                // one of them is for the whole life
-  std::mutex mutex_;  // of the maps below
+  std::mutex mutex_;                 // of the maps below
   std::unordered_map<uint32_t, AsyncWait> async_;
   std::unordered_map<uint32_t, uint32_t> waited_;
 };
@@ -198,8 +198,9 @@ class Client {
   int32_t enqueue(uint32_t key, bool async);
   Status check(uint32_t id);  // is the namespace still the one that newcomers find?
   Status look(uint32_t id);
-  int32_t steal(uint32_t key);     // the exclusive hold of this lock, from whoever has it
-  Status listen(uint32_t hold);    // from now on it becomes ready (take_ready) when it is stolen; kStolen: it was
+  int32_t steal(uint32_t key);  // the exclusive hold of this lock, from whoever has it
+  Status listen(
+      uint32_t hold);  // from now on it becomes ready (take_ready) when it is stolen; kStolen: it was
   Status check_hold(uint32_t hold);  // kOk or kStolen
   Status wait(uint32_t hold, double timeout_ms);
   Status react(uint32_t hold);

@@ -129,7 +129,7 @@ struct Stage {
   bool holds = false;
   Mode held = Mode::kShared;
   bool may_be_robbed = false;  // then others may be in beside us, once we are
-  bool abandoned = false;  // somebody died holding exclusively before the victim came
+  bool abandoned = false;      // somebody died holding exclusively before the victim came
 };
 
 struct Scenario {

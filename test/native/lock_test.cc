@@ -191,7 +191,9 @@ TEST("a holder that is found dead is not robbed: the thief inherits the abandone
 }
 
 // In two processes, since the one that is in A6 is stopped there.
-TEST("an acquirer that is robbed before it knows its token starts again: tokens grow in the order of the grants") {
+TEST(
+    "an acquirer that is robbed before it knows its token starts again: tokens grow in the order of the "
+    "grants") {
   struct Page {
     std::atomic<int> prepared{0};
     std::atomic<uint64_t> token{0};

@@ -1,5 +1,7 @@
 // What the published declarations promise to a program in ESM. Compiled, never run: an error of the compiler is a failed
 // test, and so is a line that is marked @ts-expect-error and has no error.
+
+import * as proclock from 'proclock';
 import {
   type Abandoned,
   type AcquireOptions,
@@ -45,6 +47,8 @@ export function construction(): void {
   new Lock('name', { timeout: 1 });
   // @ts-expect-error fair is a boolean
   new Lock('name', { fair: 1 });
+  // @ts-expect-error guards come from locks
+  new proclock.LockGuard();
 }
 
 export function asyncCalls(): void {
@@ -137,6 +141,9 @@ export function exclusiveOnly(): void {
 }
 
 export function inheritance(): [SharedLock, Lock] {
+  // @ts-expect-error the acquire of a SharedLock is shared: it is no Lock
+  const alone: Lock = new SharedLock();
+  void alone;
   // @ts-expect-error a Lock is no SharedLock
   const other: SharedLock = new Lock();
   return [other, new RLock()] satisfies [SharedLock, Lock];

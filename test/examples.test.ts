@@ -1,0 +1,28 @@
+// Each example runs as it stands, shows what it is about, and ends with 0: which none of them does if it went wrong.
+import { readdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { testNamespace } from './support/namespace';
+import { runProgram } from './support/program';
+
+const FOLDER = join(__dirname, '../examples');
+
+const SHOWN: Record<string, string[]> = {
+  'cluster-workers.mjs': ['as the first', 'after the death of pid'],
+  'fencing.mjs': ['"by the first" refused', 'the store has "by the second"'],
+  'forked-children.mjs': ['4 children, 100 rounds each: 400'],
+  'no-overlap.mjs': [': running', ': skipped', 'the last run was killed'],
+  'read-mostly-cache.mjs': ['version 3: wanted by 6 processes, built 1 time(s)'],
+  'repair-abandoned.mjs': ['{ from: 70, to: 0 }', 'repaired: { from: 70, to: 30 }'],
+  'worker-threads.mjs': ['8000 changes', '0 readers saw'],
+};
+
+test('there are no others', () => {
+  expect(readdirSync(FOLDER).sort()).toEqual(Object.keys(SHOWN));
+});
+
+test.each(Object.entries(SHOWN))('%s', async (example, shown) => {
+  const { stdout, ...ended } = await runProgram(join(FOLDER, example), testNamespace(), tmpdir());
+  expect(ended).toEqual({ code: 0, signal: null, stderr: '' });
+  for (const part of shown) expect(stdout).toContain(part);
+});

@@ -1,0 +1,273 @@
+// The platform of the lock core on the simulated machine.
+#pragma once
+
+#ifdef SIM_MUTANTS
+#include "mutants/core.h"
+#else
+#include "../../native/arena.h"
+#include "../../native/names.h"
+#include "../../native/protocol.h"
+#include "../../native/queue.h"
+#include "../../native/recovery.h"
+#endif
+
+#include "sim_machine.h"
+
+namespace sim {
+
+using proclock::Liveness;
+using proclock::Mode;
+using proclock::MutexState;
+using proclock::Phase;
+using proclock::ProcessIdentity;
+using proclock::Status;
+using proclock::Try;
+using proclock::Turn;
+
+struct Platform {
+  template <class T>
+  class Atomic {
+   public:
+    static constexpr bool is_always_lock_free = true;
+
+    T load(std::memory_order order, Site site = Site::here()) const {
+      the_machine.step(weight(order), 'l', site);
+      order = the_machine.effective(site, order);
+      return the_machine.weak() ? static_cast<T>(the_machine.load(this, value_, order)) : value_;
+    }
+    void store(T value, std::memory_order order, Site site = Site::here()) {
+      // To store what is there already changes nothing, wherever one dies.
+      the_machine.step(weight(order), value == value_ && order == std::memory_order_relaxed ? '=' : 's',
+                       site);
+      order = the_machine.effective(site, order);
+      if (the_machine.weak()) the_machine.store(this, value_, value, order);
+      value_ = value;
+    }
+    T exchange(T value, std::memory_order order, Site site = Site::here()) {
+      return modify(value, order, site);
+    }
+    T fetch_add(T value, std::memory_order order, Site site = Site::here()) {
+      the_machine.step(Machine::kHot, 'm', site);
+      return modified(static_cast<T>(value_ + value), order, site);
+    }
+    T fetch_or(T value, std::memory_order order, Site site = Site::here()) {
+      the_machine.step(Machine::kHot, 'm', site);
+      return modified(static_cast<T>(value_ | value), order, site);
+    }
+    T fetch_and(T value, std::memory_order order, Site site = Site::here()) {
+      the_machine.step(Machine::kHot, 'm', site);
+      return modified(static_cast<T>(value_ & value), order, site);
+    }
+    bool compare_exchange_strong(T& expected, T value, std::memory_order order, Site site = Site::here()) {
+      return exchange_if(expected, value, order, order, site);
+    }
+    bool compare_exchange_weak(T& expected, T value, std::memory_order order, Site site = Site::here()) {
+      return exchange_if(expected, value, order, order, site);
+    }
+    bool compare_exchange_weak(T& expected, T value, std::memory_order success, std::memory_order failure,
+                               Site site = Site::here()) {
+      return exchange_if(expected, value, success, failure, site);
+    }
+
+    T latest() const { return value_; }
+
+   private:
+    // Loads and stores of words that are not half a line of a list.
+    static constexpr uint32_t weight(std::memory_order order) {
+      return order == std::memory_order_relaxed && sizeof(T) <= 4 ? Machine::kCold : Machine::kHot;
+    }
+    T modify(T value, std::memory_order order, const Site& site) {
+      the_machine.step(Machine::kHot, 'm', site);
+      return modified(value, order, site);
+    }
+    T modified(T value, std::memory_order order, const Site& site) {
+      order = the_machine.effective(site, order);
+      if (the_machine.weak()) the_machine.modify(this, value_, value, order);
+      const T before = value_;
+      value_ = value;
+      return before;
+    }
+    bool exchange_if(T& expected, T value, std::memory_order success, std::memory_order failure,
+                     const Site& site) {
+      the_machine.step(Machine::kHot, 'c', site);
+      success = the_machine.effective(site, success);
+      if (value_ == expected) {
+        modified_as(value, success);
+        return true;
+      }
+      if (the_machine.weak()) the_machine.modify_failed(this, value_, failure);
+      expected = value_;
+      return false;
+    }
+    void modified_as(T value, std::memory_order order) {
+      if (the_machine.weak()) the_machine.modify(this, value_, value, order);
+      value_ = value;
+    }
+
+    T value_{0};
+  };
+
+  static void fence(Site site = Site::here()) { the_machine.fence(site); }
+  static void fence_after_unlock(Site site = Site::here()) { the_machine.fence(site); }
+
+  // ---- the rwlock: its word is one location. A try that fails says no more than that the lock was held at a time that
+  // the caller may still see.
+
+  struct RwLock {
+    Atomic<uint64_t> word;
+    static constexpr uint64_t kWriter = uint64_t{1} << 32;
+  };
+  static bool try_lock(RwLock* lock, Mode mode, Site site = Site::here()) {
+    Machine::Lock& state = the_machine.lock_state(lock);
+    const uint64_t forbidden = mode == Mode::kExclusive ? ~uint64_t{0} : RwLock::kWriter;
+    uint64_t word = lock->word.load(std::memory_order_relaxed, site);
+    the_machine.use(state);
+    if ((word & forbidden) != 0) return false;
+    do {
+      if ((word & forbidden) != 0) return false;
+    } while (!lock->word.compare_exchange_weak(word, word + (mode == Mode::kExclusive ? RwLock::kWriter : 1),
+                                               std::memory_order_acquire, std::memory_order_relaxed,
+                                               kInside));
+    if (mode == Mode::kExclusive) state.writer = actor();
+    return true;
+  }
+  static void unlock(RwLock* lock, Site site = Site::here()) {
+    Machine::Lock& state = the_machine.lock_state(lock);
+    the_machine.step(Machine::kHot, 'u', site);
+    the_machine.use(state);
+    const uint64_t word = lock->word.latest();
+    if (word == 0) the_machine.fail("a storage is unlocked that nobody has locked");
+    if (word >= RwLock::kWriter && state.writer != actor()) the_machine.fail("unlocked by another thread");
+    if (word >= RwLock::kWriter) state.writer = -1;
+    lock->word.fetch_add(word >= RwLock::kWriter ? ~RwLock::kWriter + 1 : ~uint64_t{0},
+                         std::memory_order_release, kInside);
+  }
+  static void init(RwLock* lock, Site site = Site::here()) {
+    the_machine.step(Machine::kHot, 'i', site);
+    if (initialises != nullptr) initialises(lock);
+    the_machine.renew(the_machine.lock_state(lock));
+    lock->word.store(0, std::memory_order_relaxed, kInside);
+  }
+  // Asked before a storage is initialised: does a slot of somebody alive refer to it?
+  static inline void (*initialises)(const RwLock*) = nullptr;
+
+  // ---- the guard
+
+  using Mutex = Machine::Mutex;
+  static MutexState lock(Mutex* mutex, uint64_t patience_ns, Site site = Site::here()) {
+    switch (the_machine.lock(mutex, patience_ns, site)) {
+      case Machine::Taken::kYes:
+        return MutexState::kLocked;
+      case Machine::Taken::kOwnerDied:
+        return MutexState::kOwnerDied;
+      default:
+        return MutexState::kStalled;
+    }
+  }
+  static void unlock(Mutex* mutex, Site site = Site::here()) { the_machine.unlock(mutex, site); }
+
+  static uint64_t monotonic_ns() { return the_machine.now_ns; }
+  static uint64_t wall_ns() { return 1; }  // was set back: it orders nothing
+  static double wall_ms() { return static_cast<double>(the_machine.now_ns) / 1e6; }
+
+  static void wait(Atomic<uint32_t>* word, uint32_t seen, uint64_t deadline_ns, Site site = Site::here()) {
+    the_machine.step(Machine::kHot, 'w', site);
+    if (!the_machine.running()) {
+      the_machine.now_ns += 1000000;
+      return;
+    }
+    the_machine.full_fence();
+    the_machine.compared(word, word->latest());
+    if (word->latest() == seen) the_machine.sleep(word, deadline_ns, false);
+    the_machine.full_fence();
+  }
+  static void wake(Atomic<uint32_t>* word, Site site = Site::here()) {
+    the_machine.step(Machine::kHot, 'k', site);
+    if (!the_machine.running()) return;
+    the_machine.full_fence();
+    the_machine.wake_all(word);
+  }
+
+  class Memory;
+
+ private:
+  static constexpr Site kInside{"rwlock", "libc", 0};
+  static int actor() { return the_machine.running() ? the_machine.current().id : -2; }
+};
+
+// One namespace in ordinary memory, and who has claimed which of its process entries.
+class Segment {
+ public:
+  using Layout = proclock::Layout<Platform>;
+  using Header = proclock::Header<Platform>;
+
+  static Segment& get() {
+    static Segment segment;
+    return segment;
+  }
+  char* base() const { return base_; }
+  Header& header() const { return *reinterpret_cast<Header*>(base_); }
+
+  void reset() {
+    for (const auto& range : reserved_) memset(base_ + range.first, 0, range.second);
+    reserved_.clear();
+    for (const size_t offset : {size_t{0}, Layout::kProcesses, Layout::kLocks, Layout::kStorages,
+                                Layout::kSlots, Layout::kExtents, Layout::kBuckets}) {
+      reserve(offset, proclock::kPage);
+    }
+    for (Process*& owner : owners) owner = nullptr;
+    Header& h = header();
+    const auto first_page = [](proclock::TableMeta<Platform>& meta, size_t entry) {
+      meta.reserved.store(static_cast<uint32_t>(proclock::kPage / entry), std::memory_order_relaxed);
+    };
+    first_page(h.processes, sizeof(proclock::Process<Platform>));
+    first_page(h.locks, sizeof(proclock::Lock<Platform>));
+    first_page(h.storages, sizeof(proclock::Storage<Platform>));
+    first_page(h.slots, sizeof(proclock::Slot<Platform>));
+    first_page(h.extents, sizeof(proclock::Extent<Platform>));
+    first_page(h.buckets, sizeof(uint32_t));
+    h.buckets.used.store(proclock::kBucketsMin, std::memory_order_relaxed);
+  }
+  void reserve(size_t offset, size_t bytes) { reserved_.push_back({offset, bytes}); }
+
+  static constexpr uint32_t kOwnersMax = 64;
+  Process* owners[kOwnersMax] = {};
+
+ private:
+  Segment() {
+    void* memory = mmap(nullptr, Layout::kBytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(memory != MAP_FAILED);
+    base_ = static_cast<char*>(memory);
+  }
+  char* base_;
+  std::vector<std::pair<size_t, size_t>> reserved_;
+};
+
+class Platform::Memory {
+ public:
+  explicit Memory(Process& process) : process_(process) {}
+  char* base() const { return Segment::get().base(); }
+  Status reserve(size_t offset, size_t bytes, Site site = Site::here()) {
+    the_machine.step(Machine::kHot, 'p', site);
+    Segment::get().reserve(offset, bytes);
+    return Status::kOk;
+  }
+  bool claim(uint32_t index, const ProcessIdentity&, Site site = Site::here()) {
+    the_machine.step(Machine::kHot, 'q', site);
+    Process*& owner = Segment::get().owners[index];
+    if (owner != nullptr && owner != &process_ && owner->open) return false;
+    owner = &process_;
+    return true;
+  }
+  Liveness liveness(uint32_t index, const ProcessIdentity&, Site site = Site::here()) const {
+    the_machine.step(Machine::kHot, '?', site);
+    const Process* owner = index < Segment::kOwnersMax ? Segment::get().owners[index] : nullptr;
+    return owner != nullptr && owner->open ? Liveness::kAlive : Liveness::kDead;
+  }
+
+ private:
+  Process& process_;
+};
+
+}  // namespace sim
