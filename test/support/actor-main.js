@@ -12,12 +12,21 @@ const send = isMainThread ? (text) => process.send(text) : (text) => parentPort.
 const handles = new Map();
 const guards = new Map();
 const controllers = new Map();
+/** LockManagers by namespace, and their requests by the keys that the commands give them. */
+const managers = new Map();
+const requests = new Map();
 
-function lock({ name, class: className = 'SharedLock', fair = false, handle }) {
-  const key = handle ?? `${className} ${fair} ${name}`;
+function lock({
+  name,
+  namespace: within = namespace,
+  class: className = 'SharedLock',
+  fair = false,
+  handle,
+}) {
+  const key = handle ?? `${className} ${fair} ${within} ${name}`;
   const known = handles.get(key);
   if (known !== undefined) return known;
-  const made = new proclock[className](name, { namespace, fair });
+  const made = new proclock[className](name, { namespace: within, fair });
   handles.set(key, made);
   return made;
 }
@@ -59,6 +68,22 @@ function guardOf(key) {
   return guard;
 }
 
+function manager(namespace) {
+  const known = managers.get(namespace);
+  if (known !== undefined) return known;
+  const made = new proclock.LockManager({ namespace });
+  managers.set(namespace, made);
+  return made;
+}
+
+function requestOf(key) {
+  const request = requests.get(key);
+  if (request === undefined) throw new Error(`no request is named ${key}`);
+  return request;
+}
+
+const snapshotOf = ({ held, pending }) => ({ held: held.map(infoOf), pending: pending.map(infoOf) });
+
 const AsyncFunction = (async () => {}).constructor;
 
 const commands = {
@@ -88,10 +113,42 @@ const commands = {
   },
   downgrade: ({ guard }) => guardOf(guard).downgrade(),
   forget: ({ guard }) => void guards.delete(guard),
-  query(args) {
-    const { held, pending } = lock(args).query();
-    return { held: held.map(infoOf), pending: pending.map(infoOf) };
+  query: (args) => snapshotOf(lock(args).query()),
+
+  request({ namespace, name, as, options, signal }) {
+    const controller = new AbortController();
+    controllers.set(as, controller);
+    const request = { calls: 0 };
+    requests.set(as, request);
+    const ended = new Promise((resolve, reject) => Object.assign(request, { resolve, reject }));
+    ended.catch(() => {});
+    let tell;
+    request.called = new Promise((resolve) => {
+      tell = resolve;
+    });
+    let synchronous = true;
+    const outcome = manager(namespace).request(
+      name,
+      signal ? { ...options, signal: controller.signal } : options,
+      (...args) => {
+        request.calls++;
+        tell({ args: args.map((lock) => lock && { name: lock.name, mode: lock.mode }), synchronous });
+        return ended;
+      },
+    );
+    synchronous = false;
+    outcome.then(
+      () => tell(null),
+      () => tell(null),
+    );
+    return outcome;
   },
+  called: ({ request }) => requestOf(request).called,
+  calls: ({ request }) => requestOf(request).calls,
+  fulfil: ({ request, value }) => requestOf(request).resolve(value),
+  fail: ({ request, message }) => requestOf(request).reject(new Error(message)),
+  queryAll: async ({ namespace }) => snapshotOf(await manager(namespace).query()),
+
   close: (args) => lock(args).close(),
 
   /** From now on the commands' channel alone does not keep the process (or thread) alive. */

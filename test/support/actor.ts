@@ -18,6 +18,8 @@ export interface ActorOptions {
   namespace: string;
   env?: Record<string, string>;
   execArgv?: string[];
+  /** Stays until the file ends, not until the test does. */
+  lasting?: boolean;
 }
 
 type Mode = 'shared' | 'exclusive';
@@ -25,6 +27,8 @@ type Mode = 'shared' | 'exclusive';
 /** Which lock: `handle` names the handle in the actor, so that it can have several of one name. */
 export interface LockArgs {
   name: string;
+  /** @default that of the actor */
+  namespace?: string;
   class?: 'SharedLock' | 'SharedRLock' | 'Lock' | 'RLock';
   fair?: boolean;
   handle?: string;
@@ -69,6 +73,24 @@ export interface Snapshot {
   pending: Info[];
 }
 
+/** A request of a LockManager, whose callback keeps the lock until the actor is told how it ends. */
+export interface RequestArgs {
+  namespace: string;
+  name: string;
+  /** The key of the request for later commands. */
+  as: string;
+  options?: { mode?: Mode; ifAvailable?: boolean; steal?: boolean };
+  /** Whether it can be aborted. */
+  signal?: boolean;
+}
+
+/** How the callback of a request was called. */
+export interface Call {
+  args: Array<{ name: string; mode: Mode } | null>;
+  /** Before `request()` had returned. */
+  synchronous: boolean;
+}
+
 interface Commands {
   ping: [object, number];
   run: [{ source: string; args?: unknown }, unknown];
@@ -80,6 +102,14 @@ interface Commands {
   downgrade: [{ guard: string }, undefined];
   forget: [{ guard: string }, undefined];
   query: [LockArgs, Snapshot];
+  request: [RequestArgs, unknown];
+  /** Answers when the callback was called, or never will be: `null`. */
+  called: [{ request: string }, Call | null];
+  /** How often the callback was called so far. */
+  calls: [{ request: string }, number];
+  fulfil: [{ request: string; value?: unknown }, undefined];
+  fail: [{ request: string; message: string }, undefined];
+  queryAll: [{ namespace: string }, Snapshot];
   close: [LockArgs, undefined];
   unref: [object, undefined];
   busy: [{ ms: number }, undefined];
@@ -159,7 +189,7 @@ function settings({ namespace, env, execArgv = [] }: ActorOptions) {
 export const running = new Set<Actor>();
 
 export async function startActor(kind: ActorKind, options: ActorOptions): Promise<Actor> {
-  const actor = new Actor(kind, transports[kind](options));
+  const actor = new Actor(kind, transports[kind](options), options.lasting ?? false);
   await actor.ready;
   return actor;
 }
@@ -184,6 +214,7 @@ export class Actor {
   constructor(
     readonly kind: ActorKind,
     private readonly transport: Transport,
+    readonly lasting: boolean,
   ) {
     running.add(this);
     transport.stderr?.on('data', (text) => {

@@ -80,7 +80,7 @@ beforeEach(() => {
 afterEach(async () => {
   inTest = false;
   clearTimeout(watchdog);
-  const complaints = (await Promise.all([...running].map(end))).filter(
+  const complaints = (await Promise.all([...running].filter(({ lasting }) => !lasting).map(end))).filter(
     (complaint) => complaint !== undefined,
   );
   complaints.push(...[...ofTest].flatMap(leftIn));
@@ -88,8 +88,12 @@ afterEach(async () => {
   if (complaints.length > 0) throw new Error(complaints.join('\n'));
 });
 
-afterAll(() => {
+afterAll(async () => {
+  const complaints = (await Promise.all([...running].map(end))).filter(
+    (complaint) => complaint !== undefined,
+  );
   remove(ofFile);
   const left = readdirSync(SHM).filter((file) => file.includes(`-test-${process.pid}-`));
-  if (left.length > 0) throw new Error(`segments were left in ${SHM}: ${left.join(', ')}`);
+  if (left.length > 0) complaints.push(`segments were left in ${SHM}: ${left.join(', ')}`);
+  if (complaints.length > 0) throw new Error(complaints.join('\n'));
 });
