@@ -1,8 +1,9 @@
 // The one loader of the native part, and the one statement of what it offers.
+import { closeSync, existsSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { threadId } from 'node:worker_threads';
 import { followForks } from './epoch';
-import { type OpenFailure, unsupportedError } from './errors';
+import { missingNativeError, type OpenFailure, unusableNativeError } from './errors';
 
 /** A hold or wait as the native part reports it. */
 export interface NativeInfo {
@@ -100,18 +101,52 @@ export function keyOf(id: number, exclusive: boolean, fair: boolean): number {
 const PACKAGE = join(__dirname, '..');
 
 function load(): NativeModule {
+  const file = find();
   let module: NativeModule;
   try {
-    // Found at run time, by prebuilds/ or build/: a bundler leaves it alone.
-    module = require('node-gyp-build')(PACKAGE) as NativeModule;
+    module = require(file) as NativeModule;
   } catch (cause) {
-    throw unsupportedError(
-      `looked for prebuilds/${process.platform}-${process.arch} and build/ in ${PACKAGE}`,
-      cause,
-    );
+    throw unusableNativeError(PACKAGE, file, cause);
   }
-  if (!module.supported) throw unsupportedError('the native part does not support this platform', undefined);
+  if (!module.supported) throw unusableNativeError(PACKAGE, file, undefined);
   return module;
+}
+
+/** The binary in prebuilds/ or build/. It is looked for at run time, so that a bundler leaves it alone. */
+function find(): string {
+  // Every Linux but Alpine is one with glibc to node-gyp-build, unless it is told; it reads this when it is loaded.
+  const told = process.env.LIBC;
+  const musl = told === undefined ? usesMusl() : told === 'musl';
+  if (musl) process.env.LIBC = 'musl';
+  try {
+    return require('node-gyp-build').resolve(PACKAGE);
+  } catch (cause) {
+    const libc = process.platform === 'linux' ? (musl ? '.musl' : '.glibc') : '';
+    const lookedFor = [
+      `prebuilds/${process.platform}-${process.arch}/proclock${libc}.node`,
+      'build/Release/proclock.node',
+    ];
+    throw missingNativeError(PACKAGE, lookedFor, existsSync(join(PACKAGE, 'prebuilds')), cause);
+  } finally {
+    if (told === undefined) delete process.env.LIBC;
+  }
+}
+
+/** Whether this process was started by musl's loader. */
+function usesMusl(): boolean {
+  if (process.platform !== 'linux') return false;
+  try {
+    const start = Buffer.alloc(4096);
+    const fd = openSync(process.execPath, 'r');
+    try {
+      readSync(fd, start, 0, start.length, 0);
+    } finally {
+      closeSync(fd);
+    }
+    return start.includes('/ld-musl-');
+  } catch {
+    return false; // Not allowed to be read, as under --permission.
+  }
 }
 
 /** The native part as one thread sees it. */

@@ -19,7 +19,9 @@ export type LockErrorCode =
 
 /** What went wrong with a lock. Tell errors apart by {@link LockError.code}, never by their text. */
 export class LockError extends Error {
+  /** `'LockError'`. */
   override readonly name = 'LockError';
+  /** What went wrong. */
   readonly code: LockErrorCode;
   /** With `ERR_LOCK_TIMEOUT`: who held the lock when the time was up. */
   declare readonly holders?: LockInfo[];
@@ -193,12 +195,41 @@ export function deadlockError(subject: Named, mode: string): LockError {
   );
 }
 
-export function unsupportedError(lookedFor: string, cause: unknown): LockError {
+/** How the native part can be made where there is no binary of it. */
+const buildCommand = (folder: string): string =>
+  `npm install node-addon-api && cd ${JSON.stringify(folder)} && ` +
+  `echo '{ "includes": ["proclock.gypi"] }' > binding.gyp && npx --yes node-gyp rebuild && rm binding.gyp`;
+
+const here = (): string => `${process.platform}-${process.arch} (Node ${process.version})`;
+
+/** There is no binary. `complete`: the package has those that it is published with. */
+export function missingNativeError(
+  folder: string,
+  lookedFor: readonly string[],
+  complete: boolean,
+  cause: unknown,
+): LockError {
+  const reason = complete
+    ? 'it comes with binaries for Linux on x64 and arm64'
+    : 'the folder prebuilds is missing, so the package is not installed completely; install it again';
   return new LockError(
     'ERR_LOCK_UNSUPPORTED',
-    `proclock has no native part for ${process.platform}-${process.arch} (Node ${process.version}): ${lookedFor}. ` +
-      'It needs Linux; with a C++ toolchain it can be built in the folder of the package, see "Building from source" ' +
-      'in its README',
+    `proclock has no native part for ${here()}: looked for ${lookedFor.join(' and ')} in ${folder}; ${reason}. ` +
+      `On Linux, with a C++ toolchain and Python, it can be built: ${buildCommand(folder)}`,
+    { cause },
+  );
+}
+
+/** There is a binary, but it can not be used. */
+export function unusableNativeError(folder: string, file: string, cause: unknown): LockError {
+  const { code, message } = (cause ?? {}) as { code?: unknown; message?: unknown };
+  const advice =
+    code === 'ERR_DLOPEN_DISABLED'
+      ? 'Start Node with --allow-addons (--permission and --no-addons forbid native code)'
+      : `On Linux, with a C++ toolchain and Python, another one can be built: ${buildCommand(folder)}`;
+  return new LockError(
+    'ERR_LOCK_UNSUPPORTED',
+    `proclock can not use its native part on ${here()}: ${file}: ${message ?? 'it does not support this platform'}. ${advice}`,
     { cause },
   );
 }

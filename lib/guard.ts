@@ -59,6 +59,7 @@ export class LockGuard {
     return (BigInt(this.tokenHigh >>> 0) << 32n) | BigInt(this.tokenLow >>> 0);
   }
 
+  /** Whether {@link release} was called, or the callback that the guard was made for has settled. */
   get released(): boolean {
     return this.done;
   }

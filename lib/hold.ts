@@ -1,3 +1,4 @@
+import { setImmediate as setSoon } from 'node:timers';
 import { Report, release, reported } from './binding';
 import { errorOf, Status } from './errors';
 import type { LockRecord } from './record';
@@ -5,6 +6,28 @@ import { listeners, settleReady, thread } from './thread';
 import type { Abandoned, LockMode } from './types';
 
 const holds: Hold[] = [];
+
+const RECENT_MAX = 64;
+let recent: Hold[] = [];
+let sweepIsDue = false;
+
+/** Makes known the holds that are still held when this turn of the event loop is over. */
+function listenSoon(hold: Hold): void {
+  if (recent.length === RECENT_MAX) sweep(); // a turn of microtasks may have no end
+  recent.push(hold);
+  if (sweepIsDue) return;
+  sweepIsDue = true;
+  setSoon(() => {
+    sweepIsDue = false;
+    sweep();
+  });
+}
+
+function sweep(): void {
+  const listening = recent;
+  recent = [];
+  for (const hold of listening) hold.listenIfHeld();
+}
 
 /**
  * One hold of the native lock: what all guards of nested acquires have in common. One object per native index, used
@@ -17,7 +40,7 @@ export class Hold {
   abandoned: Abandoned | null = null;
   private depth = 0;
   private finished = true;
-  private listens = false;
+  private stolen: (() => void) | undefined;
   tokenLow = 0;
   tokenHigh = 0;
 
@@ -35,10 +58,16 @@ export class Hold {
     record.enter();
   }
 
-  /** From now on `stolen` is called as soon as somebody steals the lock. */
+  /** From now on `stolen` is called when somebody steals the lock. */
   listen(stolen: () => void): void {
-    const { index } = this;
-    this.listens = true;
+    this.stolen = stolen;
+    listenSoon(this);
+  }
+
+  /** The native part learns of it only now, because: most holds have ended before. */
+  listenIfHeld(): void {
+    const { index, stolen } = this;
+    if (stolen === undefined || listeners.has(index)) return;
     listeners.set(index, () => {
       if (thread().binding.checkHold(index) === Status.STOLEN) stolen();
     });
@@ -62,8 +91,8 @@ export class Hold {
     // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
     if (this.abandoned !== null && this.mode === 'exclusive' && this.finished)
       thread().binding.clearAbandoned(this.index);
-    if (this.listens) {
-      this.listens = false;
+    if (this.stolen !== undefined) {
+      this.stolen = undefined;
       listeners.delete(this.index);
     }
     this.serial++;

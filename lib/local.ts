@@ -31,7 +31,9 @@ export interface LocalConstructor {
    * `ERR_INVALID_STATE` if it used the very object that it is to make
    */
   new <T extends object = Content>(init?: () => T): T;
+  /** Of no use: a Local has the prototype of its content. */
   readonly prototype: object;
+  /** `value instanceof Local`: whether it was made by `new Local()`. */
   [Symbol.hasInstance](value: unknown): boolean;
 }
 

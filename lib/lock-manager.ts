@@ -8,7 +8,9 @@ import type { LockMode, LockSnapshot } from './types';
 
 /** What the callback of {@link LockManager.request} is given: the lock that it holds, by name and mode. */
 export interface WebLock {
+  /** As it was requested. */
   readonly name: string;
+  /** As it was requested, or `'exclusive'`. */
   readonly mode: LockMode;
 }
 
@@ -31,6 +33,7 @@ export interface LockRequestOptions {
 /** What {@link LockManager.query} saw: every lock of the namespace, of all processes. */
 export type LockManagerSnapshot = LockSnapshot;
 
+/** The options of a {@link LockManager}. */
 export interface LockManagerOptions {
   /** As that of a `SharedLock`: the same names in the same namespace are the same locks. @default 'default' */
   namespace?: string;
@@ -116,45 +119,50 @@ function requestOf(name: unknown, given: unknown[]): Request {
   };
 }
 
-/** Calls the callback, and holds the lock until what it returned has settled. */
-function holdWhile(hold: Hold, { name, mode, signal, callback }: Request): Promise<unknown> {
-  return new Promise((resolve, reject) => {
-    let ended = false;
-    // Not finished, as `abandoned` goes: this holder was not told of it.
-    const end = (): void => {
-      if (ended) return;
-      ended = true;
-      try {
-        hold.leave(false);
-      } catch (error) {
-        reject((error as LockError).code === 'ERR_LOCK_NOT_HELD' ? stolen(name) : error);
-      }
-    };
-    if (signal?.aborted) {
-      reject(signal.reason);
-      end();
-      return;
-    }
-    hold.listen(end);
-    let result: unknown;
+/** Calls the callback, and holds the lock until what it returned has settled; so does the promise of the request. */
+function holdWhile(
+  hold: Hold,
+  { name, mode, signal, callback }: Request,
+  resolve: (value: unknown) => void,
+  reject: (reason: unknown) => void,
+): void {
+  let ended = false;
+  // Not finished, as `abandoned` goes: this holder was not told of it.
+  const end = (): void => {
+    if (ended) return;
+    ended = true;
     try {
-      result = callback(new GrantedLock(name, mode));
+      hold.leave(false);
     } catch (error) {
-      end();
-      reject(error);
-      return;
+      reject((error as LockError).code === 'ERR_LOCK_NOT_HELD' ? stolen(name) : error);
     }
-    Promise.resolve(result).then(
-      (value) => {
-        end();
-        resolve(value);
-      },
-      (error) => {
-        end();
-        reject(error);
-      },
-    );
-  });
+  };
+  const succeed = (value: unknown): void => {
+    end();
+    resolve(value);
+  };
+  const fail = (error: unknown): void => {
+    end();
+    reject(error);
+  };
+  if (signal?.aborted) {
+    reject(signal.reason);
+    end();
+    return;
+  }
+  let result: unknown;
+  try {
+    result = callback(new GrantedLock(name, mode));
+  } catch (error) {
+    fail(error);
+    return;
+  }
+  if (typeof result !== 'object' && typeof result !== 'function') {
+    succeed(result);
+    return;
+  }
+  hold.listen(end);
+  Promise.resolve(result).then(succeed, fail);
 }
 
 /**
@@ -175,6 +183,7 @@ export class LockManager {
   private readonly waits = new Set<Wait>();
   /** The names used last, the least recently used one first. */
   private readonly recent = new Map<string, LockRecord>();
+  private latest: string | undefined;
 
   /** Touches nothing yet: the namespace is entered by the first request or query. */
   constructor(options: LockManagerOptions = {}) {
@@ -207,7 +216,9 @@ export class LockManager {
       const request = requestOf(name, given);
       const taken = this.take(request);
       if (taken === undefined) return Promise.resolve(null).then(request.callback);
-      return Promise.resolve(taken).then((hold) => holdWhile(hold, request));
+      return new Promise((resolve, reject) => {
+        Promise.resolve(taken).then((hold) => holdWhile(hold, request, resolve, reject), reject);
+      });
     } catch (error) {
       return Promise.reject(error);
     }
@@ -244,8 +255,11 @@ export class LockManager {
     const known = this.recent.get(name);
     if (known !== undefined) {
       try {
-        this.recent.delete(name);
-        this.recent.set(name, known);
+        if (name !== this.latest) {
+          this.latest = name;
+          this.recent.delete(name);
+          this.recent.set(name, known);
+        }
         return use(known);
       } catch (error) {
         if ((error as LockError).code !== 'ERR_LOCK_NAMESPACE_REMOVED') throw error;
@@ -255,6 +269,7 @@ export class LockManager {
     }
     const record = LockRecord.enter(name, segmentOf(this.namespace, -1), -1);
     this.recent.set(name, record);
+    this.latest = name;
     if (this.recent.size > RECENT_NAMES_MAX) {
       for (const [oldest, unused] of this.recent) {
         this.recent.delete(oldest);

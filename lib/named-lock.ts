@@ -61,6 +61,7 @@ function groupId(group: string | number | undefined): number {
 export abstract class NamedLock {
   /** The name, also of an anonymous lock: pass it on to whoever is to share it. */
   readonly name: string;
+  /** The namespace, as given or `'default'`. */
   readonly namespace: string;
   /** @internal */
   protected abstract readonly reentrant: boolean;

@@ -35,12 +35,15 @@ export interface AcquireOptions {
 
 /** One holder or waiter, in any process of the machine. */
 export interface LockInfo {
+  /** Of the lock. */
   name: string;
+  /** How it is held or wanted. */
   mode: LockMode;
   /** Stable per thread, unique on the machine. */
   clientId: string;
   /** As its own PID namespace counts. */
   pid: number;
+  /** 0: the main thread of the process. */
   threadId: number;
   /** When it was granted, or queued; a few milliseconds exact. */
   since: Date;
@@ -48,6 +51,7 @@ export interface LockInfo {
 
 /** What `query()` saw. */
 export interface LockSnapshot {
+  /** In no particular order. */
   held: LockInfo[];
   /** In queue order. */
   pending: LockInfo[];
@@ -55,8 +59,12 @@ export interface LockSnapshot {
 
 /** The exclusive holder that ended without releasing. */
 export interface Abandoned {
+  /** Of the dead process, as its own PID namespace counted. */
   pid: number;
+  /** 0: its main thread. */
   threadId: number;
+  /** When it was granted. */
   since: Date;
+  /** Its fencing token. */
   token: bigint;
 }

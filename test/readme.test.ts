@@ -47,7 +47,7 @@ afterEach(() => {
   rmSync(folder, { recursive: true });
 });
 
-const blocks = ['README.md'].flatMap(blocksOf);
+const blocks = ['README.md', 'docs/troubleshooting.md'].flatMap(blocksOf);
 
 test('there are blocks', () => {
   expect(blocks.length).toBeGreaterThan(5);
