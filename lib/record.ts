@@ -97,6 +97,13 @@ export class LockRecord implements Subject {
     };
   }
 
+  /** @throws {LockError} `ERR_LOCK_NAMESPACE_REMOVED` if newcomers would find another namespace than that of this lock */
+  checkNamespace(): void {
+    const status = thread().binding.check(this.id);
+    settleReady(); // its waits are over
+    if (status !== Status.OK) throw errorOf(status, 'enter the namespace of', this);
+  }
+
   private isGone(): boolean {
     return thread().binding.check(this.id) !== Status.OK;
   }

