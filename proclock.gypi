@@ -109,6 +109,17 @@
           "conditions": [
             ["OS == 'linux'", { "ldflags": ["-pthread"], "libraries": ["-lrt"] }]
           ]
+        },
+        {
+          "target_name": "proclock_bench_processes",
+          "type": "executable",
+          "dependencies": ["proclock_core"],
+          "sources": ["scripts/bench/processes.cc"],
+          "include_dirs/": [["exclude", ".*"]],
+          "cflags!": ["-Wno-unused-parameter"],
+          "conditions": [
+            ["OS == 'linux'", { "ldflags": ["-pthread"], "libraries": ["-lrt"] }]
+          ]
         }
       ]
     }]

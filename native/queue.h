@@ -12,7 +12,8 @@
 // W2 comes before the try, not after: a running process that gets in between has seen POKED, and poked nobody.
 //
 // Whoever leaves the queue settles what it leaves behind, under the guard. Granted: the gate is WAITING again, for our own
-// release to poke the next; shared waiters that now head the queue are poked at once, since they fit in beside us.
+// release to poke the next; shared waiters that now head the queue are poked at once, since they fit in beside us: all of
+// them if none was told before, else the first one if it has reacted in vain, and it passes that on when it is granted.
 // Withdrawn (timeout, abort, thread end, death): if it belonged to the front, the poke may have been its own to pass on, or
 // it was what the others waited behind: the new front is poked. WAITING where POKED would do costs a wake-up, never one
 // lost; so clearing POKED needs no guard.
@@ -215,11 +216,17 @@ Status Arena<P>::settle_grant(const SlotRef& ref) {
   ref.lock->gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);
   const uint32_t next = front(guard, ref.lock_index);
   if (next == 0) return guard.status();
-  const bool told =
-      (slot(next).flags.load(std::memory_order_relaxed) & (kSlotExclusive | kSlotEligible)) != 0;
-  if (told) keep_poked(guard, ref.lock_index, slot(next));
-  // Beside an exclusive holder nobody fits in, beside a shared one the shared waiters that head the queue now do.
-  if (!is_held(word) || (mode_of(word) == Mode::kShared && !told)) poke_front(guard, ref.lock_index);
+  const uint16_t flags = slot(next).flags.load(std::memory_order_seq_cst);
+  const bool told = (flags & (kSlotExclusive | kSlotEligible)) != 0;
+  // Beside an exclusive holder nobody fits in, beside a shared one the shared waiters that head the queue now do. One that
+  // has reacted may have failed before the release that let us in, and that release may have seen a POKED that was for us.
+  const bool beside = mode_of(word) == Mode::kShared && (flags & kSlotExclusive) == 0;
+  if (!is_held(word) || (beside && !told)) {
+    poke_front(guard, ref.lock_index);
+  } else {
+    if (beside && (flags & kSlotPoked) == 0) poke(guard, next);
+    if (told) keep_poked(guard, ref.lock_index, slot(next));
+  }
   return guard.status();
 }
 

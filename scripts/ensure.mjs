@@ -1,4 +1,4 @@
-// Makes sure that what a script needs is there: `node scripts/ensure.mjs [deps] [native] [native-tests] [bench] [dist]`.
+// Makes sure that what a script needs is there: `node scripts/ensure.mjs [deps] [native] [native-tests] [bench] [bench-processes] [dist]`.
 //
 // Every npm script of this package starts with this one, so that each of them works on a fresh clone. Silent when
 // nothing has to be done. It has no dependencies of its own, and relies on no dependency's install script.
@@ -7,6 +7,7 @@
 //   native        build/Release/proclock.node
 //   native-tests  build/Release/proclock_test
 //   bench         build/Release/proclock_bench.node
+//   bench-processes  build/Release/proclock_bench_processes
 //   dist          dist/: the CommonJS build, its types, the ESM entries
 //
 // PROCLOCK_SANITIZE=address|thread builds the native parts with that sanitizer. CI turns warnings into errors.
@@ -35,6 +36,11 @@ const NATIVE_TARGETS = {
     target: 'proclock_bench',
     output: 'build/Release/proclock_bench.node',
     inputs: ['scripts/bench'],
+  },
+  'bench-processes': {
+    target: 'proclock_bench_processes',
+    output: 'build/Release/proclock_bench_processes',
+    inputs: ['native', 'scripts/bench'],
   },
 };
 
@@ -181,12 +187,12 @@ function ensureDist() {
   writeFileSync(stampFile, stamp);
 }
 
-/** The files below `dir` whose names match, sorted, with forward slashes. */
+/** The files of ours below `dir` whose names match, sorted, with forward slashes. */
 function files(dir, pattern) {
   if (!existsSync(dir)) return [];
   return readdirSync(dir, { recursive: true })
     .map((name) => `${dir}/${name.replaceAll('\\', '/')}`)
-    .filter((name) => pattern.test(name))
+    .filter((name) => pattern.test(name) && !name.includes('/node_modules/'))
     .sort();
 }
 

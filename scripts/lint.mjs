@@ -53,7 +53,7 @@ async function lintWorkflows() {
 function filesIn(dir, pattern) {
   if (!existsSync(dir)) return [];
   return readdirSync(dir, { recursive: true })
-    .filter((name) => pattern.test(name))
+    .filter((name) => pattern.test(name) && !name.includes('node_modules'))
     .map((name) => `${dir}/${name}`)
     .sort();
 }

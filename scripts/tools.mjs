@@ -56,7 +56,7 @@ export const NODES = Object.keys(PINNED)
 export function npmPackage(spec) {
   const integrity = PINNED[spec];
   if (!integrity) throw new Error(`${spec} is not pinned in scripts/tools.mjs`);
-  return cached(spec.replaceAll('/', '+'), (folder) => {
+  return cached(folderOf(spec), (folder) => {
     say(`fetching ${spec}`);
     run('npm', ['pack', '--silent', '--pack-destination', folder, spec], { cwd: folder });
     const [file] = readdirSync(folder);
@@ -108,6 +108,15 @@ function aptConfiguration(architecture) {
   run('apt-get', ['update', '--quiet'], { env: { ...process.env, APT_CONFIG: `${file}.new` } });
   renameSync(`${file}.new`, file);
   return file;
+}
+
+function folderOf(spec) {
+  return spec.replaceAll('/', '+');
+}
+
+/** Whether {@link npmPackage} has to fetch nothing. */
+export function isCached(spec) {
+  return existsSync(join(cache, folderOf(spec)));
 }
 
 function cached(name, fill) {

@@ -6,11 +6,15 @@ import { fileURLToPath } from 'node:url';
 const CHILD = fileURLToPath(new URL('./child.mjs', import.meta.url));
 
 export class Actor {
-  #child = fork(CHILD, [], { execArgv: [] });
-  #ended = once(this.#child, 'exit');
+  #child;
+  #ended;
   #pending = null;
 
-  constructor() {
+  /** @param launcher a command that starts Node */
+  constructor(launcher) {
+    const [execPath, ...execArgv] = [...launcher, process.execPath];
+    this.#child = fork(CHILD, [], { execPath, execArgv, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    this.#ended = once(this.#child, 'exit');
     this.#child.on('message', ({ result, error }) => {
       const { resolve, reject } = this.#pending;
       this.#pending = null;
@@ -22,10 +26,14 @@ export class Actor {
     });
   }
 
-  static async start() {
-    const actor = new Actor();
+  static async start(launcher = []) {
+    const actor = new Actor(launcher);
     await actor.call('ready');
     return actor;
+  }
+
+  static startMany(count) {
+    return Promise.all(Array.from({ length: count }, () => Actor.start()));
   }
 
   get pid() {

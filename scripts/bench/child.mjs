@@ -1,7 +1,7 @@
 // The other side of actor.mjs.
 import { openSync } from 'node:fs';
-import { performance } from 'node:perf_hooks';
-import { nowNs, proclock } from './measure.mjs';
+import { monitorEventLoopDelay, performance } from 'node:perf_hooks';
+import { Histogram, nowNs, proclock, sleep } from './measure.mjs';
 import { peer } from './peers.mjs';
 
 const locks = new Map();
@@ -13,52 +13,64 @@ function lockOf(name, namespace, options) {
   return locks.get(key);
 }
 
-/** How one pair is made with each contender; a function that returns nothing, or a promise. */
-const PAIRS = {
-  'proclock sync': ({ namespace }) => {
-    const lock = lockOf('contended', namespace);
-    return () => lock.exclusiveSync().release();
-  },
-  'proclock sync, fair': ({ namespace }) => {
-    const lock = lockOf('contended fair', namespace, { fair: true });
-    return () => lock.exclusiveSync().release();
-  },
+/** How each contender acquires and releases. */
+const CONTENDERS = {
+  'proclock sync': ({ namespace }) => syncLock(lockOf('contended', namespace)),
+  'proclock sync, fair': ({ namespace }) => syncLock(lockOf('contended fair', namespace, { fair: true })),
   'proclock async': ({ namespace }) => {
     const lock = lockOf('contended', namespace);
-    return async () => (await lock.exclusive()).release();
+    return {
+      acquire: (shared) => (shared ? lock.shared() : lock.exclusive()),
+      release: (guard) => guard.release(),
+    };
   },
   'flock (fs-ext) sync': ({ file }) => {
     const { flockSync } = peer('fs-ext');
     const fd = openSync(file, 'r+');
-    return () => {
-      flockSync(fd, 'ex');
-      flockSync(fd, 'un');
-    };
+    return { acquire: (shared) => flockSync(fd, shared ? 'sh' : 'ex'), release: () => flockSync(fd, 'un') };
   },
   'fs-native-extensions async': ({ file }) => {
     const { waitForLock, unlock } = peer('fs-native-extensions');
     const fd = openSync(file, 'r+');
-    return async () => {
-      await waitForLock(fd);
-      unlock(fd);
-    };
+    return { acquire: (shared) => waitForLock(fd, { shared }), release: () => unlock(fd) };
   },
 };
 
+function syncLock(lock) {
+  return {
+    acquire: (shared) => (shared ? lock.sharedSync() : lock.exclusiveSync()),
+    release: (guard) => guard.release(),
+  };
+}
+
 const methods = {
   ready: () => true,
+  realPid: () => process.pid,
   open: (name, namespace) => {
     lockOf(name, namespace);
   },
+  /** What it takes to enter each of these namespaces, which exist. */
+  enter: (name, namespaces) =>
+    namespaces.map((namespace) => {
+      const beginNs = nowNs();
+      lockOf(name, namespace);
+      return nowNs() - beginNs;
+    }),
   hold: (name, namespace) => {
     const guard = lockOf(name, namespace).exclusiveSync();
     held.push(guard);
     return String(guard.token);
   },
+  release: () => {
+    for (const guard of held.splice(0)) guard.release();
+  },
   /** Waits; tells when it was granted, and what the guard says of the last holder. */
   waitAsync: async (name, namespace) => report(await lockOf(name, namespace).exclusive()),
   waitSync: (name, namespace) => report(lockOf(name, namespace).exclusiveSync()),
   hammer,
+  takeSide,
+  pingPong,
+  idle,
 };
 
 function report(guard) {
@@ -68,22 +80,85 @@ function report(guard) {
   return { grantedNs, token: String(token), abandonedPid: abandoned?.pid ?? null };
 }
 
-/** As many pairs as possible between two points in time. */
-async function hammer(kind, where, beginNs, endNs) {
-  const pair = PAIRS[kind](where);
+/** As many critical sections as possible between two points in time; a section is work, not sleep. */
+async function hammer(kind, where, { sectionUs, sharedPart }, beginNs, endNs) {
+  const { acquire, release } = CONTENDERS[kind](where);
   const isAsync = kind.includes('async');
   const endMs = performance.now() + (endNs - nowNs()) / 1e6;
+  const sharedOfTen = sharedPart * 10;
+  const waits = new Histogram();
+  let count = 0;
+  let turn = process.pid;
   while (nowNs() < beginNs);
-  let pairs = 0;
-  let longestMs = 0;
-  for (let last = performance.now(); last < endMs; pairs++) {
-    if (isAsync) await pair();
-    else pair();
-    const now = performance.now();
-    longestMs = Math.max(longestMs, now - last);
+  for (let last = performance.now(); last < endMs; count++) {
+    const shared = turn++ % 10 < sharedOfTen;
+    const guard = isAsync ? await acquire(shared) : acquire(shared);
+    let now = performance.now();
+    waits.add((now - last) * 1000);
+    if (sectionUs > 0) for (const end = now + sectionUs / 1000; now < end; now = performance.now());
+    release(guard);
     last = now;
   }
-  return { pairs, longestMs };
+  return { count, waits };
+}
+
+/**
+ * Hands a baton to and fro. Three locks make two processes take turns, whoever runs when: each of them holds one that the
+ * other is going to wait for. First, both sides take what they begin with.
+ */
+function takeSide(namespace, side) {
+  const ring = [0, 1, 2].map((i) => lockOf(`ring ${i}`, namespace));
+  baton = ring.map((lock, i) => ({ lock, guard: (side === 0) === (i !== 1) ? lock.exclusiveSync() : null }));
+}
+
+let baton = [];
+
+async function pingPong(kind, side, turns, beginNs) {
+  const isAsync = kind === 'async';
+  const take = async (i) => {
+    baton[i].guard = await baton[i].lock.exclusive();
+  };
+  const takeSync = (i) => {
+    baton[i].guard = baton[i].lock.exclusiveSync();
+  };
+  const give = (i) => {
+    baton[i].guard.release();
+    baton[i].guard = null;
+  };
+  while (nowNs() < beginNs) await sleep(1);
+  const startedNs = nowNs();
+  if (side === 1) {
+    if (isAsync) await take(0);
+    else takeSync(0);
+  }
+  // Side 0 gives 0, takes 1, gives 2, takes 0, gives 1, takes 2, and so on; side 1 the same, from 1 on.
+  for (let turn = 0, i = side; turn < turns; turn++, i = (i + 2) % 3) {
+    give(i);
+    const wanted = (i + 1) % 3;
+    if (isAsync) await take(wanted);
+    else takeSync(wanted);
+  }
+  const takenNs = nowNs() - startedNs;
+  for (const { guard } of baton) guard?.release();
+  return takenNs;
+}
+
+/** What it costs to do nothing with so many waits pending: first the CPU time, then how late the event loop is. */
+async function idle(name, namespace, waits, ms) {
+  const lock = lockOf(name, namespace);
+  for (let i = 0; i < waits; i++) lock.exclusive().catch(() => {}); // they end with this process
+  await sleep(200); // what it took to begin them is over
+  const before = process.cpuUsage();
+  await sleep(ms);
+  const { user, system } = process.cpuUsage(before);
+  const delay = monitorEventLoopDelay({ resolution: 1 });
+  delay.enable();
+  await sleep(ms / 2);
+  delay.disable();
+  return {
+    cpuMsPerSecond: (user + system) / ms,
+    delayUs: { p50: delay.percentile(50) / 1000, p99: delay.percentile(99) / 1000, max: delay.max / 1000 },
+  };
 }
 
 process.on('message', async ([method, ...args]) => {

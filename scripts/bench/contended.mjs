@@ -1,10 +1,9 @@
-// Several processes that want one exclusive lock all the time and do nothing with it: throughput, the longest time that
-// any of them went without it, and how evenly they were served.
+// Several processes that want one lock all the time: throughput, how long they wait for it, and how evenly they are served.
 import { rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Actor } from './actor.mjs';
-import { dropNamespace, freshNamespace, nowNs, summarize } from './measure.mjs';
+import { dropNamespace, freshNamespace, Histogram, nowNs, summarize } from './measure.mjs';
 import { peer } from './peers.mjs';
 
 const KINDS = {
@@ -14,30 +13,47 @@ const KINDS = {
   'proclock async': null,
   'fs-native-extensions async': 'fs-native-extensions',
 };
-const PROCESSES = [2, 4];
-const START_NS = 50e6; // after the order to start, so that all begin at once
+const START_NS = 30e6; // after the order to start, so that all begin at once
 
 export async function run({ quick }) {
+  const processes = quick ? [4] : [2, 4, 8, 16];
+  const sectionsUs = [0, 10, 1000];
+  const sharedParts = [0, 0.9];
+  const durationNs = quick ? 150e6 : 400e6;
+  const rounds = quick ? 1 : 3;
   const namespace = freshNamespace();
   const file = join(tmpdir(), namespace);
   writeFileSync(file, '');
-  const durationNs = quick ? 250e6 : 1000e6;
   const kinds = Object.keys(KINDS).filter((kind) => KINDS[kind] === null || peer(KINDS[kind]) !== null);
-  const actors = await Promise.all(Array.from({ length: Math.max(...PROCESSES) }, () => Actor.start()));
-  const runs = {};
+  const rows = processes.flatMap((count) =>
+    sharedParts.flatMap((sharedPart) =>
+      sectionsUs.flatMap((sectionUs) =>
+        kinds.map((kind) => ({ processes: count, sharedPart, sectionUs, kind, rounds: [] })),
+      ),
+    ),
+  );
+  const actors = await Actor.startMany(Math.max(...processes));
   try {
-    for (let round = 0; round < (quick ? 2 : 5); round++) {
-      for (const processes of PROCESSES) {
-        for (const kind of kinds) {
-          const beginNs = nowNs() + START_NS;
-          const results = await Promise.all(
+    for (let round = 0; round < rounds; round++) {
+      for (const row of rows) {
+        const beginNs = nowNs() + START_NS;
+        const { sectionUs, sharedPart } = row;
+        row.rounds.push(
+          await Promise.all(
             actors
-              .slice(0, processes)
-              .map((actor) => actor.call('hammer', kind, { namespace, file }, beginNs, beginNs + durationNs)),
-          );
-          runs[`${processes} x ${kind}`] ??= [];
-          runs[`${processes} x ${kind}`].push(results);
-        }
+              .slice(0, row.processes)
+              .map((actor) =>
+                actor.call(
+                  'hammer',
+                  row.kind,
+                  { namespace, file },
+                  { sectionUs, sharedPart },
+                  beginNs,
+                  beginNs + durationNs,
+                ),
+              ),
+          ),
+        );
       }
     }
   } finally {
@@ -45,16 +61,18 @@ export async function run({ quick }) {
     dropNamespace(namespace);
     rmSync(file, { force: true });
   }
-  return Object.fromEntries(
-    Object.entries(runs).map(([name, rounds]) => [name, figures(rounds, durationNs / 1e9)]),
-  );
+  return rows.map(({ rounds: results, ...row }) => ({ ...row, ...figures(results, durationNs / 1e9) }));
 }
 
 function figures(rounds, seconds) {
-  const pairs = rounds.map((results) => results.map((result) => result.pairs));
+  const counts = rounds.map((results) => results.map((result) => result.count));
+  const waits = Histogram.sum(rounds.flat().map((result) => result.waits));
   return {
-    perSecond: summarize(pairs.map((counts) => counts.reduce((sum, count) => sum + count, 0) / seconds)),
-    longestMs: summarize(rounds.map((results) => Math.max(...results.map((result) => result.longestMs)))),
-    leastToMost: summarize(pairs.map((counts) => Math.min(...counts) / Math.max(...counts))),
+    perSecond: summarize(counts.map((round) => round.reduce((sum, count) => sum + count, 0) / seconds)),
+    waitUs: { p50: waits.at(0.5), p99: waits.at(0.99), max: waits.max },
+    longestMs: summarize(
+      rounds.map((results) => Math.max(...results.map((result) => result.waits.max)) / 1000),
+    ),
+    leastToMost: summarize(counts.map((round) => Math.min(...round) / Math.max(...round))),
   };
 }

@@ -1,29 +1,50 @@
-// npm run bench: measures, prints tables, writes build/bench.json. It judges nothing: the goals beside the figures are
-// there to be looked at. Options: --quick (ends within a minute), and names of scenarios to run only those.
+// npm run bench: measures, prints tables, writes build/bench.json. It judges nothing: the bars beside the figures are
+// there to be looked at. Options: --quick (ends within a minute); --charts (draws docs/bench/*.svg); and names of
+// scenarios to run only those. With --from FILE it measures nothing, and draws what that file says.
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus, loadavg, release } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { ensurePeers } from './peers.mjs';
-import { callbacks, contended, local, machineLine, recovery, scale, uncontended } from './report.mjs';
+import { bars, showBars } from './bars.mjs';
+import { ensurePeers, nodeWithLocks } from './peers.mjs';
+import {
+  callbacks,
+  contended,
+  handover,
+  local,
+  machineLine,
+  recovery,
+  requests,
+  scale,
+  uncontended,
+  waiting,
+} from './report.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const OUTPUT = resolve(here, '../../build/bench.json');
+const CHARTS = resolve(here, '../../docs/bench');
 
 const SCENARIOS = {
-  uncontended: { module: 'uncontended', options: {}, show: uncontended },
-  callbacks: { module: 'uncontended', options: { callbacks: true }, show: callbacks },
+  uncontended: { module: 'uncontended', options: { forms: 'guards' }, show: uncontended },
+  callbacks: { module: 'uncontended', options: { forms: 'callbacks' }, show: callbacks },
+  requests: { module: 'requests', options: {}, show: requests },
   local: { module: 'local', options: {}, show: local },
+  handover: { module: 'handover', options: {}, show: handover },
   recovery: { module: 'recovery', options: {}, show: recovery },
   contended: { module: 'contended', options: {}, show: contended },
   scale: { module: 'scale', options: {}, show: scale },
+  waiting: { module: 'waiting', options: {}, show: waiting },
 };
 
 const { values, positionals } = parseArgs({
-  options: { quick: { type: 'boolean', default: false } },
+  options: {
+    quick: { type: 'boolean', default: false },
+    charts: { type: 'boolean', default: false },
+    from: { type: 'string' },
+  },
   allowPositionals: true,
 });
 const unknown = positionals.filter((name) => !(name in SCENARIOS));
@@ -37,20 +58,40 @@ if (process.platform !== 'linux') {
 }
 
 ensurePeers();
-const result = { machine: machine(), quick: values.quick, scenarios: {} };
-console.log(machineLine(result.machine));
-for (const [name, { module, options, show }] of Object.entries(SCENARIOS)) {
-  if (positionals.length > 0 && !positionals.includes(name)) continue;
-  const figures = await runScenario(module, { ...options, quick: values.quick });
-  result.scenarios[name] = figures;
-  console.log(show(figures));
+const result = values.from === undefined ? await measure() : JSON.parse(readFileSync(values.from, 'utf8'));
+if (values.charts) {
+  const { drawCharts } = await import('./charts.mjs');
+  console.log(`\n${CHARTS}: ${drawCharts(result, CHARTS).join(', ')}`);
 }
-mkdirSync(dirname(OUTPUT), { recursive: true });
-writeFileSync(OUTPUT, `${JSON.stringify(result, null, 2)}\n`);
-console.log(`\nAll figures with their spread: ${OUTPUT}`);
+process.exit();
+
+async function measure() {
+  const measured = { machine: machine(), quick: values.quick, scenarios: {} };
+  console.log(machineLine(measured.machine));
+  for (const [name, { module, options, show }] of Object.entries(SCENARIOS)) {
+    if (positionals.length > 0 && !positionals.includes(name)) continue;
+    const figures = await runScenario(module, { ...options, quick: values.quick });
+    measured.scenarios[name] = figures;
+    console.log(show(figures));
+  }
+  measured.bars = bars(measured.scenarios);
+  measured.machine.loadAtTheEnd = loadavg()[0];
+  console.log(showBars(measured.bars));
+  mkdirSync(dirname(OUTPUT), { recursive: true });
+  writeFileSync(OUTPUT, `${JSON.stringify(measured, null, 2)}\n`);
+  console.log(`\nAll figures with their spread: ${OUTPUT}`);
+  return measured;
+}
 
 async function runScenario(module, options) {
-  const child = fork(resolve(here, 'scenario.mjs'), [module, JSON.stringify(options)]);
+  const node = module === 'requests' ? nodeWithLocks(options.quick) : { path: process.execPath };
+  const child = fork(
+    resolve(here, 'scenario.mjs'),
+    [module, JSON.stringify({ ...options, missing: node.missing })],
+    {
+      execPath: node.path,
+    },
+  );
   let figures = null;
   child.on('message', (message) => {
     figures = message.figures;
@@ -65,7 +106,7 @@ function machine() {
   return {
     cpu: cpu?.model ?? 'unknown',
     cores: cpus().length,
-    node: process.version,
+    node: process.versions.node,
     kernel: release(),
     load: loadavg()[0],
     date: new Date().toISOString(),

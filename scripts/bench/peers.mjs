@@ -5,6 +5,8 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import workerThreads from 'node:worker_threads';
+import { isCached, npmPackage } from '../tools.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const root = resolve(here, '../..');
@@ -35,6 +37,18 @@ export function peer(name) {
   } catch (error) {
     say(`without ${name}: ${error.message.split('\n')[0]}`);
     return null;
+  }
+}
+
+/** A Node that has `worker_threads.locks`, and if there is none, why. `offline`: only one that is there already. */
+export function nodeWithLocks(offline) {
+  if (workerThreads.locks !== undefined) return { path: process.execPath };
+  const spec = `node-linux-${process.arch}@24.21.0`;
+  if (offline && !isCached(spec)) return { path: process.execPath, missing: `no ${spec} in the cache` };
+  try {
+    return { path: join(npmPackage(spec), 'bin/node') };
+  } catch (error) {
+    return { path: process.execPath, missing: error.message };
   }
 }
 

@@ -1,6 +1,7 @@
 // What the machine itself can do, measured inside the process that measures proclock: the limits that its figures are
 // compared with. Plain Node-API, as the calls of the uncontended path are, so that empty() costs what one of them costs.
 #include <node_api.h>
+#include <uv.h>
 
 #ifdef __linux__
 
@@ -17,6 +18,7 @@
 #include <atomic>
 #include <climits>
 #include <cstdint>
+#include <vector>
 
 namespace {
 
@@ -115,6 +117,77 @@ napi_value futex_ping_pong(napi_env env, napi_callback_info info) {
   return number(env, taken);
 }
 
+// loopWakeUps(n, done): an event loop that sleeps is woken n times by uv_async_send from another thread. Calls done with
+// the nanoseconds from each call to the loop's callback.
+struct WakeUps {
+  napi_env env = nullptr;
+  napi_ref done = nullptr;
+  uv_async_t async;
+  pthread_t thread;
+  uint32_t wanted = 0;
+  std::vector<double> taken;
+  std::atomic<double> sent{0};
+  std::atomic<uint32_t> received{0};
+};
+
+void* send_wake_ups(void* data) {
+  auto* all = static_cast<WakeUps*>(data);
+  for (uint32_t i = 0; i < all->wanted; i++) {
+    usleep(200);  // until the loop sleeps
+    all->sent.store(now_ns());
+    uv_async_send(&all->async);
+    while (all->received.load() == i) futex_wait(&all->received, i);
+  }
+  return nullptr;
+}
+
+void finish_wake_ups(uv_handle_t* handle) {
+  auto* all = static_cast<WakeUps*>(handle->data);
+  napi_env env = all->env;
+  napi_handle_scope scope;
+  napi_open_handle_scope(env, &scope);
+  napi_value list;
+  napi_value done;
+  napi_value global;
+  napi_create_array_with_length(env, all->wanted, &list);
+  for (uint32_t i = 0; i < all->wanted; i++) napi_set_element(env, list, i, number(env, all->taken[i]));
+  napi_get_reference_value(env, all->done, &done);
+  napi_get_global(env, &global);
+  napi_make_callback(env, nullptr, global, done, 1, &list, nullptr);
+  napi_delete_reference(env, all->done);
+  napi_close_handle_scope(env, scope);
+  delete all;
+}
+
+void receive_wake_up(uv_async_t* async) {
+  auto* all = static_cast<WakeUps*>(async->data);
+  all->taken.push_back(now_ns() - all->sent.load());
+  all->received.fetch_add(1);
+  futex_wake(&all->received);
+  if (all->taken.size() < all->wanted) return;
+  pthread_join(all->thread, nullptr);
+  uv_close(reinterpret_cast<uv_handle_t*>(async), finish_wake_ups);
+}
+
+napi_value loop_wake_ups(napi_env env, napi_callback_info info) {
+  size_t count = 2;
+  napi_value values[2];
+  uv_loop_t* loop = nullptr;
+  auto* all = new WakeUps();
+  all->env = env;
+  napi_get_cb_info(env, info, &count, values, nullptr, nullptr);
+  napi_get_uv_event_loop(env, &loop);
+  if (napi_get_value_uint32(env, values[0], &all->wanted) != napi_ok || all->wanted == 0) {
+    delete all;
+    return nullptr;
+  }
+  napi_create_reference(env, values[1], 1, &all->done);
+  uv_async_init(loop, &all->async, receive_wake_up);
+  all->async.data = all;
+  pthread_create(&all->thread, nullptr, send_wake_ups, all);
+  return nullptr;
+}
+
 // kill(pid): sends SIGKILL, waits until the pidfd says that the process is gone. Returns [when it was sent, when it was
 // gone] in ns of CLOCK_MONOTONIC; the second is -1 where there are no pidfds.
 napi_value kill_process(napi_env env, napi_callback_info info) {
@@ -147,6 +220,7 @@ napi_value load(napi_env env, napi_value exports) {
       {"rwlockSharedPairs", nullptr, rwlock_pairs<pthread_rwlock_tryrdlock>, nullptr, nullptr, nullptr,
        napi_enumerable, nullptr},
       {"futexPingPong", nullptr, futex_ping_pong, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
+      {"loopWakeUps", nullptr, loop_wake_ups, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
       {"kill", nullptr, kill_process, nullptr, nullptr, nullptr, napi_enumerable, nullptr},
   };
   napi_define_properties(env, exports, sizeof functions / sizeof *functions, functions);

@@ -1,66 +1,25 @@
 // Figures as tables for people. Each function takes what a scenario returned.
+import { heading, number, spread, table } from './table.mjs';
 
 export function machineLine({ cpu, cores, node, kernel, load }) {
   return `${cpu}, ${cores} cores, Linux ${kernel}, Node ${node}, load ${load.toFixed(1)} at the start`;
 }
 
 export function uncontended(figures) {
-  const flock = figures['fs-ext flockSync pair']?.median;
-  const mutex = figures['async-mutex acquire + release']?.median;
-  return [
-    calls('Uncontended, guard forms', figures),
-    '',
-    ...goals([
-      ...['exclusive', 'shared'].flatMap((mode) => {
-        const pair = figures[`${mode}Sync() + release()`].median;
-        return [
-          [`${mode}Sync pair / limit`, pair / limitOf(figures, mode), 'at most 4'],
-          [`flock pair / ${mode}Sync pair`, flock / pair, 'at least 6'],
-        ];
-      }),
-      [
-        'await exclusive() / async-mutex',
-        figures['await exclusive() + release()'].median / mutex,
-        'at most 1',
-      ],
-    ]),
-  ].join('\n');
+  return calls('Uncontended, guard forms', figures);
 }
 
 export function callbacks(figures) {
-  const ours = figures['await exclusive(fn)'].median;
-  const mutex = figures['async-mutex runExclusive(fn)']?.median;
-  return [
-    calls('Uncontended, callback forms (within an AsyncLocalStorage)', figures),
-    '',
-    ...goals([['exclusive(fn) / async-mutex runExclusive', ours / mutex, 'at most 1']]),
-  ].join('\n');
+  return calls('Uncontended, callback forms (within an AsyncLocalStorage)', figures);
 }
 
-export function local(figures) {
-  const rows = Object.entries(figures).map(([name, figure]) => [
-    name,
-    ns(figure.median),
-    `${ns(figure.low)} - ${ns(figure.high)}`,
-    ns(figure.min),
-  ]);
-  const read = (of) => figures[`read: ${of}`].median;
-  return [
-    heading('Local') + table(['', 'ns, median', 'quartiles', 'least'], rows),
-    '',
-    ...goals([
-      ['read of a Local / of a plain object', read('Local') / read('plain object'), 'a few'],
-      [
-        'read of a Local / of a proxy without traps',
-        read('Local') / read('proxy without traps'),
-        'at most 1.5',
-      ],
-    ]),
-  ].join('\n');
+export function requests({ node, figures, missing }) {
+  const title = `Uncontended, Web Locks requests (Node ${node})`;
+  return calls(title, figures) + (missing === null ? '' : `\nwithout worker_threads.locks: ${missing}`);
 }
 
 /** Two empty calls and the raw pair: what cannot be beaten. */
-function limitOf(figures, mode) {
+export function limitOf(figures, mode) {
   return figures['two empty N-API calls'].median + figures[`raw ${mode} pair in C`].median;
 }
 
@@ -68,115 +27,155 @@ function calls(title, figures) {
   const limit = limitOf(figures, 'exclusive');
   const rows = Object.entries(figures).map(([name, figure]) => [
     name,
-    ns(figure.median),
-    `${ns(figure.low)} - ${ns(figure.high)}`,
-    ns(figure.min),
-    (figure.median / limit).toFixed(2),
+    number(figure.median),
+    spread(figure),
+    number(figure.min),
+    number(figure.median / limit),
   ]);
   return heading(title) + table(['', 'ns, median', 'quartiles', 'least', 'x limit'], rows);
 }
 
-export function recovery(figures) {
-  const rows = Object.entries(figures).flatMap(([kind, { toGrant, toExit, afterExit, wrong }]) => [
-    [`${kind}: SIGKILL to grant`, ...msRow(toGrant), 'p50 at most 10, p99 at most 50'],
-    ['  SIGKILL to end of process', ...msRow(toExit), 'the kernel'],
-    [
-      '  end of process to grant',
-      ...msRow(afterExit),
-      wrong > 0 ? `${wrong} WITHOUT abandoned or token` : '',
-    ],
-  ]);
-  const title = 'Recovery: an exclusive holder is killed';
-  return heading(title) + table(['', 'ms, median', 'p99', 'most', 'kills', 'goal'], rows);
-}
-
-function msRow({ median, p99, max, count }) {
-  return [median.toFixed(2), p99.toFixed(2), max.toFixed(2), String(count)];
-}
-
-export function contended(figures) {
-  const rows = Object.entries(figures).map(([name, { perSecond, longestMs, leastToMost }]) => [
+export function local(figures) {
+  const rows = Object.entries(figures).map(([name, figure]) => [
     name,
-    ns(perSecond.median),
-    `${ns(perSecond.low)} - ${ns(perSecond.high)}`,
-    longestMs.median.toFixed(1),
-    longestMs.max.toFixed(1),
-    leastToMost.median.toFixed(2),
+    number(figure.median),
+    spread(figure),
+    number(figure.min),
   ]);
+  return heading('Local') + table(['', 'ns, median', 'quartiles', 'least'], rows);
+}
+
+export function handover({ futex, wakeUp, sync, async }) {
+  const rows = [
+    ['futex, in C', futex],
+    ['one wake-up of an event loop', wakeUp],
+    ['proclock sync', sync],
+    ['proclock async', async],
+  ].map(([name, figure]) => [name, ...[figure.median, figure.low, figure.high, figure.min].map(us)]);
   return (
-    heading('Contended: one exclusive lock, nothing done while it is held') +
-    table(
-      ['processes', 'pairs/s, median', 'quartiles', 'longest wait, ms', 'of all rounds', 'least/most served'],
-      rows,
-    )
+    heading('Hand-over between two processes, there and back') +
+    table(['', 'us, median', 'low quartile', 'high quartile', 'least'], rows)
   );
 }
 
-export function scale({ names, waiters, processes }) {
-  const { emptyNamespaceBytes, closeNs, ...byCount } = names;
+export function recovery({ cases, missing }) {
+  const rows = Object.entries(cases).flatMap(([kind, { toGrant, toExit, afterExit, wrong }]) => [
+    [`${kind}: SIGKILL to grant`, ...msRow(toGrant)],
+    ['  SIGKILL to end of process (the kernel)', ...msRow(toExit)],
+    ['  end of process to grant', ...msRow(afterExit)],
+    ...(wrong > 0 ? [[`  ${wrong} WITHOUT abandoned or token`]] : []),
+  ]);
   return [
-    heading('Scale: names open') +
-      table(
-        ['names', 'pair, ns', 'alone, ns', 'ratio', 'open one, ns', 'bytes per name'],
-        Object.entries(byCount).map(([count, row]) => [
-          count,
-          ...pairRow(row),
-          ns(row.openNs.median),
-          ns(row.bytesPerName),
-        ]),
-      ),
-    `an empty namespace: ${ns(emptyNamespaceBytes / 1024)} KiB; closing a name: ${ns(closeNs)} ns`,
-    heading('Scale: waits pending on another lock of the namespace') +
-      table(
-        ['waits', 'pair, ns', 'alone, ns', 'ratio', 'refused try, ns', 'begin a wait, ns', 'serve one, ns'],
-        Object.entries(waiters).map(([count, row]) => [
-          count,
-          ...pairRow(row),
-          ns(row.refused.median),
-          ns(row.beginWaitNs),
-          ns(row.servedNs),
-        ]),
-      ),
-    heading('Scale: processes attached') +
-      table(
-        ['processes', 'pair, ns', 'alone, ns', 'ratio'],
-        Object.entries(processes).map(([count, row]) => [count, ...pairRow(row)]),
-      ),
+    heading('Recovery: an exclusive holder is killed') +
+      table(['', 'ms, median', 'p99', 'most', 'kills'], rows),
+    ...Object.entries(missing).map(([kind, reason]) => `not measured: ${kind}: ${reason}`),
   ].join('\n');
 }
 
-function pairRow({ pair, control, ratio }) {
-  return [ns(pair.median), ns(control.median), ratio.toFixed(2)];
+function msRow({ median, p99, max, count }) {
+  return [number(median), number(p99), number(max), String(count)];
 }
 
-function goals(lines) {
-  const known = lines.filter(([, value]) => Number.isFinite(value));
-  const width = Math.max(...known.map(([name]) => name.length));
-  return known.map(
-    ([name, value, goal]) => `${name.padEnd(width)}  ${value.toFixed(2).padStart(6)}   goal: ${goal}`,
-  );
-}
-
-function heading(title) {
-  return `\n${title}\n`;
-}
-
-/** The first column to the left, figures to the right. */
-function table(header, rows) {
-  const lines = [header, ...rows];
-  const widths = header.map((_, column) => Math.max(...lines.map((line) => (line[column] ?? '').length)));
-  return lines
-    .map((line) =>
-      line
-        .map((cell, column) => (column === 0 ? cell.padEnd(widths[0]) : cell.padStart(widths[column])))
-        .join('  ')
-        .trimEnd(),
+export function contended(rows) {
+  const groups = new Map();
+  for (const row of rows) {
+    const group = `${sectionName(row.sectionUs)}, ${mixName(row.sharedPart)}`;
+    groups.set(group, [...(groups.get(group) ?? []), row]);
+  }
+  return [...groups]
+    .map(
+      ([group, members]) =>
+        heading(`Contended: ${group}`) +
+        table(
+          [
+            'processes',
+            'per s, median',
+            'wait p50, us',
+            'p99, us',
+            'longest, ms',
+            'of all rounds',
+            'least/most',
+          ],
+          members.map(({ processes, kind, perSecond, waitUs, longestMs, leastToMost }) => [
+            `${processes} x ${kind}`,
+            number(perSecond.median),
+            number(waitUs.p50),
+            number(waitUs.p99),
+            number(longestMs.median),
+            number(longestMs.max),
+            number(leastToMost.median),
+          ]),
+        ),
     )
     .join('\n');
 }
 
-/** With thousands separated, and one digit after the point where that says something. */
-function ns(value) {
-  const digits = Math.abs(value) < 1000 ? 1 : 0;
-  return value.toLocaleString('en-US', { minimumFractionDigits: digits, maximumFractionDigits: digits });
+export function sectionName(us) {
+  return us === 0 ? 'empty section' : us < 1000 ? `${us} us sections` : `${us / 1000} ms sections`;
+}
+
+export function mixName(sharedPart) {
+  return sharedPart === 0 ? 'all exclusive' : `${sharedPart * 100} % shared`;
+}
+
+export function scale({ names, holds, waiters, processes, opening }) {
+  return [
+    scaleTable('names open', names.rows, {
+      'open one, ns': (row) => row.openNs.median,
+      'bytes each': (row) => row.bytesEach,
+    }),
+    `an empty namespace: ${number(names.emptyBytes / 1024)} KiB; closing a name: ${number(names.closeNs)} ns`,
+    scaleTable('shared guards of another lock', holds.rows, {
+      'one more, ns': (row) => row.oneMore.median,
+      'bytes each': (row) => row.bytesEach,
+    }),
+    `releasing one: ${number(holds.releaseNs)} ns`,
+    scaleTable('waits pending on another lock', waiters.rows, {
+      'refused try, ns': (row) => row.refused.median,
+      'begin a wait, ns': (row) => row.beginWaitNs,
+      'serve one, ns': (row) => row.servedNs,
+    }),
+    scaleTable('processes attached', processes.rows, { 'bytes each': (row) => row.bytesEach }),
+    heading('Opening a namespace') +
+      table(
+        ['', 'us, median', 'p99'],
+        [
+          ['one that did not exist', us(opening.createNs.median), us(opening.createNs.p99)],
+          ['one that this process was not in', us(opening.enterNs.median), us(opening.enterNs.p99)],
+        ],
+      ),
+  ].join('\n');
+}
+
+function scaleTable(what, rows, more) {
+  return (
+    heading(`Scale: ${what}`) +
+    table(
+      [what, 'pair, ns', 'alone, ns', 'ratio', ...Object.keys(more)],
+      rows.map((row) => [
+        row.count.toLocaleString('en-US'),
+        number(row.pair.median),
+        number(row.control.median),
+        number(row.ratio),
+        ...Object.values(more).map((value) => number(value(row))),
+      ]),
+    )
+  );
+}
+
+export function waiting(rows) {
+  return (
+    heading('Waits that are pending, and nothing else') +
+    table(
+      ['waits', 'CPU, ms per s', 'event-loop delay p50, us', 'p99, us', 'most, us'],
+      Object.entries(rows).map(([count, { cpuMsPerSecond, delayUs }]) => [
+        count,
+        ...[cpuMsPerSecond, delayUs.p50, delayUs.p99, delayUs.max].map(number),
+      ]),
+    )
+  );
+}
+
+function us(ns) {
+  return number(ns / 1000);
 }

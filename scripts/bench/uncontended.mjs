@@ -7,15 +7,26 @@ import { dropNamespace, freshNamespace, perCall, probe, proclock, summarize } fr
 import { peer } from './peers.mjs';
 
 const RAW_PAIRS = 5000;
-const namespace = freshNamespace();
-const file = join(tmpdir(), namespace);
 
 /** Callback forms run in an AsyncLocalStorage: on Node 20 that slows every await of a process, so they have their own. */
-export async function run({ quick, callbacks }) {
+export async function run({ quick, forms }) {
+  const namespace = freshNamespace();
+  const file = join(tmpdir(), namespace);
   writeFileSync(file, '');
   const lock = new proclock.SharedLock('uncontended', { namespace });
+  try {
+    return await withLimit(forms === 'callbacks' ? callbackForms(lock) : guardForms(lock, file), quick);
+  } finally {
+    lock.close();
+    dropNamespace(namespace);
+    rmSync(file, { force: true, recursive: true });
+  }
+}
+
+/** Nanoseconds per call of each function, and of what the limit is made of. */
+export async function withLimit(functions, quick) {
   const raw = { exclusive: [], shared: [] };
-  const functions = {
+  const all = {
     'two empty N-API calls': () => {
       probe.empty();
       probe.empty();
@@ -24,35 +35,31 @@ export async function run({ quick, callbacks }) {
       raw.exclusive.push(probe.rwlockPairs(RAW_PAIRS) / RAW_PAIRS);
       raw.shared.push(probe.rwlockSharedPairs(RAW_PAIRS) / RAW_PAIRS);
     },
-    ...(callbacks ? callbackForms(lock) : guardForms(lock)),
+    ...functions,
   };
-  try {
-    const figures = await perCall(functions, quick ? 5 : 25);
-    delete figures['raw pairs'];
-    figures['raw exclusive pair in C'] = summarize(raw.exclusive);
-    figures['raw shared pair in C'] = summarize(raw.shared);
-    return figures;
-  } finally {
-    lock.close();
-    dropNamespace(namespace);
-    rmSync(file, { force: true, recursive: true });
-  }
+  const { 'raw pairs': _, ...figures } = await perCall(all, quick ? 5 : 25);
+  return {
+    ...figures,
+    'raw exclusive pair in C': summarize(raw.exclusive),
+    'raw shared pair in C': summarize(raw.shared),
+  };
 }
 
-function guardForms(lock) {
+function guardForms(lock, file) {
   return {
     'exclusiveSync() + release()': () => lock.exclusiveSync().release(),
     'sharedSync() + release()': () => lock.sharedSync().release(),
     'tryExclusive() + release()': () => lock.tryExclusive().release(),
+    'tryShared() + release()': () => lock.tryShared().release(),
     'await exclusive() + release()': async () => (await lock.exclusive()).release(),
     'await shared() + release()': async () => (await lock.shared()).release(),
     'query()': () => lock.query(),
-    ...flock(),
-    ...fsNative(),
+    ...flock(file),
+    ...fsNative(file),
     ...asyncMutex((mutex) => ({
       'async-mutex acquire + release': async () => (await mutex.acquire())(),
     })),
-    ...properLockfile(),
+    ...properLockfile(file),
   };
 }
 
@@ -68,7 +75,7 @@ function callbackForms(lock) {
   };
 }
 
-function flock() {
+function flock(file) {
   const fsExt = peer('fs-ext');
   if (fsExt === null) return {};
   const fd = openSync(file, 'r+');
@@ -80,7 +87,7 @@ function flock() {
   };
 }
 
-function fsNative() {
+function fsNative(file) {
   const native = peer('fs-native-extensions');
   if (native === null) return {};
   const fd = openSync(file, 'r+');
@@ -101,7 +108,7 @@ function asyncMutex(forms) {
   return module === null ? {} : forms(new module.Mutex());
 }
 
-function properLockfile() {
+function properLockfile(file) {
   const module = peer('proper-lockfile');
   return module === null ? {} : { 'proper-lockfile lockSync + unlock': () => module.lockSync(file)() };
 }

@@ -1,0 +1,738 @@
+/* Waiting, as in queue.h: the queue, pokes, who may try, withdrawing, skipping, over a lock that slots.pml has shown to
+ * be right. The claim: nobody who lives sleeps for ever, whoever dies or is stopped, and nobody is starved.
+ *
+ * NP processes acquire (shared, exclusive), wait, withdraw, release and downgrade for ever. A process may be killed
+ * between any two steps, KILLS times in all, and is started anew when it has been recovered. A lost wake-up is a state
+ * in which everybody is at rest, and somebody is asleep: nobody holds then, and nobody is going to do anything.
+ * -DLIVENESS is the other formulation, for a stream of others: in every weakly fair run who waits is granted.
+ *
+ * Labels are the step names of protocol.h and queue.h. What only the guard's owner reads and writes (the list, most
+ * flags) is one step; what is touched without the guard (gate, POKED, wake words, doorbells, sleeping) is one step per
+ * access.
+ *
+ * Abstracted, and why that is sound:
+ *   generations  a recovery and a downgrade exchange the storage in one step, as slots.pml shows that they do. A slot that
+ *                refers to a storage that is not the current one is `old`: its try ends either way, its unlock does
+ *                nothing. A1 to A3 are one step: what comes between them makes A3 fail, and the try starts again.
+ *   wake words   only "changed since W1" counts: a bit. An asynchronous wait's bit is set by its process's doorbell
+ *                thread (Bell), which takes the slot off the doorbell.
+ *   sleeping     as the kernel does it: asleep only if the word has not changed, until somebody calls wake. A slice
+ *                of a synchronous wait does not end by itself, though the real one does: that would heal what is lost.
+ *   time         the barrier is up or down as it likes (-DLIVENESS: it comes up some time after the front changed); a poke
+ *                is overdue at any time (TICK). A waiter that was woken and does not run on counts as at rest (STOP).
+ *   lists        a rebuild finds the queue by the tickets, so it is not torn; it derives the gate's flags anew.
+ *   Bell         waits with the guard until a dead owner's mess is cleared up by somebody else.
+ *
+ * Switches: NP, KILLS, NO_SHARED, ASYNC (a bit mask of processes), WITHDRAW, TICK, STOP, DOWNGRADE, NO_OVERTAKING,
+ * MEET (shared holders may stay for ever: they wait for each other), WRITERS (LIVENESS: a bit mask of the processes that are exclusive, the others are shared); MUTANT_x, see mutants.json.
+ */
+#ifndef NP
+#define NP 3
+#endif
+#ifndef KILLS
+#define KILLS 1
+#endif
+#ifndef ASYNC
+#define ASYNC 0
+#endif
+#define NONE 15
+
+#define FREE 0
+#define IDLE 1
+#define TRYING 2
+#define HELD 3
+#define RELEASING 4
+#define STALE 5
+
+/* what the guard was entered for */
+#define ENQUEUE 1
+#define SETTLE 2
+#define LEAVE 3
+#define UNSKIP 4
+#define SKIP 5
+#define POKE 6
+#define LOOK 7
+#define DOWN 8
+
+/* the slots: word */
+byte ph[NP];
+bit ex[NP];
+bit old[NP];
+/* flags */
+bit exclusive[NP];
+bit queued[NP];
+bit eligible[NP];
+bit poked[NP];
+bit skipped[NP];
+bit on_bell[NP];
+/* wake words: changed since W1; doorbells: changed since the doorbell thread looked */
+bit woken[NP];
+bit rung[NP];
+bit bell_asleep[NP];
+/* the gate's flags, and the rwlock of its storage */
+bit QUEUED = 0;
+bit POKED = 0;
+byte rd = 0;
+bit wr = 0;
+/* the queue, by ticket */
+byte q[NP];
+byte qn = 0;
+
+byte guard = NONE;
+bit dead[NP];
+byte kills = 0;
+
+#define BUSY 0
+#define RESTS 1
+#define ASLEEP 2
+#define STOPPED 3
+byte at[NP];
+#ifdef LIVENESS
+bit barrier = 0;
+#endif
+
+#ifdef BREADTH_FIRST
+#define exclusion 0
+#define progress 0
+#else
+hidden byte exclusion, progress;
+#endif
+
+#if NP == 2
+#define ANY(p) (p(0) || p(1))
+#elif NP == 3
+#define ANY(p) (p(0) || p(1) || p(2))
+#else
+#define ANY(p) (p(0) || p(1) || p(2) || p(3))
+#endif
+#define IS_ASYNC(i) ((ASYNC >> (i)) & 1)
+#define REFERS(i) (ph[i] >= TRYING && ph[i] <= STALE)
+#define GONE(i) (dead[i] && ph[i] != FREE)
+#define BESIDE(i) (i != me && !dead[i] && ph[i] == HELD && (ex[me] || ex[i]))
+#define LIVE_WRITER(i) (!dead[i] && ph[i] == HELD && ex[i])
+#define MOVES(i) ((ph[i] != FREE && at[i] == BUSY) || (IS_ASYNC(i) && ph[i] != FREE && !bell_asleep[i]))
+#define SLEEPS(i) (!dead[i] && at[i] == ASLEEP)
+#ifdef TICK
+#define SKIPPABLE(i) (queued[i] && poked[i] && !skipped[i])
+#define TICKS (POKED && ANY(SKIPPABLE))
+#else
+#define TICKS false
+#endif
+#define GONE_NOW(i) (i == d)
+#define STILL (!ANY(MOVES) && !ANY(GONE) && guard == NONE && !TICKS)
+#ifdef MEET
+#define HOLDS(i) (!dead[i] && ph[i] == HELD)
+/* Beside shared holders there is room for shared waiters that head the queue. */
+#define LOST (STILL && ANY(SLEEPS) && (!ANY(HOLDS) || (at[q[0]] == ASLEEP && !exclusive[q[0]])))
+#else
+#define LOST (STILL && ANY(SLEEPS))
+#endif
+
+/* The kernel's: wakes whoever sleeps, does nothing otherwise. */
+inline wake(who) {
+  if
+  :: !IS_ASYNC(who) -> if :: at[who] == ASLEEP -> at[who] = BUSY :: else fi
+  :: else -> bell_asleep[who] = 0
+  fi
+}
+
+inline remove(who) {
+  i = 0;
+  j = 0;
+  do
+  :: i < qn -> if :: q[i] != who -> q[j] = q[i]; j++ :: else fi; i++
+  :: else -> break
+  od;
+  if :: j < qn -> q[j] = 0; qn = j :: else fi;
+  i = 0;
+  j = 0;
+  if :: !IS_ASYNC(who) -> woken[who] = 0 :: else fi;
+  queued[who] = 0; eligible[who] = 0; poked[who] = 0; skipped[who] = 0; exclusive[who] = 0;
+  if :: qn == 0 -> QUEUED = 0; POKED = 0 :: else fi
+}
+
+/* The first that was not skipped, NONE if there is none. */
+inline find_front(found) {
+  found = NONE;
+  i = 0;
+  do
+  :: i < qn && found == NONE -> if :: !skipped[q[i]] -> found = q[i] :: else fi; i++
+  :: else -> break
+  od;
+  i = 0
+}
+
+inline choose_mode() {
+#ifdef WRITERS
+  m = (WRITERS >> me) & 1
+#else
+  if
+#ifndef NO_SHARED
+  :: m = 0
+#endif
+  :: m = 1
+  fi
+#endif
+}
+
+inline front_changed() {
+#ifdef LIVENESS
+  barrier = 0
+#else
+  skip
+#endif
+}
+
+/* A new generation: live shared holders are carried over, what else refers to the old storage is on its own. */
+inline change() {
+  rd = 0;
+  wr = 0;
+  i = 0;
+  do
+  :: i < NP ->
+    if
+    :: ph[i] == HELD && !ex[i] && !GONE_NOW(i) -> rd++
+    :: ph[i] == TRYING && !old[i] -> ph[i] = STALE; old[i] = 1
+    :: (ph[i] == RELEASING || ph[i] == STALE) && !old[i] -> old[i] = 1
+    :: else
+    fi;
+    i++
+  :: else -> break
+  od;
+  i = 0
+}
+inline freeze() {
+  i = 0;
+  do
+  :: i < NP -> if :: ph[i] == TRYING && !old[i] -> ph[i] = STALE :: else fi; i++
+  :: else -> break
+  od;
+  i = 0
+}
+proctype P(byte me) {
+  byte k = 0, d = NONE, why = 0, todo = 0, later = 0, back = 0, i = 0, j = 0;
+  bit m = 0, front = 0, undo = 0, rebuilt = 0, again = 0, told = 0, was = 0;
+
+start:
+  dead[me] = 0;
+  {
+    ph[me] = IDLE;
+idle:
+    atomic { m = 0; front = 0; undo = 0; at[me] = RESTS };
+
+    /* ---- acquire */
+A1:
+    atomic {
+      if
+      :: at[me] == RESTS -> at[me] = BUSY; choose_mode()
+      :: else
+      fi;
+      if
+#ifdef MUTANT_NO_BARRIER
+#elif defined(LIVENESS)
+      :: QUEUED && !front && barrier -> why = ENQUEUE; goto enter
+#else
+      :: QUEUED && !front -> why = ENQUEUE; goto enter
+#endif
+#if !defined(LIVENESS) && !defined(NO_OVERTAKING)
+      :: QUEUED && !front
+#endif
+#ifdef MUTANT_NO_BARRIER
+      :: true
+#elif defined(LIVENESS)
+      :: !(QUEUED && !front && barrier)
+#else
+      :: !(QUEUED && !front)
+#endif
+      fi;
+      ph[me] = TRYING; ex[me] = m; old[me] = 0
+    };
+A4:
+    atomic {
+      if
+      :: old[me] || (!wr && (m == 0 || rd == 0)) -> if :: old[me] :: !old[me] && m == 0 -> rd++ :: !old[me] && m == 1 -> wr = 1 fi
+      :: old[me] || wr || (m == 1 && rd > 0) ->
+        ph[me] = IDLE; old[me] = 0; ex[me] = 0;
+        if
+        :: front -> front = 0; goto to_sleep
+        :: else -> why = ENQUEUE; goto enter
+        fi
+      fi
+    };
+A5:
+    atomic {
+      if
+      :: ph[me] == STALE -> undo = 1; goto R2
+      :: else ->
+        ph[me] = HELD;
+        assert(exclusion || !ANY(BESIDE));
+        m = 0;
+        if
+        :: front -> front = 0; why = SETTLE; goto enter
+        :: else
+        fi
+      fi
+    };
+holding:
+#ifdef MEET
+    atomic { if :: !ex[me] -> at[me] = STOPPED :: else fi };
+#endif
+    atomic {
+      at[me] = BUSY;
+      if
+      :: ph[me] = RELEASING /* R1 */
+#ifdef DOWNGRADE
+      :: ex[me] -> why = DOWN; goto enter
+#endif
+      fi
+    };
+    /* ---- release */
+#ifdef MUTANT_R3_BEFORE_R2
+    atomic { if :: QUEUED && !POKED && !undo -> why = POKE; goto enter :: else fi };
+#endif
+R2:
+    atomic {
+      if
+      :: old[me]
+      :: !old[me] && ex[me] -> wr = 0
+      :: !old[me] && !ex[me] -> assert(exclusion || rd > 0); rd--
+      fi;
+#ifdef MUTANT_UNDO_WITHOUT_R3
+      if :: undo -> goto R4 :: else fi;
+#endif
+#ifdef MUTANT_R3_BEFORE_R2
+      if :: !undo -> goto R4 :: else fi;
+#endif
+    };
+#ifdef MUTANT_R4_BEFORE_R3
+    d_step { ph[me] = IDLE; old[me] = 0; ex[me] = 0 };
+#endif
+R3:
+    atomic { if :: QUEUED && !POKED -> why = POKE; goto enter :: else fi };
+R4:
+    atomic {
+      ph[me] = IDLE; old[me] = 0; ex[me] = 0;
+      if
+      :: undo -> undo = 0; goto A1
+      :: else -> goto idle
+      fi
+    };
+
+    /* ---- wait */
+W1:
+    atomic {
+#ifndef MUTANT_WAKE_READ_LATE
+      woken[me] = 0;
+#endif
+      at[me] = BUSY
+    };
+react:
+    atomic {
+      poked[me] = 0;
+      if
+      :: !eligible[me] -> goto to_sleep
+      :: eligible[me] && skipped[me] ->
+#ifndef MUTANT_UNSKIP_FORGOTTEN
+        why = UNSKIP; goto enter
+#endif
+      :: else
+      fi
+    };
+W2:
+#ifndef MUTANT_POKED_TAKEN_BACK_LATE
+    POKED = 0;
+#endif
+W3:
+    atomic { front = 1; goto A1 };
+to_sleep:
+#ifdef MUTANT_POKED_TAKEN_BACK_LATE
+    POKED = 0;
+#endif
+#ifdef MUTANT_WAKE_READ_LATE
+    woken[me] = 0;
+#endif
+    atomic {
+      if
+      :: woken[me] -> woken[me] = 0; goto react
+      :: else -> at[me] = ASLEEP
+      fi
+    };
+asleep:
+    atomic {
+      if
+#ifdef STOP
+      :: at[me] == BUSY -> at[me] = STOPPED; goto W1
+#else
+      :: at[me] == BUSY -> goto W1
+#endif
+      :: ANY(GONE) -> why = LOOK; goto enter
+#ifdef TICK
+      :: POKED -> why = SKIP; goto enter
+#endif
+#ifdef WITHDRAW
+      :: at[me] = BUSY; why = LEAVE; goto enter
+#endif
+      fi
+    };
+
+    /* ---- under the guard */
+enter:
+    atomic {
+      (guard == NONE || dead[guard]) -> again = guard != NONE; guard = me;
+      if
+      :: again -> again = 0; rebuilt = 1; POKED = 0; QUEUED = qn > 0
+#ifdef MUTANT_REBUILD_DROPS_DOORBELL
+        ; i = 0; do :: i < NP -> on_bell[i] = 0; i++ :: else -> break od; i = 0
+#endif
+      :: !again && why == LOOK
+      :: else -> goto work
+      fi
+    };
+look:
+    atomic {
+      if
+      :: GONE(0) -> d = 0
+      :: GONE(1) -> d = 1
+#if NP > 2
+      :: GONE(2) -> d = 2
+#endif
+#if NP > 3
+      :: GONE(3) -> d = 3
+#endif
+      :: else -> goto looked
+      fi;
+      was = queued[d] || REFERS(d);
+      if
+      :: REFERS(d) && !old[d] -> if :: ANY(LIVE_WRITER) -> freeze() :: else -> change() fi
+      :: else
+      fi;
+      if :: queued[d] -> remove(d) :: else fi;
+      ph[d] = FREE; ex[d] = 0; old[d] = 0; on_bell[d] = 0; woken[d] = 0; rung[d] = 0;
+      d = NONE;
+      front_changed();
+#ifdef MUTANT_DEATH_SWALLOWS_POKE
+      was = 0;
+#endif
+      if
+      :: was && qn > 0 -> was = 0; back = LOOK; goto poke_again
+      :: else -> was = 0; goto look
+      fi
+    };
+looked:
+    atomic {
+#ifdef MUTANT_REBUILD_NO_POKE
+      rebuilt = 0;
+#endif
+      if
+      :: rebuilt && qn > 0 -> rebuilt = 0; back = ENQUEUE; goto poke_again
+      :: else -> rebuilt = 0
+      fi
+    };
+work:
+    atomic {
+      if
+      :: why == ENQUEUE ->
+        find_front(k);
+        eligible[me] = k == NONE;
+        if
+        :: k != NONE && m == 0 ->
+          i = qn;
+          do
+          :: i > 0 ->
+            i--;
+            eligible[me] = eligible[q[i]] && !exclusive[q[i]];
+            if :: !skipped[q[i]] -> break :: else fi
+          :: else -> break
+          od;
+          i = 0;
+#ifdef MUTANT_READERS_PASS_WRITER
+          eligible[me] = 1;
+#endif
+        :: else
+        fi;
+        if :: k == NONE -> front_changed() :: else fi;
+        k = 0;
+        q[qn] = me; qn++;
+        queued[me] = 1; exclusive[me] = m; poked[me] = 0; skipped[me] = 0
+      :: why == SETTLE ->
+        remove(me); front_changed();
+        if :: qn == 0 -> goto leave :: else -> goto settle fi
+      :: why == LEAVE ->
+        was = eligible[me]; remove(me);
+#ifdef MUTANT_WITHDRAW_SWALLOWS_POKE
+        was = 0;
+#endif
+        if :: was && qn > 0 -> was = 0; front_changed(); back = LEAVE; goto poke_front :: else -> was = 0; goto leave fi
+      :: why == UNSKIP -> skipped[me] = 0; front_changed(); goto leave
+      :: why == SKIP -> if :: POKED -> goto overdue :: else -> goto leave fi
+      :: why == POKE -> if :: QUEUED && !POKED -> back = POKE; goto poke_front :: else -> goto leave fi
+      :: why == DOWN ->
+        ex[me] = 0; change();
+        if :: qn > 0 -> back = LEAVE; goto poke_front :: else -> goto leave fi
+      :: why == LOOK -> goto leave
+      fi
+    };
+    QUEUED = 1; /* W2 */
+leave:
+    atomic {
+      guard = NONE;
+      if
+      :: why == ENQUEUE ->
+        why = 0;
+#ifdef MUTANT_NO_SECOND_LOOK
+        goto to_sleep
+#endif
+        if
+        :: !eligible[me] -> woken[me] = 0; goto to_sleep
+        :: else -> if :: !IS_ASYNC(me) -> goto W1 :: else -> goto react fi
+        fi
+      :: why == SETTLE || why == DOWN -> why = 0; goto holding
+      :: why == LEAVE -> why = 0; goto idle
+      :: why == UNSKIP -> why = 0; goto W2
+      :: why == SKIP || why == LOOK -> why = 0; goto asleep
+      :: why == POKE -> why = 0
+      fi
+    };
+    /* the wakes that waited until the guard was free */
+    do
+    :: atomic { later & 1 -> k = 0; later = later & ~1; wake(k) }
+    :: atomic { later & 2 -> k = 1; later = later & ~2; wake(k) }
+    :: atomic { later & 4 -> k = 2; later = later & ~4; wake(k) }
+    :: atomic { later & 8 -> k = 3; later = later & ~8; wake(k) }
+    :: later == 0 -> break
+    od;
+#ifdef MUTANT_R3_BEFORE_R2
+    if :: atomic { ph[me] == RELEASING && !undo -> goto R2 } :: else fi;
+#endif
+    goto R4;
+
+    /* settle_grant(), after the slot was removed */
+settle:
+#ifndef MUTANT_GRANT_LEAVES_POKED
+    POKED = 0;
+#endif
+    atomic {
+      find_front(k);
+      if :: k == NONE -> k = 0; goto leave :: else fi;
+      told = exclusive[k] || eligible[k];
+      if :: !told -> goto settled :: else fi
+    };
+    /* keep_poked() */
+#if !defined(MUTANT_KEEP_POKED_UNCHECKED) && !defined(MUTANT_KEEP_POKED_SWALLOWS)
+    atomic { if :: !poked[k] -> goto settled :: else fi };
+#endif
+    POKED = 1;
+#ifndef MUTANT_KEEP_POKED_UNCHECKED
+    atomic { if :: poked[k] -> goto settled :: else fi };
+    POKED = 0;
+#ifndef MUTANT_KEEP_POKED_SWALLOWS
+    told = 0;
+#endif
+#endif
+settled:
+    atomic {
+      k = 0;
+#ifdef MUTANT_GRANT_POKES_NO_READERS
+      told = 1;
+#endif
+      if
+      :: ph[me] == HELD && !ex[me] && !told -> told = 0; back = LEAVE; goto poke_front
+      :: else -> told = 0; goto leave
+      fi
+    };
+
+    /* open_barrier_if_overdue(): k is a place in the queue */
+overdue:
+    atomic {
+#ifdef MUTANT_SKIP_UNCHECKED
+      was = poked[q[k]]
+    };
+    atomic {
+      if :: was -> skipped[q[k]] = 1 :: else fi;
+      was = 0;
+#else
+      if :: poked[q[k]] -> skipped[q[k]] = 1 :: else fi;
+#endif
+      if
+      :: eligible[q[k]] && k + 1 < qn -> k++; goto overdue
+      :: else -> k = 0; back = LEAVE; front_changed()
+      fi;
+#ifdef MUTANT_SKIP_POKES_NOBODY
+      back = 0;
+      goto leave
+#else
+      goto poke_front
+#endif
+    };
+
+poke_again:
+    atomic {
+      i = 0;
+      do
+      :: i < qn -> if :: poked[q[i]] -> todo = todo | (1 << q[i]) :: else fi; i++
+      :: else -> break
+      od;
+      i = 0;
+#if defined(MUTANT_RING_NOT_REPEATED) || defined(MUTANT_REBUILD_DROPS_DOORBELL)
+      todo = 0;
+#endif
+      again = todo != 0;
+      if :: again -> goto poke :: else fi
+    };
+poke_front:
+    atomic {
+      POKED = 1;
+      again = 0;
+      todo = 0;
+      i = 0;
+      j = NONE;
+      do
+      :: i < qn ->
+        if
+        :: skipped[q[i]]
+        :: !skipped[q[i]] && (j == NONE || (!exclusive[j] && !exclusive[q[i]])) ->
+          j = q[i];
+          todo = todo | (1 << j);
+#ifdef MUTANT_POKE_FIRST_ONLY
+          break
+#else
+          if :: exclusive[j] -> break :: else fi
+#endif
+        :: else -> break
+        fi;
+        i++
+      :: else -> break
+      od;
+      i = 0;
+      j = 0;
+      if :: todo != 0 -> goto poke :: else fi
+    };
+    POKED = 0;
+    goto poked_all;
+poke:
+    atomic {
+      k = 0;
+      do
+      :: (todo & (1 << k)) == 0 -> k++
+      :: else -> break
+      od;
+      todo = todo & ~(1 << k);
+      eligible[k] = 1;
+      poked[k] = 1
+    };
+    atomic {
+      if
+      :: !IS_ASYNC(k) -> woken[k] = 1
+#ifdef MUTANT_RING_NOT_REPEATED
+      :: IS_ASYNC(k) && on_bell[k] -> goto rang
+#endif
+      :: else -> on_bell[k] = 1; rung[k] = 1
+      fi
+    };
+    atomic {
+      if
+      :: back == POKE -> later = later | (1 << k)
+      :: else -> wake(k)
+      fi
+    };
+rang:
+    atomic {
+      k = 0;
+      if
+      :: todo != 0 -> goto poke
+      :: todo == 0 && again -> again = 0; goto poke_front
+      :: else
+      fi
+    };
+poked_all:
+    atomic {
+      if
+      :: back == LOOK -> back = 0; goto look
+      :: back == ENQUEUE -> back = 0; goto work
+      :: else -> back = 0; goto leave
+      fi
+    }
+  } unless { dead[me] };
+
+  d_step { k = 0; d = NONE; why = 0; todo = 0; later = 0; back = 0; i = 0; j = 0; m = 0; front = 0; undo = 0;
+    rebuilt = 0; again = 0; told = 0; was = 0 };
+end:
+  ph[me] == FREE && guard != me;
+  goto start
+}
+
+#if ASYNC != 0
+/* The doorbell thread of a process. */
+proctype Bell(byte me) {
+start:
+  {
+    do
+    :: atomic { rung[me] = 0; bell_asleep[me] = 0 };
+       atomic {
+         guard == NONE ->
+         if
+         :: on_bell[me] ->
+           on_bell[me] = 0; woken[me] = 1;
+           if :: at[me] == ASLEEP -> at[me] = BUSY :: else fi
+         :: else
+         fi
+       };
+       atomic { if :: rung[me] :: else -> bell_asleep[me] = 1 fi };
+end:   bell_asleep[me] == 0
+    od
+  } unless { dead[me] };
+end1:
+  !dead[me];
+  goto start
+}
+#endif
+
+#if KILLS > 0
+#define KILL(i) \
+  :: atomic { kills < KILLS && ph[i] != FREE && !dead[i] -> kills++; dead[i] = 1; at[i] = BUSY; bell_asleep[i] = 0 }
+active proctype Killer() {
+end:
+  do
+  KILL(0)
+  KILL(1)
+#if NP > 2
+  KILL(2)
+#endif
+#if NP > 3
+  KILL(3)
+#endif
+  od
+}
+#endif
+
+#ifdef LIVENESS
+active proctype Clock() {
+end:
+  do
+  :: QUEUED && !barrier -> barrier = 1
+  od
+}
+#define WAITS(i) (queued[i])
+ltl served { [] ((queued[0]) -> <> (!queued[0])) }
+#else
+active proctype Watch() {
+end:
+  atomic { LOST -> assert(progress || !LOST) }
+}
+#endif
+
+init {
+  byte i = 0;
+  atomic {
+    do
+    :: i < NP ->
+      run P(i);
+#if ASYNC != 0
+      if :: IS_ASYNC(i) -> run Bell(i) :: else fi;
+#endif
+      i++
+    :: else -> break
+    od;
+    i = 0
+  }
+}
