@@ -121,6 +121,8 @@ function find(): string {
   try {
     return require('node-gyp-build').resolve(PACKAGE);
   } catch (cause) {
+    const { code, resource } = cause as NodeJS.ErrnoException & { resource?: string };
+    if (code === 'ERR_ACCESS_DENIED') throw unusableNativeError(PACKAGE, resource ?? PACKAGE, cause);
     const libc = process.platform === 'linux' ? (musl ? '.musl' : '.glibc') : '';
     const lookedFor = [
       `prebuilds/${process.platform}-${process.arch}/proclock${libc}.node`,

@@ -224,9 +224,11 @@ export function missingNativeError(
 export function unusableNativeError(folder: string, file: string, cause: unknown): LockError {
   const { code, message } = (cause ?? {}) as { code?: unknown; message?: unknown };
   const advice =
-    code === 'ERR_DLOPEN_DISABLED'
-      ? 'Start Node with --allow-addons (--permission and --no-addons forbid native code)'
-      : `On Linux, with a C++ toolchain and Python, another one can be built: ${buildCommand(folder)}`;
+    {
+      ERR_DLOPEN_DISABLED: 'Start Node with --allow-addons (--permission and --no-addons forbid native code)',
+      ERR_ACCESS_DENIED: 'Start Node with --allow-fs-read for it (--permission forbids to read it)',
+    }[String(code)] ??
+    `On Linux, with a C++ toolchain and Python, another one can be built: ${buildCommand(folder)}`;
   return new LockError(
     'ERR_LOCK_UNSUPPORTED',
     `proclock can not use its native part on ${here()}: ${file}: ${message ?? 'it does not support this platform'}. ${advice}`,

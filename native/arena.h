@@ -226,6 +226,9 @@ class Arena {
   static uint32_t used(const Table<T>& table) {
     return std::min(get(table.meta->used), table.max);
   }
+  size_t names_bytes_max() const {
+    return size_t{used(locks_)} * kNameInlineBytes + size_t{used(extents_)} * kExtentBytes;
+  }
   Slot<P>& slot(uint32_t index) { return at(slots_, index); }
   Lock<P>& lock(uint32_t index) { return at(locks_, index); }
   Process<P>& process(uint32_t index) { return at(processes_, index); }

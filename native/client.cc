@@ -11,8 +11,7 @@ namespace proclock {
 
 namespace {
 
-// How long a synchronous acquire tries before it sleeps: about what falling asleep and being woken costs.
-constexpr int kSpinRounds = 24;
+// Between two tries.
 constexpr int kSpinPauses = 16;
 
 void pause_briefly() {
@@ -322,17 +321,33 @@ Status Client::check_hold(uint32_t index) {
   return state == Status::kClosed ? state : hold->lock->space->arena().check_hold(hold->ref);
 }
 
-int32_t Client::enqueue(uint32_t key, bool async) {
+// Tries for a while before it sleeps. That pays if the holder runs on another processor and is short; if the two take turns
+// on one, it only keeps the holder from running. Nobody says which it is, so what came of it lately decides.
+int32_t Client::spin(uint32_t key, OpenLock& lock) {
   static const bool can_spin = sysconf(_SC_NPROCESSORS_ONLN) > 1;
-  report_->granted = 0;
-  for (int round = 0; !async && can_spin && round < kSpinRounds; round++) {
+  if (!can_spin) return static_cast<int32_t>(Status::kBusy);
+  if (lock.spin_rounds == 0 && ++lock.unspun == kUnspunMax) lock.spin_rounds = kSpinRounds;
+  for (int round = 0; round < lock.spin_rounds; round++) {
     pause_briefly();
     const int32_t got = try_acquire(key);
+    if (got == static_cast<int32_t>(Status::kBusy)) continue;
+    if (got >= 0) lock.spin_rounds = kSpinRounds;
+    return got;
+  }
+  if (lock.spin_rounds != 0) lock.unspun = 0;
+  lock.spin_rounds /= 2;
+  return static_cast<int32_t>(Status::kBusy);
+}
+
+int32_t Client::enqueue(uint32_t key, bool async) {
+  report_->granted = 0;
+  OpenLock* lock = open_lock_at(key >> kKeyBits);
+  if (lock == nullptr) return static_cast<int32_t>(Status::kClosed);
+  if (!async) {
+    const int32_t got = spin(key, *lock);
     report_->granted = got >= 0;
     if (got != static_cast<int32_t>(Status::kBusy)) return got;
   }
-  OpenLock* lock = open_lock_at(key >> kKeyBits);
-  if (lock == nullptr) return static_cast<int32_t>(Status::kClosed);
   uint32_t index;
   Status status = take_idle(key >> kKeyBits, *lock, &index);
   if (!ok(status)) return static_cast<int32_t>(status);

@@ -105,7 +105,9 @@ bool Arena<P>::read_name(const Guard&, uint32_t index, LockName* name) {
   const Lock<P>& entry = lock(index);
   const uint32_t flags = get(entry.name_bytes);
   const uint32_t size = flags & kNameBytesMask;
-  if (fault_ || (flags & kNameUsed) == 0 || size > kNameBytesMax) return false;
+  if (fault_ || (flags & kNameUsed) == 0) return false;
+  if (size > names_bytes_max()) fault_ = true;
+  if (fault_) return false;
   name->utf16 = (flags & kNameUtf16) != 0;
   name->bytes.assign(reinterpret_cast<const char*>(entry.name), std::min<uint32_t>(size, kNameInlineBytes));
   for (uint32_t extent = get(entry.name_rest); name->bytes.size() < size && !fault_;) {

@@ -30,6 +30,10 @@ void LinuxPlatform::init(RwLock* lock) {
   pthread_rwlockattr_t attr;
   pthread_rwlockattr_init(&attr);
   pthread_rwlockattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+#ifdef __SANITIZE_THREAD__
+  // It may have been left locked when it was retired, which ThreadSanitizer would remember beyond pthread_rwlock_init().
+  pthread_rwlock_destroy(lock);
+#endif
   memset(static_cast<void*>(lock), 0, sizeof *lock);
   pthread_rwlock_init(lock, &attr);
   pthread_rwlockattr_destroy(&attr);

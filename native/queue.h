@@ -155,11 +155,14 @@ Status Arena<P>::enqueue(const SlotRef& ref, Mode mode, uint16_t flags) {
   bool eligible = first;
   if (!first && mode == Mode::kShared) {
     // The last one that was not skipped decides: all shared up to here, or somebody exclusive is in between.
+    uint32_t steps = 0;
     for (uint32_t index = last; index != 0 && !fault_; index = get(slot(index).queue_prev)) {
       const uint16_t other = slot(index).flags.load(std::memory_order_relaxed);
       eligible = (other & (kSlotEligible | kSlotExclusive)) == kSlotEligible;
       if ((other & kSlotSkipped) == 0) break;
+      if (++steps > kSlotsMax) fault_ = true;
     }
+    if (fault_) return Status::kCorrupt;
   }
   const uint32_t ticket = get(header_->ticket) + 1;
   set(header_->ticket, ticket);

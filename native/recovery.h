@@ -295,7 +295,9 @@ HolderInfo Arena<P>::describe(const Slot<P>& slot, bool pending) const {
   info.thread = get(slot.thread);
   info.process = slot.process.load(std::memory_order_relaxed);
   info.ticket = get(slot.ticket);
-  info.since_ms = double_of(slot.since.load(std::memory_order_relaxed));
+  const double since_ms = double_of(slot.since.load(std::memory_order_relaxed));
+  info.since_ms =
+      since_ms >= 0 ? since_ms : 0;  // what is no number has no order, and lists of these are sorted
   process_identity(info.process, &info.identity);
   return info;
 }
@@ -332,6 +334,7 @@ Status Arena<P>::snapshot_all(std::vector<HolderInfo>* infos, std::unordered_map
   for (uint32_t index = 1; index < suspects.size(); index++) {
     if (suspects[index]) check_process(guard, index);
   }
+  size_t name_bytes = 0;
   for (uint32_t index = 1; index <= used(slots_) && !fault_; index++) {
     const Slot<P>& other = slot(index);
     if (get(other.lock) == 0 || !is_involved(other)) continue;
@@ -339,6 +342,9 @@ Status Arena<P>::snapshot_all(std::vector<HolderInfo>* infos, std::unordered_map
     if (!held && (other.flags.load(std::memory_order_relaxed) & kSlotQueued) == 0) continue;
     LockName name;
     if (names->count(get(other.lock)) == 0 && read_name(guard, get(other.lock), &name)) {
+      // Each extent belongs to one name: together they are no longer than the tables.
+      name_bytes += name.bytes.size();
+      if (name_bytes > names_bytes_max()) fault_ = true;
       (*names)[get(other.lock)] = std::move(name);
     }
     infos->push_back(describe(other, !held));

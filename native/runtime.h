@@ -36,6 +36,10 @@ constexpr uint32_t kWatchLingerTicks = 20;  // how long a namespace stays watche
 constexpr size_t kUnusedSpacesMax = 8;      // namespaces without an open lock that stay mapped
 constexpr size_t kIdleHoldsMax = 64;  // bound slots that a closed hold leaves for the next one, per lock
 
+// How long a synchronous acquire tries before it sleeps: about what falling asleep and being woken costs.
+constexpr int kSpinRounds = 24;
+constexpr int kUnspunMax = 32;  // waits until one tries again whether spinning pays by now
+
 using LinuxArena = Arena<LinuxPlatform>;
 
 // For what has to be done now, or never.
@@ -235,7 +239,9 @@ class Client {
     uint32_t slots = 0;  // bound for this lock by this client
     uint32_t held = 0;
     bool closed = false;
-    std::vector<uint32_t> idle;  // holds that are ready for use
+    int spin_rounds = kSpinRounds;  // of the next synchronous acquire that has to wait
+    int unspun = 0;                 // how many in a row did not try at all
+    std::vector<uint32_t> idle;     // holds that are ready for use
   };
   struct Hold {
     LinuxArena::SlotRef ref;
@@ -246,6 +252,7 @@ class Client {
     uint8_t owed = 0;
     bool listens = false;
   };
+  int32_t spin(uint32_t key, OpenLock& lock);
   OpenLock* open_lock_at(uint32_t id);
   Hold* hold_at(uint32_t index, State state);
   Hold* waiting_at(uint32_t index);

@@ -10,13 +10,23 @@
 //   bench-processes  build/Release/proclock_bench_processes
 //   dist          dist/: the CommonJS build, its types, the ESM entries
 //
-// PROCLOCK_SANITIZE=address|thread builds the native parts with that sanitizer. CI turns warnings into errors.
+// PROCLOCK_INSTRUMENT=address|thread|coverage builds the native parts with that, in build/<that>/build/Release. CI turns
+// warnings into errors.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { delimiter, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { instrument, nativeRoot } from './instrument.mjs';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 process.chdir(root);
@@ -24,17 +34,17 @@ process.chdir(root);
 const NATIVE_TARGETS = {
   native: {
     target: 'proclock',
-    output: 'build/Release/proclock.node',
+    output: `${nativeRoot}/build/Release/proclock.node`,
     inputs: ['native'],
   },
   'native-tests': {
     target: 'proclock_test',
-    output: 'build/Release/proclock_test',
+    output: `${nativeRoot}/build/Release/proclock_test`,
     inputs: ['native', 'test/native'],
   },
   bench: {
     target: 'proclock_bench',
-    output: 'build/Release/proclock_bench.node',
+    output: `${nativeRoot}/build/Release/proclock_bench.node`,
     inputs: ['scripts/bench'],
   },
   'bench-processes': {
@@ -78,20 +88,40 @@ function ensureNative(part, { target, output, inputs }) {
   const configuration = nativeConfiguration();
   const sources = inputs.flatMap((dir) => files(dir, /\.(cc|h|map)$/));
   const stamp = hash([configuration, ...sources.map((file) => [file, readFileSync(file)])]);
-  const stampFile = `build/.stamp-${target}`;
+  const stampFile = `${nativeRoot}/build/.stamp-${target}`;
   if (existsSync(output) && readText(stampFile) === stamp) return;
 
   checkToolchain();
-  say(`building ${output}${sanitizer() ? ` (${sanitizer()} sanitizer)` : ''}`);
-  if (readText('build/.stamp-configure') !== hash([configuration])) {
+  say(`building ${output}`);
+  if (readText(`${nativeRoot}/build/.stamp-configure`) !== hash([configuration])) {
+    linkSources();
     nodeGyp(['configure', ...gypArguments()]);
-    writeFileSync('build/.stamp-configure', hash([configuration]));
+    writeFileSync(`${nativeRoot}/build/.stamp-configure`, hash([configuration]));
   }
   // The linker script is no prerequisite in the generated Makefile: without its output the link step always runs.
-  rmSync(join('build/Release/obj.target', `${target}.node`), { force: true });
+  rmSync(join(nativeRoot, 'build/Release/obj.target', `${target}.node`), { force: true });
   nodeGyp(['build', target, `--jobs=${availableParallelism()}`, ...headerArguments()]);
   if (!existsSync(output)) fail(`${part}: the build succeeded, but there is no ${output}`);
   writeFileSync(stampFile, stamp);
+}
+
+/** node-gyp knows one build folder per package: an instrumented build has a package folder that leads to the sources. */
+function linkSources() {
+  if (nativeRoot === '.') return;
+  mkdirSync(nativeRoot, { recursive: true });
+  for (const name of [
+    'binding.gyp',
+    'proclock.gypi',
+    'package.json',
+    'native',
+    'test',
+    'scripts',
+    'node_modules',
+  ]) {
+    const link = join(nativeRoot, name);
+    rmSync(link, { force: true });
+    symlinkSync(resolve(name), link);
+  }
 }
 
 /** All that decides about the generated Makefile. Every target is configured at once; `build` picks one. */
@@ -115,17 +145,11 @@ function gypArguments() {
     `--native_tests=${existsSync('test/native')}`,
     `--bench=${existsSync('scripts/bench/probe.cc')}`,
     `--warnings_as_errors=${ci}`,
-    `--address_sanitizer=${sanitizer() === 'address'}`,
-    `--thread_sanitizer=${sanitizer() === 'thread'}`,
+    `--address_sanitizer=${instrument === 'address'}`,
+    `--thread_sanitizer=${instrument === 'thread'}`,
+    `--coverage=${instrument === 'coverage'}`,
     ...headerArguments(),
   ];
-}
-
-function sanitizer() {
-  const value = process.env.PROCLOCK_SANITIZE ?? '';
-  if (!['', 'address', 'thread'].includes(value))
-    fail(`PROCLOCK_SANITIZE is "${value}", not address or thread`);
-  return value;
 }
 
 /** node-gyp downloads Node's headers unless told where they are; most installations carry them beside the binary. */
@@ -162,7 +186,9 @@ function onPath(command) {
 }
 
 function nodeGyp(args) {
-  run(process.execPath, ['node_modules/node-gyp/bin/node-gyp.js', ...args, '--loglevel=warn']);
+  run(process.execPath, [resolve('node_modules/node-gyp/bin/node-gyp.js'), ...args, '--loglevel=warn'], {
+    cwd: nativeRoot,
+  });
 }
 
 function ensureDist() {

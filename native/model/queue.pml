@@ -23,8 +23,9 @@
  *   lists        a rebuild finds the queue by the tickets, so it is not torn; it derives the gate's flags anew.
  *   Bell         waits with the guard until a dead owner's mess is cleared up by somebody else.
  *
- * Switches: NP, KILLS, NO_SHARED, ASYNC (a bit mask of processes), WITHDRAW, TICK, STOP, DOWNGRADE, NO_OVERTAKING,
- * MEET (shared holders may stay for ever: they wait for each other), WRITERS (LIVENESS: a bit mask of the processes that are exclusive, the others are shared); MUTANT_x, see mutants.json.
+ * Switches: NP, KILLS, NO_SHARED, ASYNC (a bit mask of processes), WITHDRAW, TICK, STOP, DOWNGRADE, NO_OVERTAKING;
+ * MEET (shared holders may stay for ever, since they wait for each other: a reader that fits in must not sleep);
+ * WRITERS (LIVENESS: a bit mask of the processes that are exclusive, the others are shared); MUTANT_x, see mutants.json.
  */
 #ifndef NP
 #define NP 3

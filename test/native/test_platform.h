@@ -133,3 +133,7 @@ struct TestPlatform : proclock::LinuxPlatform {
 static_assert(sizeof(proclock::Header<TestPlatform>) == sizeof(proclock::Header<proclock::LinuxPlatform>) &&
                   proclock::Layout<TestPlatform>::kBytes == proclock::LinuxLayout::kBytes,
               "the same segment");
+
+namespace proclock {
+extern template class Arena<TestPlatform>;
+}

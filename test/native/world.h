@@ -74,12 +74,20 @@ struct Member final : proclock::PokeSink {
   }
   // Queues, and makes the first try, as the client does. kAgain: waits.
   Status queue(const SlotRef& ref, Mode mode, uint16_t flags = 0) {
-    const Status status = arena->enqueue(ref, mode, flags);
+    const Status status = unstalled([&] { return arena->enqueue(ref, mode, flags); });
     return ok(status) ? react(ref, mode) : status;
   }
   Status react(const SlotRef& ref, Mode mode) {
-    const Status status = arena->react(ref, mode, &token);
-    return ok(status) ? arena->settle_grant(ref) : status;
+    const Status status = unstalled([&] { return arena->react(ref, mode, &token); });
+    return ok(status) ? unstalled([&] { return arena->settle_grant(ref); }) : status;
+  }
+  // Again, as the client does: one that died in the guard may be half gone, and its token still there.
+  template <class Call>
+  static Status unstalled(Call call) {
+    const uint64_t deadline = harness::now_ms() + harness::kPatienceMs;
+    Status status = call();
+    while (status == Status::kStalled && harness::now_ms() < deadline) status = call();
+    return status;
   }
   void steal(const SlotRef& ref) { CHECK_EQ(arena->steal(ref, &token), Status::kOk); }
   void release(const SlotRef& ref) {
@@ -128,7 +136,7 @@ using Ref = Member::SlotRef;
 inline Status acquire_waiting(Member& self, const Ref& ref, Mode mode, uint16_t flags = 0,
                               uint64_t patience_ms = harness::kPatienceMs, uint64_t tick_ms = 0) {
   const uint64_t deadline = harness::now_ms() + patience_ms;
-  Status status = self.arena->enqueue(ref, mode, flags);
+  Status status = Member::unstalled([&] { return self.arena->enqueue(ref, mode, flags); });
   if (!ok(status) && status != Status::kAgain) return status;
   const bool async = (flags & proclock::kSlotAsync) != 0;
   auto& word = async ? *self.arena->doorbell() : ref.slot->wake;
@@ -145,7 +153,7 @@ inline Status acquire_waiting(Member& self, const Ref& ref, Mode mode, uint16_t 
     TestPlatform::wait(&word, seen, until * 1000000);
     // Without another try, which would find what a lost wake-up kept from us.
     if (harness::now_ms() >= deadline) {
-      status = self.arena->withdraw(ref);
+      status = Member::unstalled([&] { return self.arena->withdraw(ref); });
       return ok(status) ? Status::kTimeout : status;
     }
   }
