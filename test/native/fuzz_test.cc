@@ -6,7 +6,7 @@
 // between pages that nobody may touch; a build with the address sanitizer looks at everything else.
 //
 //   PROCLOCK_FUZZ_SEED=n    this case alone, with what it does on stderr
-//   PROCLOCK_FUZZ_CASES=n   so many instead of the usual number (an hour on one core: about a million)
+//   PROCLOCK_FUZZ_CASES=n   so many instead of the usual number
 //
 // Where it ends: the pthread objects are not overwritten. What POSIX threads do with a mutex or rwlock that they did not
 // write themselves is undefined, and no check of ours comes between: glibc waits for ever for a robust mutex whose owner is
