@@ -151,7 +151,9 @@ Status LinuxPlatform::Memory::check_owner(int64_t group) const {
   if (fstat(fd_, &file) != 0) return status_of(errno);
   const mode_t wanted = group < 0 ? 0600 : 0660;
   const bool ours = group < 0 ? file.st_uid == geteuid() : file.st_gid == static_cast<gid_t>(group);
-  return S_ISREG(file.st_mode) && ours && (file.st_mode & 0777) == wanted ? Status::kOk : Status::kPermission;
+  // A second name is one that somebody else gave to a file of ours, to have it initialised as a segment.
+  const bool as_made = S_ISREG(file.st_mode) && (file.st_mode & 0777) == wanted && file.st_nlink <= 1;
+  return as_made && ours ? Status::kOk : Status::kPermission;
 }
 
 Status LinuxPlatform::Memory::lock_attach(short type) {

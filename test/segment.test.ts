@@ -5,6 +5,7 @@ import { spawnSync } from 'node:child_process';
 import {
   chmodSync,
   chownSync,
+  linkSync,
   mkdirSync,
   readFileSync,
   renameSync,
@@ -221,6 +222,19 @@ describe('a file that is not ours to use', () => {
     try {
       expect(enter(namespace).code).toBe('ERR_LOCK_PERMISSION');
       expect(readFileSync(target, 'utf8')).toBe('precious');
+    } finally {
+      unlinkSync(target);
+    }
+  });
+
+  test('a hard link to a file of ours is refused, and the file is left as it is', () => {
+    const target = `${file}.target`;
+    const zeros = Buffer.alloc(100);
+    writeFileSync(target, zeros, { mode: 0o600 });
+    linkSync(target, file);
+    try {
+      expect(enter(namespace).code).toBe('ERR_LOCK_PERMISSION');
+      expect(readFileSync(target).equals(zeros)).toBe(true);
     } finally {
       unlinkSync(target);
     }

@@ -516,31 +516,41 @@ settle:
       find_front(k);
       if :: k == NONE -> k = 0; goto leave :: else fi;
       told = exclusive[k] || eligible[k];
-      if :: !told -> goto settled :: else fi
-    };
-    /* keep_poked() */
-#if !defined(MUTANT_KEEP_POKED_UNCHECKED) && !defined(MUTANT_KEEP_POKED_SWALLOWS)
-    atomic { if :: !poked[k] -> goto settled :: else fi };
-#endif
-    POKED = 1;
-#ifndef MUTANT_KEEP_POKED_UNCHECKED
-    atomic { if :: poked[k] -> goto settled :: else fi };
-    POKED = 0;
-#ifndef MUTANT_KEEP_POKED_SWALLOWS
-    told = 0;
-#endif
-#endif
-settled:
-    atomic {
-      k = 0;
+      was = !ex[me] && !exclusive[k]; /* it fits in beside us */
 #ifdef MUTANT_GRANT_POKES_NO_READERS
-      told = 1;
+      was = 0;
 #endif
       if
-      :: ph[me] == HELD && !ex[me] && !told -> told = 0; back = LEAVE; goto poke_front
-      :: else -> told = 0; goto leave
+      :: was && !told -> was = 0; k = 0; back = LEAVE; goto poke_front
+#ifndef MUTANT_KEEP_POKED_SWALLOWS
+      :: was && told && !poked[k] -> was = 0; told = 0; again = 0; todo = 1 << k; k = 0; back = SETTLE; goto poke
+#endif
+      :: else -> was = 0; k = 0; if :: told -> told = 0 :: else -> goto leave fi
       fi
     };
+keep_poked:
+    atomic {
+      find_front(k);
+#if !defined(MUTANT_KEEP_POKED_UNCHECKED) && !defined(MUTANT_KEEP_POKED_SWALLOWS)
+      if :: !poked[k] -> k = 0; goto leave :: else fi
+#endif
+    };
+    POKED = 1;
+    atomic {
+#ifdef MUTANT_KEEP_POKED_UNCHECKED
+      k = 0; goto leave
+#else
+      if
+      :: poked[k] -> k = 0; goto leave
+      :: else -> k = 0
+      fi
+#endif
+    };
+#ifdef MUTANT_KEEP_POKED_SWALLOWS
+    POKED = 0;
+    goto leave;
+#endif
+    atomic { back = LEAVE; goto poke_front };
 
     /* open_barrier_if_overdue(): k is a place in the queue */
 overdue:
@@ -650,6 +660,7 @@ poked_all:
       if
       :: back == LOOK -> back = 0; goto look
       :: back == ENQUEUE -> back = 0; goto work
+      :: back == SETTLE -> back = 0; goto keep_poked
       :: else -> back = 0; goto leave
       fi
     }
