@@ -307,7 +307,7 @@ class Arena {
   Table<Slot<P>> slots_;
   Table<Extent<P>> extents_;
   uint32_t self_ = 0;
-  uint32_t look_cursor_ = 0;
+  uint32_t look_cursor_ = 0;  // a slot; 0: from the beginning
   // Guarded by the guard.
   bool fault_ = false;
   bool wake_later_ =

@@ -265,13 +265,17 @@ void Arena<P>::look_guarded(const Guard& guard, uint32_t lock_index) {
   };
   const Slot<P>* holder = find(slots_, get(entry.holder));
   if (holder != nullptr && get(holder->lock) == lock_index) suspect(*holder);
+  // On from the slot at which the last look ended, unless that serves another lock by now.
+  const Slot<P>* last = find(slots_, look_cursor_);
+  const bool goes_on = last != nullptr && get(last->lock) == lock_index;
+  look_cursor_ = 0;
   uint32_t seen = 0;
-  const uint32_t from = look_cursor_;
-  each_slot(entry.slots_head, kByLock, [&](uint32_t, Slot<P>& other) {
-    if (seen++ >= from) suspect(other);
-    return seen < from + kLookSlotsMax && suspects.size() < kLookProcessesMax;
+  each_slot(goes_on ? last->lock_next : entry.slots_head, kByLock, [&](uint32_t index, Slot<P>& other) {
+    suspect(other);
+    if (++seen < kLookSlotsMax && suspects.size() < kLookProcessesMax) return true;
+    look_cursor_ = index;
+    return false;
   });
-  look_cursor_ = seen < from + kLookSlotsMax && suspects.size() < kLookProcessesMax ? 0 : seen;
   for (const uint32_t process_index : suspects) check_process(guard, process_index);
 }
 

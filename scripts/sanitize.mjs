@@ -21,8 +21,8 @@ const RUNS = {
       // Node is not built with it, and it has to be there before everything else.
       LD_PRELOAD: libraryPath('libasan.so'),
     }),
-    // Without arguments: what uses all of the addon, with threads and processes that come to a bad end.
-    arguments: ['basics', 'arguments', 'corrupt', 'workers', 'death', 'web-locks-steal', 'query', 'timeout'],
+    // Without arguments: files that use all of the addon and start few processes, which are slow to start with it.
+    arguments: ['basics', 'query', 'arguments', 'guards', 'names', 'close'],
   },
   thread: {
     parts: ['native-tests'],

@@ -604,11 +604,7 @@ poke_front:
         :: !skipped[q[i]] && (j == NONE || (!exclusive[j] && !exclusive[q[i]])) ->
           j = q[i];
           todo = todo | (1 << j);
-#ifdef MUTANT_POKE_FIRST_ONLY
-          break
-#else
           if :: exclusive[j] -> break :: else fi
-#endif
         :: else -> break
         fi;
         i++
