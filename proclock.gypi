@@ -101,6 +101,19 @@
           "sources": ["<!@(node -p \"require('fs').readdirSync('test/native').filter(f => f.endsWith('.cc')).sort().map(f => 'test/native/' + f).join(' ')\")"],
           "include_dirs/": [["exclude", ".*"]],
           "cflags!": ["-Wno-unused-parameter"],
+          "actions": [
+            {
+              # A copy of the core that can be broken on purpose, for sim_mutants_test.cc.
+              "action_name": "mutants",
+              "inputs": [
+                "test/native/mutants.mjs",
+                "native/model/mutants.json",
+                "<!@(node -p \"require('fs').readdirSync('native').filter(f => f.endsWith('.h')).map(f => 'native/' + f).join(' ')\")"
+              ],
+              "outputs": ["build/mutants/core.h", "build/mutants/mutant.h"],
+              "action": ["node", "test/native/mutants.mjs"]
+            }
+          ],
           "conditions": [
             # They simulate memory and threads, of which a sanitizer has a picture of its own.
             ["address_sanitizer == 'true' or thread_sanitizer == 'true' or coverage == 'true'", {

@@ -86,7 +86,7 @@ function dependenciesMatch() {
 
 function ensureNative(part, { target, output, inputs }) {
   const configuration = nativeConfiguration();
-  const sources = inputs.flatMap((dir) => files(dir, /\.(cc|h|map)$/));
+  const sources = inputs.flatMap((dir) => files(dir, /\.(cc|h|map|mjs|json)$/));
   const stamp = hash([configuration, ...sources.map((file) => [file, readFileSync(file)])]);
   const stampFile = `${nativeRoot}/build/.stamp-${target}`;
   if (existsSync(output) && readText(stampFile) === stamp) return;

@@ -80,9 +80,14 @@ struct Actor {
   void* argument = nullptr;
   const void* sleeps_on = nullptr;
   uint64_t until_ns = 0;
-  bool idle = false;      // sleeps as a waiter does, not in the middle of an operation
+  bool idle = false;  // sleeps as a waiter does, not in the middle of an operation
+  const void* listens_to =
+      nullptr;  // a word on which a thread of the process still sleeps, while this one does another's work
+  bool woken = false;     // that thread was woken
+  bool outside = false;   // of any operation of the core, though it runs
   bool notified = false;  // what its process told it inside of itself, or the kernel about a death
   uint64_t dies_at = kForever;
+  uint32_t fuse = 0;  // dies before this many changes of what others can see; 0: does not
   uint32_t priority = 0;
   // Memory.
   Clock known;       // happens before its next step
@@ -111,6 +116,8 @@ struct Plan {
   uint32_t deaths = 0;
   uint32_t stops = 0;
   uint32_t magnitude = 12;  // deaths and stops come after up to 2^magnitude ticks
+  bool in_guard = false;    // whoever dies, dies with the guard
+  bool long_stops = false;  // long enough to be passed over, and for others to be tired of waiting
   bool twins = false;  // two threads have one id: the death of a waiter for the guard looks like its owner's
 };
 
@@ -153,7 +160,7 @@ struct Weakening {
 struct OrderSite {
   Site site;
   std::memory_order order;
-  bool fence;
+  char kind;  // as in the trace
 };
 
 class Machine {
@@ -167,7 +174,8 @@ class Machine {
   class Observer {
    public:
     virtual void gone(Process& process) = 0;  // its token has just been dropped
-    virtual void quiet() = 0;                 // everybody who lives sleeps, outside of any operation
+    // Everybody who lives sleeps, outside of any operation; but for those that are stopped.
+    virtual void quiet(bool somebody_stopped) = 0;
     virtual void dying(Actor& actor) = 0;
 
    protected:
@@ -220,8 +228,8 @@ class Machine {
   // Runs until everybody is done or dead.
   void run() {
     plan_switch();
-    if (plan_.deaths != 0) death_at_ = random.up_to_power(plan_.magnitude);
-    if (plan_.stops != 0) stop_at_ = random.up_to_power(plan_.magnitude);
+    plan_death(plan_.magnitude);
+    if (plan_.stops != 0 && !plan_.long_stops) stop_at_ = random.up_to_power(plan_.magnitude);
     plan_next();
     Actor* next = pick();
     if (next == nullptr) return;
@@ -241,12 +249,30 @@ class Machine {
     now_ns += kStepNs;
     ticks_ += weight;
     if (++steps > kStepsMax) fail("does not end");
+    if (running_->fuse != 0 && changes(kind) && --running_->fuse == 0) return kill_running();
     if (decisions_ != nullptr) {
       if (weight == kHot) decide_step();
     } else if (ticks_ >= event_at_) {
       events();
     }
   }
+  // At the beginning of an operation: whoever begins it may die soon after.
+  void begins() {
+    if (deaths_left_ == 0 || plan_.in_guard || !random.one_in(4)) return;
+    death_at_ = ticks_ + random.up_to_power(9);
+    event_at_ = std::min(event_at_, death_at_);
+  }
+  // Where a waiter sleeps, or is stopped for so long that it is passed over.
+  void about_to_sleep(const Site& site = Site::here()) {
+    step(kHot, 'w', site);
+    if (plan_.long_stops && stops_left_ != 0 && random.one_in(3)) {
+      // Until about the time at which the others look around, or longer.
+      stop_running(random.below(4) * 50000000 +
+                   (random.one_in(3) ? 400000000 : 50000000 + random.below(4000) - 2000));
+    }
+  }
+  // Is this a step before which to die is another matter than to die before the next one?
+  static bool changes(char kind) { return strchr("smcuiGgkpq", kind) != nullptr; }
   // Outside of any operation, where an actor may rest as well.
   void yield(const Site& site = Site::here()) { step(kHot, 'y', site); }
 
@@ -263,6 +289,7 @@ class Machine {
   }
   void wake_all(const void* word) {
     for (Actor& actor : actors()) {
+      if (actor.listens_to == word) actor.woken = true;
       if (actor.state == State::kAsleep && actor.sleeps_on == word) make_ready(actor);
     }
   }
@@ -360,7 +387,7 @@ class Machine {
   void fence(const Site& site) {
     step(kHot, 'f', site);
     if (running_ == nullptr) return;
-    note_order(site, std::memory_order_seq_cst, true);
+    note_order(site, std::memory_order_seq_cst, 'f');
     if (weakened(site)) return;
     full_fence();
   }
@@ -416,9 +443,9 @@ class Machine {
     location.seen[running_->id] = location.last;
   }
 
-  std::memory_order effective(const Site& site, std::memory_order order) {
+  std::memory_order effective(const Site& site, std::memory_order order, char kind) {
     if (order == std::memory_order_relaxed || running_ == nullptr) return order;
-    note_order(site, order, false);
+    note_order(site, order, kind);
     if (!weakened(site)) return order;
     switch (order) {
       case std::memory_order_seq_cst:
@@ -549,18 +576,20 @@ class Machine {
     Actor* next = nullptr;
     uint64_t next_ns = kForever;
     bool quiet = true;
+    bool stopped = false;
     bool anybody = false;
     for (Actor& actor : actors()) {
       if (actor.state != State::kAsleep && actor.state != State::kStopped) continue;
       anybody = true;
-      if (actor.state == State::kStopped || !actor.idle) quiet = false;
+      stopped = stopped || actor.state == State::kStopped;
+      if (actor.state == State::kAsleep ? !actor.idle : !actor.outside) quiet = false;
       if (actor.until_ns < next_ns) {
         next_ns = actor.until_ns;
         next = &actor;
       }
     }
     if (!anybody) return false;
-    if (quiet && guard_is_free()) observer_->quiet();
+    if (quiet && guard_is_free()) observer_->quiet(stopped);
     if (next == nullptr) fail("everybody sleeps for ever");
     now_ns = std::max(now_ns, next_ns);
     settle_memory();
@@ -590,6 +619,10 @@ class Machine {
       switch_at_ = ticks_ + 1 + random.below(2 * plan_.switch_mean);
     }
   }
+  void plan_death(uint32_t magnitude) {
+    death_at_ = deaths_left_ == 0 ? kForever : ticks_ + random.up_to_power(magnitude);
+    in_guard_ = plan_.in_guard && random.one_in(2);
+  }
   void plan_next() {
     event_at_ = std::min(switch_at_, std::min(death_at_, stop_at_));
     for (Actor& actor : actors()) event_at_ = std::min(event_at_, actor.dies_at);
@@ -613,22 +646,17 @@ class Machine {
       actor.dies_at = kForever;
       if (actor.state != State::kDead && actor.state != State::kDone) end_thread(actor);
     }
-    if (ticks_ >= death_at_) {
-      death_at_ = --deaths_left_ == 0 ? kForever
-                                      : ticks_ + random.up_to_power(random.one_in(2) ? 8 : plan_.magnitude);
+    if (ticks_ >= death_at_ && (!in_guard_ || (owns_guard(self) && random.one_in(16)))) {
+      deaths_left_--;
+      plan_death(random.one_in(2) ? 8 : plan_.magnitude);
       if (!self.process->dying) {
         plan_next();
         return kill_running();
       }
     }
     if (ticks_ >= stop_at_) {
-      stop_at_ = --stops_left_ == 0 ? kForever : ticks_ + random.up_to_power(plan_.magnitude);
-      stops++;
-      trace('S', Site::here());
-      self.state = State::kStopped;
-      self.until_ns = now_ns + random.up_to_power(28);
-      plan_next();
-      return leave();
+      stop_at_ = stops_left_ == 1 ? kForever : ticks_ + random.up_to_power(plan_.magnitude);
+      return stop_running(random.up_to_power(27));
     }
     for (Actor& actor : actors()) {
       if (actor.state == State::kStopped && now_ns >= actor.until_ns) make_ready(actor);
@@ -645,6 +673,17 @@ class Machine {
     }
     plan_next();
     if (plan_.by_priority) leave();  // maybe somebody more important was woken
+  }
+
+  void stop_running(uint64_t ns) {
+    Actor& self = *running_;
+    stops++;
+    stops_left_--;
+    trace('S', Site::here());
+    self.state = State::kStopped;
+    self.until_ns = now_ns + ns;
+    plan_next();
+    leave();
   }
 
   // Before a step, when all schedules are enumerated: on, or another one, or dead.
@@ -672,6 +711,9 @@ class Machine {
 
   // ---- death
 
+  bool owns_guard(const Actor& actor) const {
+    return guard_ != nullptr && guard_->owner == 1 + static_cast<uint32_t>(actor.id);
+  }
   void end_thread(Actor& actor) {
     const bool was_waiting = actor.state == State::kAsleep && actor.sleeps_on == guard_ && guard_ != nullptr;
     trace_for(actor, 'X', Site::here());
@@ -706,7 +748,7 @@ class Machine {
     for (Actor& actor : actors()) {
       if (actor.state == State::kDead || actor.state == State::kDone) continue;
       actor.known.join(all);
-      notify(actor);
+      if (actor.state == State::kAsleep && actor.idle) make_ready(actor);
     }
   }
 
@@ -803,12 +845,12 @@ class Machine {
   bool weakened(const Site& site) const {
     return weakening.line == site.line && weakening.file != nullptr && strcmp(weakening.file, site.file) == 0;
   }
-  void note_order(const Site& site, std::memory_order order, bool fence) {
+  void note_order(const Site& site, std::memory_order order, char kind) {
     if (order_sites == nullptr) return;
     for (const OrderSite& known : *order_sites) {
       if (known.site.line == site.line && strcmp(known.site.file, site.file) == 0) return;
     }
-    order_sites->push_back({site, order, fence});
+    order_sites->push_back({site, order, kind});
   }
 
   // ---- the trace
@@ -853,6 +895,7 @@ class Machine {
   uint64_t ticks_ = 0;
   uint64_t switch_at_ = 0, death_at_ = 0, stop_at_ = 0, event_at_ = 0;
   uint32_t deaths_left_ = 0, stops_left_ = 0;
+  bool in_guard_ = false;  // the next death is one in the guard
   Mutex* guard_ = nullptr;
   Clock guard_clock_, fences_;
   std::vector<std::pair<const void*, Lock>> storages_;

@@ -2,7 +2,7 @@
 #pragma once
 
 #ifdef SIM_MUTANTS
-#include "mutants/core.h"
+#include "../../build/mutants/core.h"
 #else
 #include "../../native/arena.h"
 #include "../../native/names.h"
@@ -32,16 +32,16 @@ struct Platform {
 
     T load(std::memory_order order, Site site = Site::here()) const {
       the_machine.step(weight(order), 'l', site);
-      order = the_machine.effective(site, order);
+      order = the_machine.effective(site, order, 'l');
       return the_machine.weak() ? static_cast<T>(the_machine.load(this, value_, order)) : value_;
     }
     void store(T value, std::memory_order order, Site site = Site::here()) {
       // To store what is there already changes nothing, wherever one dies.
       the_machine.step(weight(order), value == value_ && order == std::memory_order_relaxed ? '=' : 's',
                        site);
-      order = the_machine.effective(site, order);
+      order = the_machine.effective(site, order, 's');
       if (the_machine.weak()) the_machine.store(this, value_, value, order);
-      value_ = value;
+      set(value);
     }
     T exchange(T value, std::memory_order order, Site site = Site::here()) {
       return modify(value, order, site);
@@ -81,16 +81,16 @@ struct Platform {
       return modified(value, order, site);
     }
     T modified(T value, std::memory_order order, const Site& site) {
-      order = the_machine.effective(site, order);
+      order = the_machine.effective(site, order, 'm');
       if (the_machine.weak()) the_machine.modify(this, value_, value, order);
       const T before = value_;
-      value_ = value;
+      set(value);
       return before;
     }
     bool exchange_if(T& expected, T value, std::memory_order success, std::memory_order failure,
                      const Site& site) {
       the_machine.step(Machine::kHot, 'c', site);
-      success = the_machine.effective(site, success);
+      success = the_machine.effective(site, success, 'c');
       if (value_ == expected) {
         modified_as(value, success);
         return true;
@@ -101,11 +101,18 @@ struct Platform {
     }
     void modified_as(T value, std::memory_order order) {
       if (the_machine.weak()) the_machine.modify(this, value_, value, order);
+      set(value);
+    }
+
+    void set(T value) {
       value_ = value;
+      if (sizeof(T) == sizeof(uint64_t) && held != nullptr && proclock::is_held(value)) held(this, value);
     }
 
     T value_{0};
   };
+  // Asked when a word of that size says HELD, if it is a slot's: may it?
+  static inline void (*held)(const void* word, uint64_t value) = nullptr;
 
   static void fence(Site site = Site::here()) { the_machine.fence(site); }
   static void fence_after_unlock(Site site = Site::here()) { the_machine.fence(site); }
@@ -211,6 +218,7 @@ class Segment {
   void reset() {
     for (const auto& range : reserved_) memset(base_ + range.first, 0, range.second);
     reserved_.clear();
+    full = false;
     for (const size_t offset : {size_t{0}, Layout::kProcesses, Layout::kLocks, Layout::kStorages,
                                 Layout::kSlots, Layout::kExtents, Layout::kBuckets}) {
       reserve(offset, proclock::kPage);
@@ -232,6 +240,7 @@ class Segment {
 
   static constexpr uint32_t kOwnersMax = 64;
   Process* owners[kOwnersMax] = {};
+  bool full = false;  // no page more is to be had
 
  private:
   Segment() {
@@ -250,6 +259,7 @@ class Platform::Memory {
   char* base() const { return Segment::get().base(); }
   Status reserve(size_t offset, size_t bytes, Site site = Site::here()) {
     the_machine.step(Machine::kHot, 'p', site);
+    if (Segment::get().full) return Status::kNoSpace;
     Segment::get().reserve(offset, bytes);
     return Status::kOk;
   }

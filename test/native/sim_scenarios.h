@@ -49,6 +49,10 @@ constexpr Scenario kScenarios[] = {
     {"steal, deaths and stops", 4, 1, 1, 3, 60, 70, 0, 20, 20, 40, 10, 20, 10, 25, 0, 30, 3, 2},
     {"names come and go", 3, 1, 3, 3, 50, 50, 0, 10, 40, 10, 10, 10, 20, 5, 70, 10, 0, 0},
     {"names, deaths and stops", 3, 1, 3, 3, 50, 60, 10, 20, 40, 20, 10, 10, 10, 10, 60, 20, 3, 1},
+    {"whoever releases dies", 4, 1, 1, 2, 80, 100, 0, 40, 0, 10, 5, 10, 5, 0, 0, 0, 2, 0},
+    {"event loops die", 4, 1, 1, 2, 60, 100, 0, 95, 0, 10, 5, 10, 5, 10, 0, 10, 3, 0},
+    {"long stops", 4, 1, 1, 2, 60, 100, 10, 40, 10, 20, 5, 0, 0, 0, 0, 0, 0, 3},
+    {"thieves die", 3, 1, 1, 2, 60, 50, 0, 20, 0, 10, 5, 10, 10, 60, 0, 20, 3, 0},
     {"overtaking", 4, 1, 1, 4, 80, 60, 10, 0, 10, 90, 0, 0, 0, 0, 0, 0, 0, 0},
 };
 constexpr uint32_t kScenariosCount = sizeof kScenarios / sizeof kScenarios[0];
@@ -74,7 +78,7 @@ class Schedule {
     plan.weak = plan.weak || weak_only;
     the_machine.begin(plan, random.next(), nullptr, &the_world);
     the_world.begin();
-    if (s.reopen != 0) fill_first_page();
+    if (s.reopen != 0) fill(s.names);
     int role = 0;
     for (int h = 0; h < s.hosts; h++) {
       Host& host = the_world.add_host();
@@ -86,11 +90,12 @@ class Schedule {
         r.thread.emplace(host, actor);
         r.thread->random = Random(random.next());
         for (int n = 0; n < s.names; n++) {
-          if (s.reopen == 0 || random.one_in(2)) r.thread->open(n);
+          if (s.reopen == 0) r.thread->open(n);
         }
       }
     }
     the_machine.run();
+    if (s.reopen != 0) empty();
     the_world.inspect();
   }
 
@@ -104,7 +109,7 @@ class Schedule {
     for (int round = 0; round < s.rounds; round++) {
       const int n = static_cast<int>(random.below(static_cast<uint32_t>(s.names)));
       if (odds(s.looks)) thread.look_for_dead();
-      if (thread.ref(n).slot == nullptr) thread.open(n);
+      if (thread.ref(n).slot == nullptr && !thread.open(n)) continue;
       if (odds(s.steal)) {
         thread.steal(n);
       } else {
@@ -117,6 +122,7 @@ class Schedule {
       }
       if (odds(s.clear) && thread.mode() == Mode::kExclusive) thread.clear_abandoned(n);
       if (odds(s.rests)) thread.rest(random.up_to_power(21));
+      if (odds(s.clear / 2) && thread.mode() == Mode::kExclusive) thread.clear_abandoned(n);
       if (thread.mode() == Mode::kExclusive && odds(s.downgrade)) thread.downgrade(n);
       the_machine.yield();
       thread.release(n, odds(s.ends));
@@ -137,20 +143,29 @@ class Schedule {
     plan.stops = s.stops == 0 ? 0 : random.below(s.stops + 1);
     plan.magnitude = 8 + random.below(8);
     plan.twins = random.one_in(4);
+    plan.in_guard = random.one_in(3);
+    plan.long_stops = random.one_in(2);
     return plan;
   }
 
-  // So that the next name takes the place of one that nobody uses.
-  static void fill_first_page() {
+  // Names that stay, so that there is room for all names but one of those that come and go: some have to make room.
+  static void fill(int names) {
     Host& host = the_world.add_host();
     host.attach();
-    for (uint32_t n = 0; n < proclock::kPage / sizeof(proclock::Lock<Platform>) - 1; n++) {
-      SlotRef ref;
-      SIM_CHECK(host.arena->open_lock(name_of("unused " + std::to_string(n)), 0, &ref) == Status::kOk);
-      SIM_CHECK(host.arena->unbind(ref) == Status::kOk);
+    const uint32_t room = static_cast<uint32_t>(proclock::kPage / sizeof(proclock::Lock<Platform>));
+    for (uint32_t n = 0; n < room - static_cast<uint32_t>(names) + 1; n++) {
+      filling_.emplace_back();
+      SIM_CHECK(host.arena->open_lock(name_of("stays " + std::to_string(n)), 0, &filling_.back()) ==
+                Status::kOk);
     }
-    SIM_CHECK(host.arena->detach() == Status::kOk);
-    host.open = false;
+    Segment::get().full = true;
+  }
+  static void empty() {
+    Arena& arena = *the_world.hosts[0]->arena;
+    for (const SlotRef& ref : filling_) SIM_CHECK(arena.unbind(ref) == Status::kOk);
+    filling_.clear();
+    SIM_CHECK(arena.detach() == Status::kOk);
+    the_world.hosts[0]->open = false;
   }
 
   static const char* describe() {
@@ -165,6 +180,7 @@ class Schedule {
   }
 
   static inline Schedule* current_ = nullptr;
+  static inline std::vector<SlotRef> filling_;
   uint64_t seed_ = 0;
   uint32_t scenario_ = 0;
   Role roles_[kActorsMax];

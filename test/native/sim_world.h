@@ -97,8 +97,9 @@ struct Truth {
     uint64_t since_ns = 0;  // in the queue at the latest
     bool suspect = false;   // was skipped, or is of a process that dies
   } waits[kActorsMax];
-  uint64_t left_ns = 0;  // when somebody last left the queue, and others moved up
-  int leaving = 0;       // are about to
+  uint64_t left_ns = 0;        // when somebody last left the queue, and others moved up
+  int leaving = 0;             // are about to
+  uint64_t idle_since_ns = 0;  // since when somebody waits for nobody but a stopped one; 0: nobody does
 };
 
 struct Counts {
@@ -116,6 +117,7 @@ class World final : public Machine::Observer {
     for (Truth& truth : truths) truth = Truth();
     thief_index_ = 0;
     Platform::initialises = &World::check_initialise;
+    Platform::held = &World::check_held;
   }
   Host& add_host() {
     hosts.push_back(std::make_unique<Host>(static_cast<int>(hosts.size())));
@@ -135,6 +137,10 @@ class World final : public Machine::Observer {
     if (proclock::phase_of(ref.slot->word.latest()) == Phase::kStolen) {
       // Robbed before it could tell anybody: as if it had held, and lost it.
       mine = {true, mode, ref.slot, true, false};
+      if (mode == Mode::kExclusive && token <= truth.token && truth.stealing == 0) return;
+      if (mode == Mode::kExclusive && truth.stealing == 0)
+        the_machine.fail("a robbed hold has a token above the thief's");
+      if (mode == Mode::kExclusive) truth.token = std::max(truth.token, token);  // the thief's is greater
       return;
     }
     for (int other = 0; other < kActorsMax; other++) {
@@ -213,24 +219,21 @@ class World final : public Machine::Observer {
     }
   }
 
-  // Nobody does anything: whoever is first in a queue must be kept out by somebody who holds.
-  void quiet() override {
+  // Nobody does anything: whoever is first in a queue must be kept out by somebody who holds. If somebody is stopped, it may
+  // be the one to do something about it, but not for ever.
+  void quiet(bool somebody_stopped) override {
     counts.quiets++;
-    const BasicAuditor<Platform> auditor(Segment::get().base());
+    if (somebody_stopped && Segment::get().header().guard_owner.latest() != proclock::kNobody) return;
     for (int n = 0; n < kNamesMax; n++) {
-      const uint32_t lock = index_of(n);
-      if (lock == 0) continue;
-      uint32_t first = auditor.lock(lock).queue_head.latest();
-      while (first != 0 && !Segment::get().owners[auditor.slot(first).process.latest()]->open) {
-        first = auditor.slot(first).queue_next.latest();  // dead, and nobody has to know yet
+      Truth& truth = truths[n];
+      if (!sleeps_for_nothing(n, somebody_stopped)) {
+        truth.idle_since_ns = 0;
+        continue;
       }
-      if (first == 0) continue;
-      const bool exclusive = (auditor.slot(first).flags.latest() & proclock::kSlotExclusive) != 0;
-      bool blocked = false;
-      for (const Truth::Hold& hold : truths[n].holds) {
-        blocked = blocked || hold.excludes(exclusive ? Mode::kExclusive : Mode::kShared);
-      }
-      if (!blocked) the_machine.fail("a waiter sleeps, and nobody keeps it out");
+      if (!somebody_stopped) the_machine.fail("a waiter sleeps, and nobody keeps it out");
+      if (truth.idle_since_ns == 0) truth.idle_since_ns = the_machine.now_ns;
+      if (the_machine.now_ns - truth.idle_since_ns > 5 * kTickNs)
+        the_machine.fail("a stopped waiter holds up the others");
     }
   }
 
@@ -256,6 +259,7 @@ class World final : public Machine::Observer {
   // After everybody has ended: one more comes, and finds everything in order.
   void inspect() {
     {
+      Segment::get().full = false;
       Host& inspector = add_host();
       inspector.attach();
       for (uint32_t index = 1; index <= inspector.arena->processes_used(); index++) {
@@ -317,6 +321,59 @@ class World final : public Machine::Observer {
     }
   }
 
+  // Is there a waiter that is awake, so to say, and whom nobody keeps out?
+  bool sleeps_for_nothing(int n, bool somebody_stopped) const {
+    const BasicAuditor<Platform> auditor(Segment::get().base());
+    const uint32_t lock = index_of(n);
+    if (lock == 0) return false;
+    uint32_t first = auditor.lock(lock).queue_head.latest();
+    while (first != 0 && !is_awake(first)) first = auditor.slot(first).queue_next.latest();
+    if (first == 0) return false;
+    const Mode mode = (auditor.slot(first).flags.latest() & proclock::kSlotExclusive) != 0 ? Mode::kExclusive
+                                                                                           : Mode::kShared;
+    for (const Truth::Hold& hold : truths[n].holds) {
+      if (hold.excludes(mode)) return false;
+    }
+    if (!somebody_stopped) return true;
+    // Stopped in the middle of an acquire or a release.
+    for (uint32_t index = 1; index <= Segment::get().header().slots.used.latest(); index++) {
+      if (auditor.slot(index).lock.latest() == lock && proclock::refers(auditor.slot(index).word.latest()))
+        return false;
+    }
+    return true;
+  }
+  // Neither dead, which nobody has to know yet, nor stopped.
+  static bool is_awake(uint32_t slot) {
+    const BasicAuditor<Platform> auditor(Segment::get().base());
+    const auto& entry = auditor.slot(slot);
+    if (!Segment::get().owners[entry.process.latest()]->open) return false;
+    for (const Actor& actor : the_machine.actors()) {
+      if (actor.state == State::kStopped && static_cast<uint32_t>(actor.id) == entry.thread.latest())
+        return false;
+    }
+    return true;
+  }
+
+  // A slot holds exactly when its word says HELD: so no two words of those who live may say it that exclude each other, at
+  // any moment.
+  static void check_held(const void* word, uint64_t value) {
+    const BasicAuditor<Platform> auditor(Segment::get().base());
+    const uint32_t used = Segment::get().header().slots.used.latest();
+    if (word < &auditor.slot(1) || word > &auditor.slot(used) || reinterpret_cast<uintptr_t>(word) % 64 != 0)
+      return;
+    const uint32_t lock = reinterpret_cast<const proclock::Slot<Platform>*>(word)->lock.latest();
+    for (uint32_t index = 1; index <= used; index++) {
+      const auto& slot = auditor.slot(index);
+      if (&slot.word == word || slot.lock.latest() != lock || !proclock::is_held(slot.word.latest()))
+        continue;
+      const Process* process = Segment::get().owners[slot.process.latest()];
+      if (process == nullptr || !process->open) continue;
+      if (proclock::holds(value, Mode::kExclusive) || proclock::holds(slot.word.latest(), Mode::kExclusive)) {
+        the_machine.fail("two slots say HELD that exclude each other");
+      }
+    }
+  }
+
   // INV-3: nobody alive refers to a storage that is made new; but for a TRYING that was stored late, by somebody who was
   // stopped after A1, and whose A3 fails. Whoever got past A3 was made STALE by V2.
   static void check_initialise(const Platform::RwLock* rwlock) {
@@ -352,6 +409,9 @@ struct Request {
   uint64_t patience_ns = kForever;  // 0: tries once
 };
 
+// A mutant of the thread, not of the core: W1 after W3.
+inline bool reads_wake_word_late = false;
+
 class Thread {
  public:
   Thread(Host& host, Actor& actor) : host_(&host), actor_(&actor) {}
@@ -359,12 +419,14 @@ class Thread {
   Arena& arena() { return *host_->arena; }
   SlotRef& ref(int n) { return refs_[n]; }
 
-  void open(int n) {
+  // False: there is no room for one more name.
+  bool open(int n) {
     actor_->doing = "open";
     const std::string text = World::name(n);
-    SIM_CHECK(patiently([&] {
-                return arena().open_lock(name_of(text), static_cast<uint32_t>(actor_->id), &refs_[n]);
-              }) == Status::kOk);
+    const Status status = patiently(
+        [&] { return arena().open_lock(name_of(text), static_cast<uint32_t>(actor_->id), &refs_[n]); });
+    SIM_CHECK(ok(status) || (status == Status::kNoSpace && Segment::get().full));
+    return ok(status);
   }
   void close(int n) {
     if (refs_[n].slot == nullptr) return;
@@ -376,6 +438,7 @@ class Thread {
   // True: holds.
   bool acquire(int n, const Request& request) {
     actor_->doing = request.mode == Mode::kExclusive ? "acquire exclusive" : "acquire shared";
+    the_machine.begins();
     const uint64_t begun = the_machine.now_ns;
     const SlotRef& ref = refs_[n];
     uint64_t token = 0;
@@ -394,6 +457,7 @@ class Thread {
   // False: it had been stolen.
   bool release(int n, bool ends = false) {
     actor_->doing = "release";
+    the_machine.begins();
     const SlotRef& ref = refs_[n];
     if (ends && mode_ == Mode::kExclusive) {
       const Status status =
@@ -435,9 +499,9 @@ class Thread {
     truth.stealing++;
     the_world.counts.steals++;
     SIM_CHECK(patiently([&] { return arena().steal(ref, &token); }) == Status::kOk);
-    truth.stealing--;
     mode_ = Mode::kExclusive;
     enter(n, mode_, token, 0);  // whoever waits goes on waiting
+    truth.stealing--;
   }
 
   void clear_abandoned(int n) {
@@ -516,12 +580,13 @@ class Thread {
     bool told = ok(status);  // an asynchronous waiter reacts when it is told to
     for (;;) {
       auto& bell = request.async ? *arena().doorbell() : ref.slot->wake;
-      const uint32_t seen = bell.load(std::memory_order_acquire);  // W1
+      uint32_t seen = bell.load(std::memory_order_acquire);  // W1
       actor_->notified = false;
       if (request.async) told = take_pokes(ref) || told;
       status = Status::kAgain;
       if (!request.async || told) status = react(ref, request.mode, &token);
       told = false;
+      if (reads_wake_word_late) seen = bell.load(std::memory_order_acquire);
       if (ok(status)) break;
       SIM_CHECK(status == Status::kAgain);
       if (the_machine.now_ns >= deadline) {
@@ -532,12 +597,6 @@ class Thread {
         host_->was_told(ref.slot_index);
         the_world.counts.timeouts++;
         return false;
-      }
-      if (gone_seen_ != the_machine.gone) {
-        // As the watch of the client, which tells of every death that it has not told of.
-        gone_seen_ = the_machine.gone;
-        look_for_dead();
-        continue;
       }
       sleep_on(bell, seen, std::min(deadline, the_machine.now_ns + kTickNs));
       actor_->doing = request.mode == Mode::kExclusive ? "wait exclusive" : "wait shared";
@@ -573,12 +632,25 @@ class Thread {
     return host_->was_told(ref.slot_index);
   }
 
-  // A futex, and what the process is told otherwise.
+  // As the client's threads together: one sleeps on a word; a death is looked into by another, which does not wake it.
   void sleep_on(Platform::Atomic<uint32_t>& word, uint32_t seen, uint64_t until_ns) {
-    the_machine.step(Machine::kHot, 'w', Site::here());
+    Actor& self = *actor_;
+    self.outside = true;
+    the_machine.about_to_sleep();
+    self.outside = false;
     the_machine.full_fence();
     the_machine.compared(&word, word.latest());
-    if (word.latest() == seen && !actor_->notified) the_machine.sleep(&word, until_ns, true);
+    self.listens_to = &word;
+    self.woken = word.latest() != seen;
+    while (!self.woken && !self.notified && the_machine.now_ns < until_ns) {
+      if (gone_seen_ == the_machine.gone) {
+        the_machine.sleep(&word, until_ns, true);
+      } else {
+        gone_seen_ = the_machine.gone;
+        look_for_dead();
+      }
+    }
+    self.listens_to = nullptr;
     the_machine.full_fence();
   }
 

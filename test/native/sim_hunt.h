@@ -1,0 +1,50 @@
+// How many schedules it takes to find something that was broken on purpose.
+#pragma once
+
+#include "sim_scenarios.h"
+
+namespace sim {
+
+struct Hunt {
+  bool killed = false;
+  uint64_t schedules = 0;
+  std::string how;  // the message of the check that failed
+};
+
+// In a child process, since a failure ends it. `breaks` is called there first.
+template <class Break>
+Hunt hunt(uint64_t schedules, uint64_t first_seed, bool weak_only, Break breaks) {
+  struct Page {
+    std::atomic<uint64_t> done{0};
+  };
+  Page* page = harness::shared<Page>();
+  int ends[2];
+  CHECK(pipe(ends) == 0);
+  const pid_t pid = harness::start([&] {
+    dup2(ends[1], STDERR_FILENO);
+    close(ends[0]);
+    close(ends[1]);
+    breaks();
+    Schedule schedule;
+    schedule.weak_only = weak_only;
+    for (uint64_t n = 0; n < schedules; n++) {
+      page->done.store(n + 1, std::memory_order_relaxed);
+      schedule.run(static_cast<uint32_t>(n % kScenariosCount), first_seed + n / kScenariosCount);
+    }
+  });
+  close(ends[1]);
+  Hunt result;
+  char part[4096];
+  for (ssize_t bytes; (bytes = read(ends[0], part, sizeof part)) > 0;)
+    result.how.append(part, static_cast<size_t>(bytes));
+  close(ends[0]);
+  const int status = harness::join(pid);
+  result.killed = status != 0;
+  result.how = WIFSIGNALED(status) ? "signal " + std::to_string(WTERMSIG(status))
+                                   : result.how.substr(0, result.how.find('\n'));
+  result.schedules = page->done.load(std::memory_order_relaxed);
+  munmap(page, sizeof *page);
+  return result;
+}
+
+}  // namespace sim
