@@ -3,7 +3,8 @@
 //   native  lines and branches, counted by gcov while the native tests run. The core's templates are counted as compiled for
 //           the tests' platform and for Linux together. addon.cc needs Node: it is counted while jest runs, with `lib`
 //   lib     lines, counted by V8 while jest runs, in each process that it starts, in the files of dist/ and by way of
-//           their source maps. A process that is killed writes no counts: what only such processes run is missing
+//           their source maps. Too low: a process that is killed writes no counts, and what the test files run
+//           themselves is compiled by ts-jest, and not counted
 //
 // What is not reached is printed by file and line; docs/coverage.md gives the reasons.
 import { spawnSync } from 'node:child_process';
@@ -189,5 +190,8 @@ function filesIn(folder, suffix) {
 
 function execute(args) {
   const { status } = spawnSync(process.execPath, args, { stdio: ['ignore', 2, 2], env: environment });
-  if (status !== 0) throw new Error(`failed: node ${args.join(' ')}`);
+  if (status === 0) return;
+  // Whether the tests pass is not the question here: one that sets a file-size limit can not, where counts are to be written.
+  if (args[0] !== 'scripts/test.mjs') throw new Error(`failed: node ${args.join(' ')}`);
+  console.error(`coverage: some tests failed; the figures are of what ran`);
 }

@@ -13,7 +13,9 @@ export class Actor {
   /** @param launcher a command that starts Node */
   constructor(launcher) {
     const [execPath, ...execArgv] = [...launcher, process.execPath];
-    this.#child = fork(CHILD, [], { execPath, execArgv, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    // What a launcher has to say is not what was asked for.
+    const stderr = launcher.length > 0 ? 'ignore' : 'inherit';
+    this.#child = fork(CHILD, [], { execPath, execArgv, stdio: ['ignore', 'inherit', stderr, 'ipc'] });
     this.#ended = once(this.#child, 'exit');
     this.#child.on('message', ({ result, error }) => {
       const { resolve, reject } = this.#pending;

@@ -153,7 +153,7 @@ async function idle(name, namespace, waits, ms) {
   const { user, system } = process.cpuUsage(before);
   const delay = monitorEventLoopDelay({ resolution: 1 });
   delay.enable();
-  await sleep(ms / 2);
+  await sleep(ms / 4);
   delay.disable();
   return {
     cpuMsPerSecond: (user + system) / ms,

@@ -19,7 +19,7 @@ export async function run({ quick }) {
   const processes = quick ? [4] : [2, 4, 8, 16];
   const sectionsUs = [0, 10, 1000];
   const sharedParts = [0, 0.9];
-  const durationNs = quick ? 150e6 : 400e6;
+  const durationNs = quick ? 150e6 : 300e6;
   const rounds = quick ? 1 : 3;
   const namespace = freshNamespace();
   const file = join(tmpdir(), namespace);

@@ -14,7 +14,7 @@ const CASES = {
 
 export async function run({ quick }) {
   const namespace = freshNamespace();
-  const kills = quick ? 6 : 100;
+  const kills = quick ? 6 : 50;
   const rows = {};
   const missing = {};
   const lock = new proclock.SharedLock('recovery', { namespace });

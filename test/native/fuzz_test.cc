@@ -25,7 +25,7 @@ using proclock::Layout;
 
 constexpr uint64_t kCases = 300;
 constexpr int kOperations = 150;
-constexpr unsigned kCaseS = 20;  // an operation that meets a ring of links walks it half a million times
+constexpr unsigned kCaseS = 60;  // an operation that meets a ring of links walks it half a million times
 constexpr int kMembers = 3;
 constexpr size_t kFence = 64 * proclock::kPage;
 

@@ -12,6 +12,8 @@ const output = join(root, 'build/mutants');
 
 /** Mutants that are not hunted here: they cost a wake-up at most, or are rarer than what a run of CI has schedules for. */
 const NOT_HUNTED = {
+  KEEP_POKED_SWALLOWS: 'who settles a shared grant pokes the next one, whatever a release saw',
+  POKE_FIRST_ONLY: 'the first one pokes the next when it settles, one after another',
   READER_NOT_ELIGIBLE: 'the waiter ahead pokes it when it settles, withdraws, dies or is passed over',
   REBUILD_DROPS_DOORBELL: 'the same rebuild puts it back: poke_again() rings for every waiter that was poked',
   UNDO_WITHOUT_R3:

@@ -2,7 +2,7 @@
 // The child side of actor.ts: obeys commands, each in its own time, so that a pending acquire does not hold up what
 // comes after it. A command begins in the turn in which it arrives: whatever is sent later finds its effect.
 const { parentPort, isMainThread, threadId } = require('node:worker_threads');
-const proclock = require('../../dist');
+const proclock = require(process.env.PROCLOCK_TEST_DIST ?? '../../dist');
 
 const namespace = process.env.PROCLOCK_TEST_NAMESPACE;
 const channel = isMainThread ? process : parentPort;

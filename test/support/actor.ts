@@ -293,7 +293,16 @@ export class Actor {
   /** SIGSTOP; resolves when it has stopped. */
   async stop(): Promise<void> {
     this.signal('SIGSTOP');
-    await until(() => this.state() === 'T');
+    await this.stopped();
+  }
+
+  /** Resolves when it has stopped, or ended. */
+  stopped(): Promise<void> {
+    return until(() => this.hasEnded || this.state() === 'T');
+  }
+
+  get hasEnded(): boolean {
+    return !running.has(this);
   }
 
   cont(): void {

@@ -11,7 +11,7 @@ export { until } from './until';
 export const name = 'ledger';
 
 const SHM = '/dev/shm';
-const TEST_MS = 25_000; // less than jest's own limit: the test fails with what it was waiting for
+let testMs = 25_000; // less than jest's own limit: the test fails with what it was waiting for
 const EXIT_MS = 5_000;
 
 const ofTest = new Set<string>();
@@ -70,11 +70,17 @@ async function end(actor: Actor): Promise<string | undefined> {
   return `${actor.kind} actor ${actor.pid} was left running, and did not exit when it was told to`;
 }
 
+/** For a file whose tests do a lot each. */
+export function allowPerTest(ms: number): void {
+  testMs = ms;
+  jest.setTimeout(ms + EXIT_MS);
+}
+
 beforeEach(() => {
   inTest = true;
   watchdog = setTimeout(() => {
     for (const actor of running) void actor.destroy();
-  }, TEST_MS);
+  }, testMs);
 });
 
 afterEach(async () => {

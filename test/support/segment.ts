@@ -99,12 +99,12 @@ export class Helper {
     });
   }
 
-  static async start(namespace: string, body: string, command: string[] = []): Promise<Helper> {
+  static async start(namespace: string, body: string, command: string[] = [], dist = DIST): Promise<Helper> {
     const [file = '', ...args] = [
       ...command,
       process.execPath,
       '-e',
-      `const { SharedLock } = require(${JSON.stringify(DIST)}); const namespace = ${JSON.stringify(namespace)};
+      `const { SharedLock } = require(${JSON.stringify(dist)}); const namespace = ${JSON.stringify(namespace)};
        const on = {}; const guards = {}; ${body}
        process.on('message', async ({ name, value }) => {
          try { process.send({ value: await on[name](value) }); }
