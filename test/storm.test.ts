@@ -1,14 +1,16 @@
 // Processes and threads use one lock in every way there is, while random processes among them are killed, stopped and
-// continued, and replaced. The oracle is a folder of marker files (support/storm-main.js): no two are inside together
-// that must not be, tokens grow, and whoever lives gets on.
+// continued, and replaced, workers terminated, waits aborted or timed out, another lock is stolen, and the segment removed
+// under all of them. The oracle is a folder of marker files (support/storm-main.js): no two are inside together that must
+// not be, tokens grow, who was overtaken by a thief is told, and whoever lives gets on.
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SharedLock } from '../lib';
 import { expectIdle, name } from './support/locks';
 import { testNamespace } from './support/namespace';
+import { segmentFile } from './support/segment';
 
 const STORM_MS = Number(process.env.PROCLOCK_STORM_S ?? 20) * 1000;
 const PROCESSES = 5;
@@ -22,6 +24,17 @@ interface Counts {
   aborts: number;
   busy: number;
   abandoned: number;
+  steals: number;
+  robbed: number;
+  terminations: number;
+  moves: number;
+}
+
+interface Message {
+  me: string;
+  counts: Counts;
+  /** The thread has ended. */
+  gone?: true;
 }
 
 interface Member {
@@ -33,7 +46,10 @@ interface Member {
 }
 
 const namespace = testNamespace(); // outside of a test: the watchdog of tests is too short for a storm
-const total: Counts = { grants: 0, exclusive: 0, timeouts: 0, aborts: 0, busy: 0, abandoned: 0 };
+const total: Counts = {
+  ...{ grants: 0, exclusive: 0, timeouts: 0, aborts: 0, busy: 0, abandoned: 0, steals: 0, robbed: 0 },
+  ...{ terminations: 0, moves: 0 },
+};
 const members = new Set<Member>();
 /** Those who ended by themselves. */
 const ended: string[] = [];
@@ -42,7 +58,6 @@ let folder: string;
 beforeAll(() => {
   // In shared memory, since the markers are made and removed a thousand times a second.
   folder = mkdtempSync(`/dev/shm/proclock-storm-${process.pid}-`);
-  writeFileSync(join(folder, 'token'), '');
 });
 afterAll(async () => {
   await Promise.all([...members].map(remove));
@@ -53,11 +68,20 @@ function add(workers: number): void {
   const settings = JSON.stringify({ folder, namespace, name, workers });
   const child = fork(MAIN, [settings], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
   const member: Member = { child, threads: new Map(), stopped: false, born: Date.now() };
-  child.on('message', ({ me, counts }: { me: string; counts: Counts }) => {
-    member.threads.set(me, { counts, at: Date.now() });
+  child.on('message', (message) => {
+    const { me, counts, gone } = message as Message;
+    if (gone) sumUp(member, me);
+    else member.threads.set(me, { counts, at: Date.now() });
   });
   child.on('error', () => undefined);
   members.add(member);
+}
+
+/** A thread is no more. */
+function sumUp(member: Member, thread: string): void {
+  const counts = member.threads.get(thread)?.counts;
+  member.threads.delete(thread);
+  for (const key of Object.keys(total) as Array<keyof Counts>) total[key] += counts?.[key] ?? 0;
 }
 
 /** Kills a member; its markers are believed no more, and removed. */
@@ -70,11 +94,10 @@ async function remove(member: Member): Promise<void> {
     await exited;
   }
   if (child.signalCode !== 'SIGKILL') ended.push(`${child.pid}: ${child.signalCode ?? child.exitCode}`);
-  for (const { counts } of member.threads.values()) {
-    for (const key of Object.keys(total) as Array<keyof Counts>) total[key] += counts[key];
-  }
+  for (const thread of [...member.threads.keys()]) sumUp(member, thread);
   for (const marker of readdirSync(folder)) {
-    if (marker.split('.')[1] === String(child.pid)) rmSync(join(folder, marker), { force: true });
+    if (marker.split('.')[2] === String(child.pid) && !marker.startsWith('fence'))
+      rmSync(join(folder, marker), { force: true });
   }
 }
 
@@ -96,6 +119,14 @@ function expectProgress(since: number): void {
   }
 }
 
+/** Under all of them: what is held goes on, who comes later meets in a new one. False: nobody has made a new one yet. */
+function removeSegment(): boolean {
+  const file = segmentFile(namespace);
+  if (!existsSync(file)) return false;
+  rmSync(file);
+  return true;
+}
+
 const any = (): Member => [...members][Math.floor(Math.random() * members.size)]!;
 
 test(
@@ -105,17 +136,18 @@ test(
     const end = Date.now() + STORM_MS;
     let kills = 0;
     let stops = 0;
+    let removals = 0;
     let lastStop = Date.now();
     while (Date.now() < end && violations().length === 0) {
       await sleep(20 + Math.random() * 120);
       const dice = Math.random();
-      if (dice < 0.6) {
+      if (dice < 0.5) {
         const victims = Math.random() < 0.2 ? [any(), any()] : [any()];
         const gone = [...new Set(victims)];
         kills += gone.length;
         await Promise.all(gone.map(remove));
         for (const _ of gone) add(Math.random() < 0.3 ? 2 : 0);
-      } else if (dice < 0.9) {
+      } else if (dice < 0.8) {
         const member = any();
         stops++;
         member.stopped = true;
@@ -125,6 +157,8 @@ test(
         member.child.kill('SIGCONT');
         member.stopped = false;
         lastStop = Date.now();
+      } else if (dice < 0.82) {
+        if (removeSegment()) removals++;
       }
       expectProgress(lastStop);
     }
@@ -149,8 +183,14 @@ test(
     guard?.release();
     expectIdle(lock);
     lock.close();
-    console.log(`storm: ${kills} processes killed, ${stops} stopped; ${JSON.stringify(total)}`);
-    expect(kills).toBeGreaterThan(0);
+    // Anything else has failed above.
+    console.log(
+      `storm of ${STORM_MS / 1000} s: ${kills} processes killed, ${stops} stopped and continued, ` +
+        `${removals} segments removed, ${total.terminations} workers terminated, ${total.steals} steals; ` +
+        `${total.grants} grants, ${total.exclusive} of them exclusive, ${total.timeouts} timeouts, ${total.aborts} aborts; ` +
+        '0 violations, 0 stuck',
+    );
+    for (const happened of [kills, total.steals, total.terminations]) expect(happened).toBeGreaterThan(0);
     expect(total.exclusive).toBeGreaterThan(0);
   },
   STORM_MS + 60_000,

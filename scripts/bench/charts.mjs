@@ -20,7 +20,9 @@ const WIDTH = 880;
 /** Writes a chart for each scenario that there are figures of. */
 export function drawCharts(result, folder) {
   const { scenarios, machine } = result;
-  const subtitle = `${machine.date.slice(0, 10)}, Node ${machine.node}, ${machine.cpu}, ${machine.cores} cores`;
+  const busy =
+    machine.load > machine.cores ? `; busy with other work as well, load ${machine.load.toFixed(1)}` : '';
+  const subtitle = `${machine.date.slice(0, 10)}, Node ${machine.node}, ${machine.cpu}, ${machine.cores} cores${busy}`;
   mkdirSync(folder, { recursive: true });
   const drawn = [];
   for (const [name, { needs, draw }] of Object.entries(CHARTS)) {
@@ -66,7 +68,7 @@ function bars(values, { name, type = 'value', digits = 1 }) {
     value.toLocaleString('en-US', { maximumFractionDigits: value < 100 ? digits : 0 });
   return {
     height: 130 + entries.length * 24,
-    grid: { left: 300, right: 90, top: 84, bottom: 44 },
+    grid: { left: 330, right: 90, top: 84, bottom: 44 },
     xAxis: { type, name, nameLocation: 'middle', nameGap: 26, ...(type === 'log' ? { min: 1 } : {}) },
     yAxis: {
       type: 'category',
@@ -115,9 +117,9 @@ function contended({ contended: rows }) {
 
 function waits({ contended: rows }) {
   return panels(rows, {
-    title: 'Wait for the lock, 99th percentile in microseconds, by number of processes (log scale)',
-    note: 'less is better',
-    value: (row) => row.waitUs.p99,
+    title: 'Longest wait for the lock, milliseconds, by number of processes (log scale)',
+    note: 'less is better; the median of several runs',
+    value: (row) => row.longestMs.median,
   });
 }
 
@@ -134,7 +136,7 @@ function panels(rows, { title, note, value }) {
     title,
     note,
     height: 150 + mixes.length * 220,
-    legend: { top: 76, data: kinds },
+    legend: { top: 76, itemGap: 28, data: kinds },
     titles: cells.map((cell) => ({
       text: `${sectionName(cell.sectionUs)}, ${mixName(cell.sharedPart)}`,
       left: at(cell).left,
@@ -202,8 +204,8 @@ function recovery({ recovery: { cases } }) {
     title: 'From the SIGKILL of a holder to the grant to a waiter, milliseconds',
     note: 'less is better; the kernel takes the dead process apart first',
     height: 150 + names.length * 84,
-    legend: { top: 76 },
-    grid: { left: 300, right: 60, top: 110, bottom: 44 },
+    legend: { top: 76, itemGap: 28 },
+    grid: { left: 330, right: 60, top: 110, bottom: 44 },
     xAxis: { type: 'value', name: 'ms', nameLocation: 'middle', nameGap: 26 },
     yAxis: { type: 'category', inverse: true, data: names, axisTick: { show: false } },
     series: [
@@ -226,7 +228,7 @@ function scale({ scale: figures }) {
     title: 'Cost of a pair beside what else is in the namespace, relative to an empty one',
     note: '1 is best',
     height: 400,
-    legend: { top: 76 },
+    legend: { top: 76, itemGap: 28 },
     grid: { left: 62, right: 30, top: 110, bottom: 50 },
     xAxis: {
       type: 'log',

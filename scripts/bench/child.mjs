@@ -147,7 +147,7 @@ async function pingPong(kind, side, turns, beginNs) {
 async function idle(name, namespace, waits, ms) {
   const lock = lockOf(name, namespace);
   for (let i = 0; i < waits; i++) lock.exclusive().catch(() => {}); // they end with this process
-  await sleep(200); // what it took to begin them is over
+  await sleep(500); // what it took to begin them is over
   const before = process.cpuUsage();
   await sleep(ms);
   const { user, system } = process.cpuUsage(before);

@@ -2,24 +2,65 @@
 // One process of the storm: its main thread, and its workers, use one lock in every way there is, and check whoever else
 // is inside by files in a folder that the lock knows nothing of.
 //
-//   x.<pid>.<thread>   is there while that thread holds exclusively
-//   s.<pid>.<thread>   is there while that thread holds shared
+//   x.<segment>.<pid>.<task>   is there while that thread holds exclusively
+//   s.<segment>.<pid>.<task>   is there while that thread holds shared
+//   fence.<segment>.<token>    a token that a holder of the other lock, which is stolen now and then, has shown
 //
-// A marker is made after the grant and removed before the release. One of a process that was killed stays; the parent
-// removes it when it has seen the process end, and until then nobody believes it: its process is not alive.
-const { readdirSync, readFileSync, rmSync, writeFileSync, appendFileSync } = require('node:fs');
+// A segment is named by its inode: when the parent removes it, what is held in it goes on beside its successor. A thread is
+// named as the kernel names it. A marker is made after the grant and removed before the release. One of a process that was
+// killed, or of a worker that was terminated, stays until its parent has seen it end; nobody believes it any more as soon as
+// its thread is gone.
+const { readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync, appendFileSync } = require('node:fs');
 const { join } = require('node:path');
-const { Worker, isMainThread, threadId, workerData } = require('node:worker_threads');
-const { SharedLock } = require('../../dist');
+const { Worker, isMainThread, workerData } = require('node:worker_threads');
+const { LockManager, SharedLock } = require('../../dist');
 
 const DYING_MS = 3000;
 const settings = isMainThread ? JSON.parse(process.argv[2]) : workerData;
 const { folder, namespace, name, workers } = settings;
-const lock = new SharedLock(name, { namespace });
-const fairLock = new SharedLock(name, { namespace, fair: true });
-const me = `${process.pid}.${threadId}`;
-const self = { shared: join(folder, `s.${me}`), exclusive: join(folder, `x.${me}`) };
-const counts = { grants: 0, exclusive: 0, timeouts: 0, aborts: 0, busy: 0, abandoned: 0 };
+const me = readlinkSync('/proc/thread-self').replace('/task/', '.');
+const counts = {
+  ...{ grants: 0, exclusive: 0, timeouts: 0, aborts: 0, busy: 0, abandoned: 0, steals: 0, robbed: 0 },
+  ...{ terminations: 0, moves: 0 },
+};
+const manager = new LockManager({ namespace });
+
+/** The handles, and the segment that they belong to. */
+let lock;
+let fairLock;
+let stolenLock;
+let segment;
+let self;
+
+/** The inode of the segment that this process has mapped and that still has its name. */
+function mappedSegment() {
+  const lines = readFileSync('/proc/self/maps', 'utf8')
+    .split('\n')
+    .filter((line) => line.endsWith(`-${namespace}`));
+  return lines[0]?.split(/\s+/)[4];
+}
+
+function enter() {
+  for (;;) {
+    try {
+      for (const old of [lock, fairLock, stolenLock]) old?.close();
+      lock = new SharedLock(name, { namespace });
+      segment = mappedSegment();
+      fairLock = new SharedLock(name, { namespace, fair: true });
+      stolenLock = new SharedLock(`${name}, stolen`, { namespace });
+      // Each of them fails if its segment has lost its name. So all three are of the one that was seen in between.
+      for (const one of [lock, fairLock, stolenLock]) one.query();
+      break;
+    } catch (error) {
+      if (error.code !== 'ERR_LOCK_NAMESPACE_REMOVED') throw error;
+    }
+  }
+  self = {
+    shared: join(folder, `s.${segment}.${me}`),
+    exclusive: join(folder, `x.${segment}.${me}`),
+  };
+}
+enter();
 
 const report = isMainThread
   ? (message) => process.send(message)
@@ -30,29 +71,30 @@ function violation(text) {
 }
 
 /** Zombies are dead: they run no more. */
-function isAlive(pid) {
+function isAlive(pid, task) {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const stat = readFileSync(`/proc/${pid}/task/${task}/stat`, 'utf8');
     return !['Z', 'X'].includes(stat[stat.lastIndexOf(')') + 2]);
   } catch {
     return false;
   }
 }
 
-/** Between the kernel's last look at a process's files, which frees its locks, and its end there is a moment. */
-function isDying(pid) {
+/** Between the moment in which the locks of a process, or of a worker, are given back and its end there is another. */
+function isDying(pid, task) {
   const never = new Int32Array(new SharedArrayBuffer(4));
   for (const end = Date.now() + DYING_MS; Date.now() < end; Atomics.wait(never, 0, 0, 5)) {
-    if (!isAlive(pid)) return true;
+    if (!isAlive(pid, task)) return true;
   }
   return false;
 }
 
 function check(mode) {
   for (const marker of readdirSync(folder)) {
-    const [kind, pid, thread] = marker.split('.');
-    if (`${pid}.${thread}` === me || !(kind === 'x' || (kind === 's' && mode === 'exclusive'))) continue;
-    if (!isDying(pid)) violation(`is inside (${mode}) together with ${marker}`);
+    const [kind, where, pid, task] = marker.split('.');
+    if (where !== segment || `${pid}.${task}` === me) continue;
+    if (!(kind === 'x' || (kind === 's' && mode === 'exclusive'))) continue;
+    if (!isDying(pid, task)) violation(`is inside (${mode}) together with ${marker}`);
   }
 }
 
@@ -65,7 +107,8 @@ function entered(guard) {
   if (guard.mode === 'exclusive') {
     counts.exclusive++;
     if (guard.abandoned) counts.abandoned++;
-    const file = join(folder, 'token');
+    const file = join(folder, `token.${segment}`);
+    writeFileSync(file, '', { flag: 'a' });
     const last = BigInt(readFileSync(file, 'utf8') || '0');
     // Half written by one that was killed it is smaller, never greater.
     if (guard.token <= last) violation(`token ${guard.token} after ${last}`);
@@ -112,7 +155,65 @@ async function tolerant(fn) {
   }
 }
 
+/** The greatest token that was shown by a holder of the lock that is stolen. Those below it say no more, and go. */
+function fence() {
+  const shown = readdirSync(folder)
+    .map((file) => file.split('.'))
+    .filter(([kind, where]) => kind === 'fence' && where === segment)
+    .map(([, , token]) => BigInt(token));
+  const last = shown.sort((a, b) => Number(a - b)).at(-1) ?? 0n;
+  for (const token of shown) {
+    if (token < last) rmSync(join(folder, `fence.${segment}.${token}`), { force: true });
+  }
+  return last;
+}
+
+/**
+ * Two may be inside of the lock that is stolen, but all but one have been robbed. Whoever finds that a greater token was
+ * shown learns from its release that it was.
+ */
+async function useStolen(it) {
+  const guard = await it.exclusive();
+  const last = fence();
+  writeFileSync(join(folder, `fence.${segment}.${guard.token}`), '');
+  await nextTurn();
+  const overtaken = fence() > guard.token;
+  let robbed = false;
+  try {
+    guard.release();
+  } catch (error) {
+    if (error.code !== 'ERR_LOCK_NOT_HELD') throw error;
+    robbed = true;
+    counts.robbed++;
+  }
+  if ((overtaken || last > guard.token) && !robbed)
+    violation(`token ${guard.token} is not robbed, and overtaken`);
+  if (last === guard.token) violation(`token ${guard.token} twice`);
+  counts.grants++;
+}
+
+/** For a way that may find itself robbed, or stopped by the end of the namespace. */
+async function moving(fn) {
+  try {
+    await fn();
+  } catch (error) {
+    if (error.code !== 'ERR_LOCK_NAMESPACE_REMOVED') throw error;
+    counts.moves++;
+    enter();
+  }
+}
+
 const ways = [
+  () => useStolen(stolenLock),
+  async () => {
+    try {
+      await manager.request(`${name}, stolen`, { steal: true }, nextTurn);
+      counts.steals++;
+    } catch (error) {
+      if (error.name !== 'AbortError') throw error;
+      counts.robbed++;
+    }
+  },
   (it, mode) => it[mode](useLonger),
   async (it, mode) => {
     const guard = await it[mode]();
@@ -142,9 +243,11 @@ const ways = [
 ];
 
 async function hammer() {
+  report({ me, counts });
   for (let round = 0; ; round++) {
     const it = chance(0.2) ? fairLock : lock;
-    await ways[Math.floor(Math.random() * ways.length)](it, chance(0.5) ? 'exclusive' : 'shared');
+    const way = ways[Math.floor(Math.random() * ways.length)];
+    await moving(() => way(it, chance(0.5) ? 'exclusive' : 'shared'));
     if (round % 16 === 0) {
       report({ me, counts });
       await nextTurn();
@@ -157,12 +260,33 @@ const failed = (error) => {
   process.exit(3);
 };
 
+function startWorker() {
+  const worker = new Worker(__filename, { workerData: settings });
+  let task;
+  worker.on('message', (message) => {
+    task = message.me;
+    report(message);
+  });
+  worker.on('error', failed);
+  worker.on('exit', () => {
+    if (task === undefined) return startWorker();
+    for (const marker of readdirSync(folder)) {
+      if (marker.endsWith(`.${task}`)) rmSync(join(folder, marker), { force: true });
+    }
+    report({ me: task, gone: true });
+    startWorker();
+  });
+  setTimeout(
+    () => {
+      counts.terminations++;
+      void worker.terminate();
+    },
+    300 + Math.random() * 3000,
+  );
+}
+
 if (isMainThread) {
   process.on('disconnect', () => process.exit(1));
-  for (let n = 0; n < workers; n++) {
-    const worker = new Worker(__filename, { workerData: settings });
-    worker.on('message', report);
-    worker.on('error', failed);
-  }
+  for (let n = 0; n < workers; n++) startWorker();
 }
 hammer().catch(failed);
