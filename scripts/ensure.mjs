@@ -1,4 +1,4 @@
-// Makes sure that what a script needs is there: `node scripts/ensure.mjs [deps] [native] [native-tests] [bench] [bench-processes] [dist]`.
+// Makes sure that what a script needs is there: `node scripts/ensure.mjs [deps] [native] [native-tests] [crash-points] [bench] [bench-processes] [dist]`.
 //
 // Every npm script of this package starts with this one, so that each of them works on a fresh clone. Silent when
 // nothing has to be done. It has no dependencies of its own, and relies on no dependency's install script.
@@ -6,6 +6,7 @@
 //   deps          node_modules as package-lock.json says (always included)
 //   native        build/Release/proclock.node
 //   native-tests  build/Release/proclock_test
+//   crash-points  build/Release/proclock_crash.node, whose processes die where a test wants it
 //   bench         build/Release/proclock_bench.node
 //   bench-processes  build/Release/proclock_bench_processes
 //   dist          dist/: the CommonJS build, its types, the ESM entries
@@ -40,6 +41,11 @@ const NATIVE_TARGETS = {
   'native-tests': {
     target: 'proclock_test',
     output: `${nativeRoot}/build/Release/proclock_test`,
+    inputs: ['native', 'test/native'],
+  },
+  'crash-points': {
+    target: 'proclock_crash',
+    output: 'build/Release/proclock_crash.node',
     inputs: ['native', 'test/native'],
   },
   bench: {

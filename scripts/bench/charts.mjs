@@ -51,6 +51,7 @@ const CHARTS = {
   uncontended: { needs: ['uncontended', 'callbacks', 'requests'], draw: uncontended },
   contended: { needs: ['contended'], draw: contended },
   waits: { needs: ['contended'], draw: waits },
+  'waits-p99': { needs: ['contended'], draw: waitsP99 },
   handover: { needs: ['handover'], draw: handover },
   recovery: { needs: ['recovery'], draw: recovery },
   scale: { needs: ['scale'], draw: scale },
@@ -120,6 +121,14 @@ function waits({ contended: rows }) {
     title: 'Longest wait for the lock, milliseconds, by number of processes (log scale)',
     note: 'less is better; the median of several runs',
     value: (row) => row.longestMs.median,
+  });
+}
+
+function waitsP99({ contended: rows }) {
+  return panels(rows, {
+    title: 'Wait for the lock, 99th percentile in microseconds, by number of processes (log scale)',
+    note: 'less is better',
+    value: (row) => row.waitUs.p99,
   });
 }
 

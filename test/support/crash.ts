@@ -1,0 +1,62 @@
+// Processes that die, stop, or sleep at a chosen instruction: those of a package with the addon of test/native/crash-points.mjs.
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { constants } from 'node:os';
+import { join } from 'node:path';
+import { DIST } from './segment';
+
+const BUILD = join(__dirname, '../../build');
+
+/** An instrumented build has no crash points: it would load its own addon instead (PROCLOCK_PREBUILD). */
+export const hasCrashPoints = !process.env.PROCLOCK_INSTRUMENT;
+if (!hasCrashPoints) console.log('skipped: there are no crash points in an instrumented build');
+
+/** Their names, in the order of their numbers. */
+export const POINTS: string[] = hasCrashPoints
+  ? JSON.parse(readFileSync(join(BUILD, 'crash/points.json'), 'utf8'))
+  : [];
+
+/** A folder from which the package's dependencies are found; of this test file alone. */
+const PACKAGE = join(BUILD, `crash/package-${process.pid}`);
+
+export const CRASH_DIST = join(PACKAGE, 'dist');
+
+/** For use in such a process: the addon, with `arm()` and `trace()`. */
+export const CRASH_ADDON = `require(${JSON.stringify(join(PACKAGE, 'build/Release/proclock.node'))})`;
+
+/** The package is there while the tests of the file run. */
+export function useCrashPackage(): void {
+  if (!hasCrashPoints) return;
+  beforeAll(() => {
+    mkdirSync(join(PACKAGE, 'build/Release'), { recursive: true });
+    cpSync(DIST, CRASH_DIST, { recursive: true });
+    cpSync(join(BUILD, 'Release/proclock_crash.node'), join(PACKAGE, 'build/Release/proclock.node'));
+    writeFileSync(join(PACKAGE, 'package.json'), '{}');
+  });
+  afterAll(() => rmSync(PACKAGE, { recursive: true }));
+}
+
+/** Which threads of the process are meant: that of JavaScript, the native ones, or all; as crash.h counts them. */
+export type Thread = 'main' | 'other' | 'any';
+const THREADS: Thread[] = ['main', 'other', 'any'];
+
+export interface Point {
+  point: string;
+  /** 1: the first time that the thread comes there. */
+  pass: number;
+  thread: Thread;
+}
+
+export interface Order extends Point {
+  /** What happens there: a signal, or a sleep of so many ms. */
+  what: 'SIGKILL' | 'SIGSTOP' | number;
+}
+
+/** A statement for such a process: from now on it records which points it comes to, and obeys these orders. */
+export function arming(orders: Order[]): string {
+  const numbers = orders.flatMap(({ point, pass, thread, what }) => {
+    if (!POINTS.includes(point)) throw new Error(`no such crash point: ${point}`);
+    const action = typeof what === 'number' ? -what : constants.signals[what];
+    return [THREADS.indexOf(thread), POINTS.indexOf(point), pass, action];
+  });
+  return `${CRASH_ADDON}.arm(${numbers.join(', ')});`;
+}
