@@ -129,21 +129,9 @@
           "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
           "defines": ["NAPI_VERSION=8", "NODE_ADDON_API_DISABLE_CPP_EXCEPTIONS"],
           "cflags": ["-O0"],
-          "actions": [
-            {
-              "action_name": "crash_points",
-              "inputs": [
-                "test/native/crash-points.mjs",
-                "test/native/crash.h",
-                "<!@(node -p \"require('fs').readdirSync('native').filter(f => /[.](cc|h)$/.test(f)).map(f => 'native/' + f).join(' ')\")"
-              ],
-              "outputs": [
-                "build/crash/points.json",
-                "<!@(node -p \"require('fs').readdirSync('native').filter(f => /[.]cc$/.test(f)).map(f => 'build/crash/native/' + f).join(' ')\")"
-              ],
-              "action": ["node", "test/native/crash-points.mjs"],
-              "process_outputs_as_sources": 1
-            }
+          # Made by test/native/crash-points.mjs, before make looks for them.
+          "sources": [
+            "<!@(node -p \"require('fs').readdirSync('native').filter(f => /[.]cc$/.test(f)).map(f => 'build/crash/native/' + f).join(' ')\")"
           ],
           "conditions": [
             ["OS == 'linux'", { "ldflags": ["-pthread", "-Wl,-z,nodelete"], "libraries": ["-lrt"] }]

@@ -46,6 +46,7 @@ const NATIVE_TARGETS = {
   'crash-points': {
     target: 'proclock_crash',
     output: 'build/Release/proclock_crash.node',
+    generate: 'test/native/crash-points.mjs',
     inputs: ['native', 'test/native'],
   },
   bench: {
@@ -90,7 +91,7 @@ function dependenciesMatch() {
   });
 }
 
-function ensureNative(part, { target, output, inputs }) {
+function ensureNative(part, { target, output, inputs, generate }) {
   const configuration = nativeConfiguration();
   const sources = inputs.flatMap((dir) => files(dir, /\.(cc|h|map|mjs|json)$/));
   const stamp = hash([configuration, ...sources.map((file) => [file, readFileSync(file)])]);
@@ -106,6 +107,7 @@ function ensureNative(part, { target, output, inputs }) {
   }
   // The linker script is no prerequisite in the generated Makefile: without its output the link step always runs.
   rmSync(join(nativeRoot, 'build/Release/obj.target', `${target}.node`), { force: true });
+  if (generate) run(process.execPath, [generate]);
   nodeGyp(['build', target, `--jobs=${availableParallelism()}`, ...headerArguments()]);
   if (!existsSync(output)) fail(`${part}: the build succeeded, but there is no ${output}`);
   writeFileSync(stampFile, stamp);

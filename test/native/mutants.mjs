@@ -18,8 +18,6 @@ const NOT_HUNTED = {
   REBUILD_DROPS_DOORBELL: 'the same rebuild puts it back: poke_again() rings for every waiter that was poked',
   UNDO_WITHOUT_R3:
     'needs four actors to meet at exact steps, once in some millions of schedules: the model finds it',
-  V1_AFTER_V2:
-    'needs a switch between two steps, and another one ten steps later, in a recovery: the model finds it',
 };
 
 const EDITS = {

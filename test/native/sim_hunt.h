@@ -11,9 +11,9 @@ struct Hunt {
   std::string how;  // the message of the check that failed
 };
 
-// In a child process, since a failure ends it. `breaks` is called there first.
-template <class Break>
-Hunt hunt(uint64_t schedules, uint64_t first_seed, bool weak_only, Break breaks) {
+// In a child process, since a failure ends it. `run` counts in `done` what it has run.
+template <class Run>
+Hunt hunt_in_child(Run run) {
   struct Page {
     std::atomic<uint64_t> done{0};
   };
@@ -24,13 +24,7 @@ Hunt hunt(uint64_t schedules, uint64_t first_seed, bool weak_only, Break breaks)
     dup2(ends[1], STDERR_FILENO);
     close(ends[0]);
     close(ends[1]);
-    breaks();
-    Schedule schedule;
-    schedule.weak_only = weak_only;
-    for (uint64_t n = 0; n < schedules; n++) {
-      page->done.store(n + 1, std::memory_order_relaxed);
-      schedule.run(static_cast<uint32_t>(n % kScenariosCount), first_seed + n / kScenariosCount);
-    }
+    run(page->done);
   });
   close(ends[1]);
   Hunt result;
@@ -45,6 +39,20 @@ Hunt hunt(uint64_t schedules, uint64_t first_seed, bool weak_only, Break breaks)
   result.schedules = page->done.load(std::memory_order_relaxed);
   munmap(page, sizeof *page);
   return result;
+}
+
+// `breaks` is called first.
+template <class Break>
+Hunt hunt(uint64_t schedules, uint64_t first_seed, bool weak_only, Break breaks) {
+  return hunt_in_child([&](std::atomic<uint64_t>& done) {
+    breaks();
+    Schedule schedule;
+    schedule.weak_only = weak_only;
+    for (uint64_t n = 0; n < schedules; n++) {
+      done.store(n + 1, std::memory_order_relaxed);
+      schedule.run(static_cast<uint32_t>(n % kScenariosCount), first_seed + n / kScenariosCount);
+    }
+  });
 }
 
 }  // namespace sim

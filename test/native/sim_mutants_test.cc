@@ -8,6 +8,7 @@
 #define SIM_MUTANTS
 #define proclock proclock_mutants
 #define sim sim_mutants
+#include "sim_enumeration.h"
 #include "sim_hunt.h"
 
 namespace {
@@ -39,10 +40,21 @@ TEST("every argument of the core that is broken on purpose is found out", 900) {
       continue;
     }
     const Mutant mutant = static_cast<Mutant>(n);
-    const sim::Hunt hunt = sim::hunt(schedules, 1, false, [&] {
+    const auto breaks = [&] {
       proclock::mutant = mutant;
       sim::reads_wake_word_late = mutant == Mutant::WAKE_READ_LATE;
-    });
+    };
+    sim::Hunt hunt;
+    if (mutant == Mutant::V1_AFTER_V2) {
+      // Two switches at exact steps of a recovery: among all schedules, rather than among any.
+      hunt = sim::hunt_in_child([&](std::atomic<uint64_t>& done) {
+        breaks();
+        for (const auto& the_case : sim::enumeration::kCases)
+          done.fetch_add(sim::enumeration::enumerate(the_case));
+      });
+    } else {
+      hunt = sim::hunt(schedules, 1, false, breaks);
+    }
     ++(hunt.killed ? found : survived);
     printf("  %-8s %-22s %6llu schedules%s%s\n", hunt.killed ? "found" : "SURVIVED", name,
            static_cast<unsigned long long>(hunt.schedules), hunt.killed ? ":" : "", hunt.how.c_str());
