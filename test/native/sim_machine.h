@@ -13,6 +13,8 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <deque>
+#include <utility>
 #include <vector>
 
 #include "harness.h"
@@ -898,7 +900,7 @@ class Machine {
   bool in_guard_ = false;  // the next death is one in the guard
   Mutex* guard_ = nullptr;
   Clock guard_clock_, fences_;
-  std::vector<std::pair<const void*, Lock>> storages_;
+  std::deque<std::pair<const void*, Lock>> storages_;  // stay where they are
   uint32_t generation_ = 0;
   uint32_t locations_used_ = 0;
   std::vector<Location> locations_ = std::vector<Location>(kLocationsMax);
