@@ -168,6 +168,9 @@ let report = new Int32Array(Object.keys(Report).length);
 let callTryAcquire = notOpen;
 let callRelease = notOpen;
 
+/** Set in a hold or an OK of the two calls below if the report has more to say: READY or ABANDONED. */
+export const ATTENTION = 1 << 30;
+
 /** Takes the lock if it is free: a hold, or a status. Never waits. */
 export function tryAcquire(key: number): number {
   report[Report.ARGUMENT] = key;

@@ -46,16 +46,24 @@ export class Hold {
 
   constructor(private readonly index: number) {}
 
-  /** Called with the report of the native call that granted it. */
-  begin(record: LockRecord, mode: LockMode): void {
+  /** Called with the report of the native call that granted it, which says that nothing was abandoned. */
+  begin(record: LockRecord, mode: LockMode): this {
     this.record = record;
     this.mode = mode;
     this.depth = 1;
     this.finished = true;
     this.tokenLow = reported(Report.TOKEN_LOW);
     this.tokenHigh = reported(Report.TOKEN_HIGH);
-    this.abandoned = reported(Report.ABANDONED) === 0 ? null : this.readAbandoned();
+    this.abandoned = null;
     record.enter();
+    return this;
+  }
+
+  readAbandoned(): void {
+    const found = thread().binding.abandoned(this.index);
+    if (found === undefined) return;
+    const [pid, threadId, since, token] = found;
+    this.abandoned = { pid, threadId, since: new Date(since), token };
   }
 
   /** From now on `stolen` is called when somebody steals the lock. */
@@ -96,10 +104,10 @@ export class Hold {
       listeners.delete(this.index);
     }
     this.serial++;
-    const status = release(this.index);
-    settleReady();
-    record.leave();
-    if (status !== Status.OK) throw errorOf(status, 'release', record);
+    const result = release(this.index);
+    if (result !== Status.OK) settleReady();
+    record.forgetHold(this);
+    if (result < 0) throw errorOf(result, 'release', record);
   }
 
   /** @returns false if nested guards still count on exclusive mode */
@@ -111,22 +119,20 @@ export class Hold {
     this.mode = 'shared';
     return true;
   }
-
-  private readAbandoned(): Abandoned | null {
-    const found = thread().binding.abandoned(this.index);
-    if (found === undefined) return null;
-    const [pid, threadId, since, token] = found;
-    return { pid, threadId, since: new Date(since), token };
-  }
 }
 
 /** The hold that a native call has just granted. */
 export function granted(record: LockRecord, index: number, mode: LockMode): Hold {
+  const hold = holdAt(index).begin(record, mode);
+  if (reported(Report.ABANDONED) !== 0) hold.readAbandoned();
+  return hold;
+}
+
+export function holdAt(index: number): Hold {
   let hold = holds[index];
   if (hold === undefined) {
     hold = new Hold(index);
     holds[index] = hold;
   }
-  hold.begin(record, mode);
   return hold;
 }

@@ -1,6 +1,6 @@
-import { keyOf, type NativeInfo, tryAcquire } from './binding';
+import { ATTENTION, keyOf, type NativeInfo, tryAcquire } from './binding';
 import { errorOf, Status, type Subject } from './errors';
-import { granted, type Hold } from './hold';
+import { granted, type Hold, holdAt } from './hold';
 import { settleReady, thread } from './thread';
 import type { LockInfo, LockMode, LockSnapshot } from './types';
 
@@ -10,7 +10,6 @@ const records = new Map<string, LockRecord>();
 export class LockRecord implements Subject {
   private users = 0;
   private sync: Hold | undefined;
-  private syncSerial = 0;
 
   private constructor(
     readonly name: string,
@@ -45,12 +44,17 @@ export class LockRecord implements Subject {
   }
 
   threadHold(): Hold | undefined {
-    return this.sync?.record === this && this.sync.serial === this.syncSerial ? this.sync : undefined;
+    return this.sync;
   }
 
   setThreadHold(hold: Hold): void {
     this.sync = hold;
-    this.syncSerial = hold.serial;
+  }
+
+  /** To be called when a hold of this lock ends. */
+  forgetHold(hold: Hold): void {
+    if (this.sync === hold) this.sync = undefined;
+    this.leave();
   }
 
   key(mode: LockMode, fair: boolean): number {
@@ -60,8 +64,9 @@ export class LockRecord implements Subject {
   /** Takes the lock if it is free. `key` says the same as `mode`, and whether strictly in order. */
   tryNow(key: number, mode: LockMode): Hold | undefined {
     const index = tryAcquire(key);
+    if (index >= 0 && index < ATTENTION) return holdAt(index).begin(this, mode);
     // The grant first: settling makes native calls, and they write the report.
-    const hold = index >= 0 ? granted(this, index, mode) : undefined;
+    const hold = index >= 0 ? granted(this, index & ~ATTENTION, mode) : undefined;
     settleReady();
     if (hold === undefined && index !== Status.BUSY) throw errorOf(index, `acquire (${mode})`, this);
     return hold;

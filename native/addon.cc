@@ -61,7 +61,10 @@ napi_value direct(napi_env env, napi_callback_info info) {
   napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
   Instance* instance = static_cast<Instance*>(data);
   if (instance->client == nullptr) return nullptr;
-  instance->report->result = call(*instance->client, static_cast<uint32_t>(instance->report->argument));
+  Client::Report& report = *instance->report;
+  const int32_t outcome = call(*instance->client, static_cast<uint32_t>(report.argument));
+  report.result =
+      outcome >= 0 && (report.ready | report.abandoned) != 0 ? outcome | Client::kAttention : outcome;
   return nullptr;
 }
 

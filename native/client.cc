@@ -36,14 +36,13 @@ Client::Client(uint32_t thread, Report* report, Notify notify, void* data)
       notify_(notify),
       data_(data) {
   first_of_thread_ = this;
-  Runtime::get().add(this);
+  Runtime::get();  // it counts the forks
 }
 
 Client::~Client() {
   Client** link = &first_of_thread_;
   while (*link != this) link = &(*link)->next_of_thread_;
   *link = next_of_thread_;
-  Runtime::get().remove(this);
   report_ = &own_report_;  // JavaScript's memory may be gone already
   for (uint32_t index = 0; index < holds_.size(); index++) {
     Hold& hold = holds_[index];
@@ -535,15 +534,19 @@ Status Client::query_all(uint32_t id, std::vector<HolderInfo>* infos,
   return status;
 }
 
-bool Client::holds(const Space* space, uint32_t lock) const {
+bool Client::holds(const OpenLock& wanted) const {
   return std::any_of(locks_.begin(), locks_.end(), [&](const auto& open) {
-    return open != nullptr && open->held != 0 && open->index == lock && open->space.get() == space;
+    return open != nullptr && open->held != 0 && open->index == wanted.index && open->space == wanted.space;
   });
 }
 
 bool Client::held_by_thread(uint32_t id) {
   const OpenLock* lock = open_lock_at(id);
-  return lock != nullptr && Runtime::get().held_by_thread(lock->space.get(), lock->index, os_thread_);
+  if (lock == nullptr) return false;
+  for (const Client* client = first_of_thread_; client != nullptr; client = client->next_of_thread_) {
+    if (client->holds(*lock)) return true;
+  }
+  return false;
 }
 
 void Client::notify_ready(uint32_t hold) {

@@ -218,23 +218,6 @@ void Runtime::exit(const std::shared_ptr<Space>& space) {
   unused_.erase(unused_.begin());
 }
 
-void Runtime::add(Client* client) {
-  std::lock_guard<std::mutex> hold(mutex_);
-  clients_.push_back(client);
-}
-
-void Runtime::remove(Client* client) {
-  std::lock_guard<std::mutex> hold(mutex_);
-  clients_.erase(std::find(clients_.begin(), clients_.end(), client));
-}
-
-bool Runtime::held_by_thread(const Space* space, uint32_t lock, pthread_t thread) {
-  std::lock_guard<std::mutex> hold(mutex_);
-  return std::any_of(clients_.begin(), clients_.end(), [&](const Client* client) {
-    return pthread_equal(client->os_thread(), thread) && client->holds(space, lock);
-  });
-}
-
 std::vector<std::shared_ptr<Space>> Runtime::all_spaces() {
   std::lock_guard<std::mutex> hold(mutex_);
   std::vector<std::shared_ptr<Space>> spaces;

@@ -136,10 +136,6 @@ class Runtime {
 
   void watch();     // somebody waits: the watch thread has work
   void doorbell();  // somebody waits asynchronously: the doorbell thread has work
-  void add(Client* client);
-  void remove(Client* client);
-  // Does another instance of the addon in the calling thread hold this lock?
-  bool held_by_thread(const Space* space, uint32_t lock, pthread_t thread);
 
  private:
   Runtime();
@@ -158,7 +154,6 @@ class Runtime {
   std::mutex mutex_;
   std::unordered_map<std::string, std::shared_ptr<Space>> spaces_;
   std::vector<std::shared_ptr<Space>> unused_;
-  std::vector<Client*> clients_;
   ProcessIdentity self_;
   bool doorbell_runs_ = false;
   bool watch_runs_ = false;
@@ -184,6 +179,8 @@ class Client {
     int32_t result;
     int32_t forks;  // raw fork()s that made this process from one that had this client
   };
+  // Set in a result >= 0 if the report has more to say: `ready` or `abandoned`.
+  static constexpr int32_t kAttention = 1 << 30;
   using Notify = void (*)(void* data);  // from any thread: have drain() called
 
   Client(uint32_t thread, Report* report, Notify notify, void* data);
@@ -223,10 +220,8 @@ class Client {
   uint32_t settle_owed();  // how many are left
   uint32_t async_waits() const { return async_waits_; }
   void notify_ready(uint32_t hold);  // from any thread
-  bool holds(const Space* space, uint32_t lock) const;
   // In the child of a raw fork(): tells the clients of the one thread that it has.
   static void count_fork();
-  pthread_t os_thread() const { return os_thread_; }
 
  private:
   enum class State : uint8_t { kFree, kIdle, kHeld, kWaiting, kWaitingAsync, kEnding };
@@ -254,6 +249,7 @@ class Client {
   };
   int32_t spin(uint32_t key, OpenLock& lock);
   OpenLock* open_lock_at(uint32_t id);
+  bool holds(const OpenLock& wanted) const;
   Hold* hold_at(uint32_t index, State state);
   Hold* waiting_at(uint32_t index);
   Status take_idle(uint32_t id, OpenLock& lock, uint32_t* hold);
