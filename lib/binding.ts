@@ -134,18 +134,33 @@ function find(): string {
   }
 }
 
+/** In the headers of an ELF executable: where the name of its loader is. */
+const PT_INTERP = 3;
+
 /** Whether this process was started by musl's loader. */
 function usesMusl(): boolean {
   if (process.platform !== 'linux') return false;
   try {
-    const start = Buffer.alloc(4096);
     const fd = openSync(process.execPath, 'r');
     try {
-      readSync(fd, start, 0, start.length, 0);
+      const read = (position: number, length: number): Buffer => {
+        const bytes = Buffer.alloc(length);
+        readSync(fd, bytes, 0, length, position);
+        return bytes;
+      };
+      const elf = read(0, 64);
+      if (elf[4] !== 2 || elf[5] !== 1) return false; // Not of 64 bits and little-endian, as all that have a binary are.
+      const [size, count] = [elf.readUInt16LE(54), elf.readUInt16LE(56)];
+      const segments = read(Number(elf.readBigUInt64LE(32)), size * count);
+      for (let at = 0; at < segments.length; at += size) {
+        if (segments.readUInt32LE(at) !== PT_INTERP) continue;
+        const [position, length] = [segments.readBigUInt64LE(at + 8), segments.readBigUInt64LE(at + 32)];
+        return read(Number(position), Number(length)).includes('/ld-musl-');
+      }
+      return false;
     } finally {
       closeSync(fd);
     }
-    return start.includes('/ld-musl-');
   } catch {
     return false; // Not allowed to be read, as under --permission.
   }

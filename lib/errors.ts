@@ -1,4 +1,5 @@
 // The only place where status codes become words.
+import { constants } from 'node:os';
 import type { LockInfo } from './types';
 
 /** Every `code` that a {@link LockError} can have. */
@@ -78,7 +79,7 @@ const file = (subject: Subject): string => `/dev/shm${subject.segment}`;
 
 const libc = (abi: number): string => ({ 1: 'glibc', 2: 'musl' })[abi & 0xff] ?? 'an unknown libc';
 
-const advice: Record<number, (subject: Subject) => [LockErrorCode, string]> = {
+const advice: Record<number, (subject: Subject, errno: number) => [LockErrorCode, string]> = {
   [Status.CLOSED]: () => ['ERR_LOCK_CLOSED', 'its handle was closed; make a new one with the same name'],
   [Status.NOT_HELD]: () => [
     'ERR_LOCK_NOT_HELD',
@@ -98,10 +99,13 @@ const advice: Record<number, (subject: Subject) => [LockErrorCode, string]> = {
     `there is no shared memory left for ${file(subject)} (ENOSPC, or a file-size limit); free space in /dev/shm ` +
       'or make it larger (in a container: --shm-size)',
   ],
-  [Status.PERMISSION]: (subject) => [
+  [Status.PERMISSION]: (subject, errno) => [
     'ERR_LOCK_PERMISSION',
-    `${file(subject)} is not ours, or its mode is not the one that this namespace has (0600, with a group 0660); ` +
-      'use the same user, open the namespace with the `group` option, or remove the file if nobody uses it',
+    errno === constants.errno.EROFS
+      ? `${file(subject)} can not be written, since /dev/shm is mounted read-only; mount it writable ` +
+        '(mount -o remount,rw /dev/shm; in a container with a read-only root: --tmpfs /dev/shm)'
+      : `${file(subject)} is not ours, or its mode is not the one that this namespace has (0600, with a group 0660); ` +
+        'use the same user, open the namespace with the `group` option, or remove the file if nobody uses it',
   ],
   [Status.CORRUPT]: (subject) => [
     'ERR_LOCK_CORRUPT',
@@ -140,7 +144,10 @@ export function errorOf(status: number, wanted: string, subject: Subject, failur
         `${libc(failure.ourAbi)}; use the same build everywhere, or another namespace`,
     );
   }
-  const [code, reason] = advice[status]?.(subject) ?? ['ERR_LOCK_CORRUPT', `native status ${status}`];
+  const [code, reason] = advice[status]?.(subject, failure?.errno ?? 0) ?? [
+    'ERR_LOCK_CORRUPT',
+    `native status ${status}`,
+  ];
   return new LockError(code, `Cannot ${wanted} ${shown(subject.name)}: ${reason}`, { cause });
 }
 

@@ -180,7 +180,6 @@ function holdWhile(
  */
 export class LockManager {
   private readonly namespace: string;
-  private readonly waits = new Set<Wait>();
   /** The names used last, the least recently used one first. */
   private readonly recent = new Map<string, LockRecord>();
   private latest: string | undefined;
@@ -238,10 +237,10 @@ export class LockManager {
       // Nobody waits for somebody, or robs somebody, in a namespace that was removed.
       record.checkNamespace();
       if (request.steal) {
-        return this.wait(Wait.begin(record, key, mode, NO_OPTIONS, this.waits, true), record);
+        return this.wait(Wait.begin(record, key, mode, NO_OPTIONS, undefined, true), record);
       }
       if (request.ifAvailable) return record.tryAgain(key, mode);
-      return this.wait(Wait.begin(record, key, mode, { ...NO_OPTIONS, signal }, this.waits), record);
+      return this.wait(Wait.begin(record, key, mode, { ...NO_OPTIONS, signal }), record);
     });
   }
 

@@ -32,13 +32,14 @@ export class Wait {
   private index = -1;
   private timer: ReturnType<typeof setTimer> | undefined;
   private readonly deadline: number;
+  private ended = false;
 
   private constructor(
     private readonly record: LockRecord,
     private readonly key: number,
     private readonly mode: LockMode,
     private readonly options: Acquire,
-    private readonly group: Set<Wait>,
+    private readonly group: Set<Wait> | undefined,
     private readonly steals: boolean,
     private readonly resolve: (hold: Hold) => void,
     private readonly reject: (reason: unknown) => void,
@@ -46,7 +47,7 @@ export class Wait {
     this.deadline = performance.now() + options.timeout;
     options.signal?.addEventListener('abort', this.onAbort, { once: true });
     if (options.timeout !== Number.POSITIVE_INFINITY) this.arm();
-    group.add(this);
+    group?.add(this);
     if (++pending === 1) thread().binding.keepAlive(true);
   }
 
@@ -56,7 +57,7 @@ export class Wait {
     key: number,
     mode: LockMode,
     options: Acquire,
-    group: Set<Wait>,
+    group?: Set<Wait>,
     steals = false,
   ): Promise<Hold> {
     return new Promise((resolve, reject) => {
@@ -118,15 +119,16 @@ export class Wait {
     }
     // The poke may have come in time, and only its delivery be late on a busy event loop.
     if (this.index >= 0) this.react();
-    if (!this.group.has(this)) return;
+    if (this.ended) return;
     const error = timedOut(this.record, this.mode, this.options.timeout);
-    if (this.group.has(this)) this.withdraw(error); // looking for the holders may have found a dead one
+    if (!this.ended) this.withdraw(error); // looking for the holders may have found a dead one
   }
 
   private end(): void {
+    this.ended = true;
     clearTimer(this.timer);
     this.options.signal?.removeEventListener('abort', this.onAbort);
-    this.group.delete(this);
+    this.group?.delete(this);
     unqueued.delete(this);
     waits.delete(this.index);
     if (--pending === 0) thread().binding.keepAlive(false);

@@ -279,10 +279,17 @@ void Arena<P>::look_guarded(const Guard& guard, uint32_t lock_index) {
   for (const uint32_t process_index : suspects) check_process(guard, process_index);
 }
 
+// For somebody who was refused. A lock that its last exclusive holder still holds, alive, is refused by nobody else: then
+// that one is all there is to look at, however many wait.
 template <class P>
 Status Arena<P>::look(uint32_t lock_index) {
   Guard guard(*this);
-  if (ok(guard.status())) look_guarded(guard, lock_index);
+  if (!ok(guard.status())) return guard.status();
+  const Slot<P>* holder = find(slots_, get(lock(lock_index).holder));
+  const bool is_exclusive = holder != nullptr && get(holder->lock) == lock_index &&
+                            holds(holder->word.load(std::memory_order_acquire), Mode::kExclusive);
+  if (is_exclusive && is_alive(holder->process.load(std::memory_order_relaxed))) return guard.status();
+  look_guarded(guard, lock_index);
   return guard.status();
 }
 

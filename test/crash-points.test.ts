@@ -465,7 +465,11 @@ interface Lane {
   two: Actor;
 }
 
-/** Plays a role up to a death, or to its end: then the result is all the deaths that there are in it. */
+/**
+ * Plays a role up to a death, or to its end: then the result is all the deaths that there are in it. It can come to its end
+ * in spite of a death: what a waiter does depends on whether it was too late, and that on the machine. That no death was
+ * missed for good is what the last test looks at.
+ */
 async function play(role: Role, lane: Lane, death: Death | null): Promise<Death[]> {
   const at = death?.at;
   const namespace = testNamespace();
@@ -497,8 +501,14 @@ async function play(role: Role, lane: Lane, death: Death | null): Promise<Death[
   } else {
     await role.meanwhile?.(world);
   }
-  if (death === null) {
-    await acted.promise;
+  const ended = await Promise.race([
+    victim.ended,
+    acted.promise.then(
+      () => null,
+      () => victim.ended,
+    ),
+  ]);
+  if (ended === null) {
     const trace = await victim.run<number[]>(`return ${CRASH_ADDON}.trace();`);
     await victim.kill('SIGKILL');
     world.two.cont();
@@ -506,15 +516,11 @@ async function play(role: Role, lane: Lane, death: Death | null): Promise<Death[
     await Promise.all(world.waits);
     return deathsIn(trace, role);
   }
-  const ended = await Promise.race([
-    victim.ended,
-    acted.promise.then(
-      () => 'lived on',
-      () => victim.ended,
-    ),
-  ]);
   expect(ended).toEqual({ code: null, signal: 'SIGKILL' });
-  await verify(role, world, death.steps);
+  expect(death).not.toBeNull();
+  await verify(role, world, death!.steps);
+  visits++;
+  reached.add(death!.at.point);
   return [];
 }
 
@@ -587,7 +593,6 @@ const testCrash = hasCrashPoints ? test : test.skip;
 
 testCrash.each(ROLES)('killed at every step: $title', async (role) => {
   const deaths = await play(role, lanes[0]!, null);
-  visits += deaths.length;
   expect(deaths).not.toEqual([]);
   await Promise.all(
     lanes.map(async (lane) => {
@@ -598,7 +603,6 @@ testCrash.each(ROLES)('killed at every step: $title', async (role) => {
         } catch (error) {
           throw new Error(`killed at ${point} (pass ${pass}): ${(error as Error).stack}`);
         }
-        reached.add(point);
       }
     }),
   );

@@ -8,11 +8,13 @@ const OURS = '#d9480f';
 const PEERS = '#868e96';
 const LIMIT = '#2b8a3e';
 const SERIES = {
+  'no lock at all': LIMIT,
   'proclock sync': OURS,
   'proclock sync, fair': '#f59f00',
   'proclock async': '#c2255c',
   'flock (fs-ext) sync': '#495057',
   'fs-native-extensions async': '#4dabf7',
+  'proper-lockfile async': '#15aabf',
 };
 const TEXT = { fontFamily: 'sans-serif', color: '#212529' };
 const WIDTH = 880;
@@ -22,7 +24,8 @@ export function drawCharts(result, folder) {
   const { scenarios, machine } = result;
   const busy =
     machine.load > machine.cores ? `; busy with other work as well, load ${machine.load.toFixed(1)}` : '';
-  const subtitle = `${machine.date.slice(0, 10)}, Node ${machine.node}, ${machine.cpu}, ${machine.cores} cores${busy}`;
+  const stolen = machine.stolen > 0.05 ? `; ${(machine.stolen * 100).toFixed(0)} % stolen by the host` : '';
+  const subtitle = `${machine.date.slice(0, 10)}, Node ${machine.node}, ${machine.cpu}, ${machine.cores} cores${busy}${stolen}`;
   mkdirSync(folder, { recursive: true });
   const drawn = [];
   for (const [name, { needs, draw }] of Object.entries(CHARTS)) {
@@ -117,7 +120,7 @@ function contended({ contended: rows }) {
 }
 
 function waits({ contended: rows }) {
-  return panels(rows, {
+  return panels(rows.filter(waitsAtAll), {
     title: 'Longest wait for the lock, milliseconds, by number of processes (log scale)',
     note: 'less is better; the median of several runs',
     value: (row) => row.longestMs.median,
@@ -125,11 +128,15 @@ function waits({ contended: rows }) {
 }
 
 function waitsP99({ contended: rows }) {
-  return panels(rows, {
+  return panels(rows.filter(waitsAtAll), {
     title: 'Wait for the lock, 99th percentile in microseconds, by number of processes (log scale)',
     note: 'less is better',
     value: (row) => row.waitUs.p99,
   });
+}
+
+function waitsAtAll({ kind }) {
+  return kind !== 'no lock at all';
 }
 
 function panels(rows, { title, note, value }) {

@@ -15,6 +15,8 @@ function lockOf(name, namespace, options) {
 
 /** How each contender acquires and releases. */
 const CONTENDERS = {
+  // What the processors have to give: nobody excludes anybody.
+  'no lock at all': () => ({ acquire: () => null, release: () => {} }),
   'proclock sync': ({ namespace }) => syncLock(lockOf('contended', namespace)),
   'proclock sync, fair': ({ namespace }) => syncLock(lockOf('contended fair', namespace, { fair: true })),
   'proclock async': ({ namespace }) => {
@@ -33,6 +35,11 @@ const CONTENDERS = {
     const { waitForLock, unlock } = peer('fs-native-extensions');
     const fd = openSync(file, 'r+');
     return { acquire: (shared) => waitForLock(fd, { shared }), release: () => unlock(fd) };
+  },
+  'proper-lockfile async': ({ file }) => {
+    const { lock } = peer('proper-lockfile');
+    const retries = { forever: true, minTimeout: 1, maxTimeout: 1 }; // it polls
+    return { acquire: () => lock(file, { retries }), release: (unlock) => unlock() };
   },
 };
 
@@ -70,6 +77,7 @@ const methods = {
   hammer,
   takeSide,
   pingPong,
+  beginWaits,
   idle,
 };
 
@@ -96,7 +104,8 @@ async function hammer(kind, where, { sectionUs, sharedPart }, beginNs, endNs) {
     let now = performance.now();
     waits.add((now - last) * 1000);
     if (sectionUs > 0) for (const end = now + sectionUs / 1000; now < end; now = performance.now());
-    release(guard);
+    const releasing = release(guard);
+    if (releasing !== undefined) await releasing;
     last = now;
   }
   return { count, waits };
@@ -143,11 +152,13 @@ async function pingPong(kind, side, turns, beginNs) {
   return takenNs;
 }
 
-/** What it costs to do nothing with so many waits pending: first the CPU time, then how late the event loop is. */
-async function idle(name, namespace, waits, ms) {
+function beginWaits(name, namespace, count) {
   const lock = lockOf(name, namespace);
-  for (let i = 0; i < waits; i++) lock.exclusive().catch(() => {}); // they end with this process
-  await sleep(500); // what it took to begin them is over
+  for (let i = 0; i < count; i++) lock.exclusive().catch(() => {}); // they end with this process
+}
+
+/** What it costs to do nothing: first the CPU time, then how late the event loop is. */
+async function idle(ms) {
   const before = process.cpuUsage();
   await sleep(ms);
   const { user, system } = process.cpuUsage(before);

@@ -7,12 +7,20 @@ import { dropNamespace, freshNamespace, Histogram, nowNs, summarize } from './me
 import { peer } from './peers.mjs';
 
 const KINDS = {
+  'no lock at all': null,
   'proclock sync': null,
   'proclock sync, fair': null,
   'flock (fs-ext) sync': 'fs-ext',
   'proclock async': null,
   'fs-native-extensions async': 'fs-native-extensions',
+  'proper-lockfile async': 'proper-lockfile',
 };
+/** Without work, and without a lock, there is nothing left to measure; and not every peer has a shared mode. */
+function makesSense(kind, sectionUs, sharedPart) {
+  if (kind === 'no lock at all') return sectionUs > 0;
+  return kind !== 'proper-lockfile async' || sharedPart === 0;
+}
+
 const START_NS = 30e6; // after the order to start, so that all begin at once
 
 export async function run({ quick }) {
@@ -28,7 +36,9 @@ export async function run({ quick }) {
   const rows = processes.flatMap((count) =>
     sharedParts.flatMap((sharedPart) =>
       sectionsUs.flatMap((sectionUs) =>
-        kinds.map((kind) => ({ processes: count, sharedPart, sectionUs, kind, rounds: [] })),
+        kinds
+          .filter((kind) => makesSense(kind, sectionUs, sharedPart))
+          .map((kind) => ({ processes: count, sharedPart, sectionUs, kind, rounds: [] })),
       ),
     ),
   );
@@ -73,6 +83,6 @@ function figures(rounds, seconds) {
     longestMs: summarize(
       rounds.map((results) => Math.max(...results.map((result) => result.waits.max)) / 1000),
     ),
-    leastToMost: summarize(counts.map((round) => Math.min(...round) / Math.max(...round))),
+    leastToMost: summarize(counts.map((round) => Math.min(...round) / Math.max(1, ...round))),
   };
 }

@@ -19,6 +19,7 @@ import {
   recovery,
   requests,
   scale,
+  stolenLine,
   uncontended,
   waiting,
 } from './report.mjs';
@@ -68,6 +69,7 @@ process.exit();
 async function measure() {
   const measured = { machine: machine(), quick: values.quick, scenarios: {} };
   console.log(machineLine(measured.machine));
+  const begin = processorTime();
   for (const [name, { module, options, show }] of Object.entries(SCENARIOS)) {
     if (positionals.length > 0 && !positionals.includes(name)) continue;
     const figures = await runScenario(module, { ...options, quick: values.quick });
@@ -76,7 +78,9 @@ async function measure() {
   }
   measured.bars = bars(measured.scenarios);
   measured.machine.loadAtTheEnd = loadavg()[0];
+  measured.machine.stolen = stolenSince(begin);
   console.log(showBars(measured.bars));
+  console.log(`\n${stolenLine(measured.machine)}`);
   mkdirSync(dirname(OUTPUT), { recursive: true });
   writeFileSync(OUTPUT, `${JSON.stringify(measured, null, 2)}\n`);
   console.log(`\nAll figures with their spread: ${OUTPUT}`);
@@ -111,4 +115,17 @@ function machine() {
     load: loadavg()[0],
     date: new Date().toISOString(),
   };
+}
+
+/** Ticks since the boot: all, idle, and those that a hypervisor gave to somebody else (proc_stat(5)). */
+function processorTime() {
+  const [, ...ticks] = readFileSync('/proc/stat', 'utf8').split('\n', 1)[0].trim().split(/\s+/).map(Number);
+  const [user, nice, system, idle, iowait, irq, softirq, steal] = ticks;
+  return { busy: user + nice + system + irq + softirq + steal, idle: idle + iowait, steal };
+}
+
+/** The part of the time in which we wanted to run, and something outside this machine ran instead. */
+function stolenSince(begin) {
+  const now = processorTime();
+  return (now.steal - begin.steal) / Math.max(1, now.busy - begin.busy);
 }

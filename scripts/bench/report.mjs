@@ -5,6 +5,11 @@ export function machineLine({ cpu, cores, node, kernel, load }) {
   return `${cpu}, ${cores} cores, Linux ${kernel}, Node ${node}, load ${load.toFixed(1)} at the start`;
 }
 
+/** A figure that was taken while the machine did something else is worth less. */
+export function stolenLine({ stolen }) {
+  return `${(stolen * 100).toFixed(0)} % of the processor time was stolen by other machines of the host.`;
+}
+
 export function uncontended(figures) {
   return calls('Uncontended, guard forms', figures);
 }
