@@ -100,10 +100,12 @@ function ensureNative(part, { target, output, inputs, generate }) {
 
   checkToolchain();
   say(`building ${output}`);
-  if (readText(`${nativeRoot}/build/.stamp-configure`) !== hash([configuration])) {
+  // The Makefile leads from here to Node's headers: in a tree that was moved it leads nowhere.
+  const configured = hash([root, configuration]);
+  if (readText(`${nativeRoot}/build/.stamp-configure`) !== configured) {
     linkSources();
     nodeGyp(['configure', ...gypArguments()]);
-    writeFileSync(`${nativeRoot}/build/.stamp-configure`, hash([configuration]));
+    writeFileSync(`${nativeRoot}/build/.stamp-configure`, configured);
   }
   // The linker script is no prerequisite in the generated Makefile: without its output the link step always runs.
   rmSync(join(nativeRoot, 'build/Release/obj.target', `${target}.node`), { force: true });
