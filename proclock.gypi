@@ -115,11 +115,19 @@
             }
           ],
           "conditions": [
-            # They simulate memory and threads, of which a sanitizer has a picture of its own.
-            ["address_sanitizer == 'true' or thread_sanitizer == 'true' or coverage == 'true'", {
+            # They simulate memory and threads, of which ThreadSanitizer has a picture of its own.
+            ["thread_sanitizer == 'true' or coverage == 'true'", {
               "sources/": [["exclude", "/sim_"]]
             }],
-            ["OS == 'linux'", { "ldflags": ["-pthread"], "libraries": ["-lrt"] }]
+            # One of them is enough to see that the core, and the simulation, stay within their memory.
+            ["address_sanitizer == 'true'", {
+              "sources/": [["exclude", "/sim_(exhaustive|mutants|orders|two_deaths)"]]
+            }],
+            ["OS == 'linux'", {
+              # test/native/interpose.h
+              "ldflags": ["-pthread", "-Wl,--wrap=syscall,--wrap=pthread_mutex_unlock"],
+              "libraries": ["-lrt"]
+            }]
           ]
         },
         {

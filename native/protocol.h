@@ -216,10 +216,15 @@ Status Arena<P>::steal(const SlotRef& ref, uint64_t* token) {
   // S0. A dead holder is not robbed: its end is to be reported.
   look_guarded(guard, ref.lock_index);
   Status status = Status::kOk;
-  if (is_recovering(entry.gate.load(std::memory_order_relaxed))) status = recover_lock(guard, ref.lock_index);
+  const bool recovers = is_recovering(entry.gate.load(std::memory_order_relaxed));
+  if (recovers) status = recover_lock(guard, ref.lock_index);
   uint32_t fresh;
   if (ok(status)) status = pick_storage(guard, ref.lock_index, &fresh);
-  if (!ok(status)) return status;
+  if (!ok(status)) {
+    // No theft, so no release that pokes: whoever waited for the repair has to know that it is over.
+    if (recovers && get(entry.queue_head) != 0) poke_front(guard, ref.lock_index);
+    return status;
+  }
   Storage<P>& storage = at(storages_, fresh);
   const uint32_t current = storage_of(entry.gate.fetch_or(kGateRecovering, std::memory_order_seq_cst));  // S1
   freeze(guard, ref.lock_index, current);                                                                // S2

@@ -9,6 +9,8 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
+  renameSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -33,6 +35,9 @@ const CASES = {
   'Bun, linux-x64-glibc': () => suite([runtime('@oven/bun-linux-x64@1.4.5', 'bin/bun')]),
   'Deno, linux-x64-glibc': () => suite([runtime('@deno/linux-x64-glibc@2.9.6', 'deno'), 'run', '-A']),
   'Bun, linux-x64-musl': () => suite(bunMusl('x64'), { LIBC: 'musl' }),
+  'Node 26.0, linux-x64-musl': onMusl,
+  'a process for musl beside one for glibc': () => foreign(GLIBC, musl()),
+  'a process for glibc beside one for musl': () => foreign(musl(), GLIBC),
   'esbuild, the package external': bundled,
   'pnpm, a symlinked node_modules': symlinked,
   ...perNode('--permission', permission, (version) => Number.parseInt(version, 10) >= 22),
@@ -43,6 +48,9 @@ const CASES = {
     suite([...qemu(), ...bunMusl('arm64')], { LIBC: 'musl', ...emulated() }),
   'Node 24, linux-arm64-glibc (qemu-system)': inMachine,
 };
+
+// What this script runs in: the published binaries for glibc need nothing but Node.
+const GLIBC = { libc: 'glibc', command: [process.execPath], env: { LIBC: 'glibc' } };
 
 let passed = 0;
 let failed = 0;
@@ -114,6 +122,15 @@ function suite(command, env = {}) {
   return ['main.cjs', 'main.mjs'].flatMap((entry) => smoke(installed, command, entry, all));
 }
 
+/** Both on this machine, in this order. */
+function foreign(...both) {
+  return smoke(installed, [process.execPath], 'foreign.cjs', { SMOKE_FOREIGN: JSON.stringify(both) });
+}
+
+function musl() {
+  return { libc: 'musl', command: bunMusl('x64'), env: { LIBC: 'musl' } };
+}
+
 // ---- other platforms
 
 function qemu() {
@@ -175,43 +192,81 @@ function emulated() {
     : { SMOKE_SKIP: 'this emulator has no robust mutexes; a qemu-system run covers them' };
 }
 
-/** Bun for musl, on a machine that need not have musl: with its loader, and the C++ library that Bun wants. */
+/** Bun for musl. */
 function bunMusl(arch) {
-  const machine = { x64: 'x86_64', arm64: 'aarch64' }[arch];
-  const architecture = { x64: 'amd64', arm64: 'arm64' }[arch];
   const bun = runtime(`@oven/bun-linux-${arch === 'x64' ? 'x64' : 'aarch64'}-musl@1.4.5`, 'bin/bun');
-  const musl = obtain(() => debianPackages(architecture, 'musl'));
-  const libraries = join(musl, `lib/${machine}-linux-musl`);
-  const loader = join(libraries, 'libc.so');
-  if (!existsSync(join(libraries, 'libstdc++.so.6'))) {
-    linkCxxLibrary(`${machine}-linux-musl`, architecture, bun, join(libraries, 'libstdc++.so.6'));
-  }
-  if (!existsSync(join(libraries, `libc.musl-${machine}.so.1`))) {
-    symlinkSync('libc.so', join(libraries, `libc.musl-${machine}.so.1`));
-  }
-  return [loader, '--library-path', libraries, bun];
+  const libraries = muslLibraries(arch, bun, 'bun');
+  return [join(libraries, 'libc.so'), '--library-path', libraries, bun];
 }
 
-/** Makes the part of libstdc++ that a program needs, from Debian's static one, which is for glibc. */
+/**
+ * Node for musl, as an executable that names its loader, as on a musl system. The registry has it as the inside of a
+ * single executable application only: its fuse is set back, and what is left is Node.
+ */
+function nodeMusl() {
+  const application = runtime('@pnpm/linuxstatic-x64@11.21.0', 'pnpm');
+  const libraries = muslLibraries('x64', application, 'node');
+  const bytes = readFileSync(application);
+  const fuse = 'NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2:';
+  bytes.write('0', bytes.indexOf(`${fuse}1`) + fuse.length);
+  // The name of the loader goes to the end of the file: it is longer than the one that is there.
+  const loader = Buffer.from(`${join(libraries, 'ld-musl-x86_64.so.1')}\0`);
+  const [table, size, count] = [
+    Number(bytes.readBigUInt64LE(32)),
+    bytes.readUInt16LE(54),
+    bytes.readUInt16LE(56),
+  ];
+  for (let at = table; at < table + size * count; at += size) {
+    if (bytes.readUInt32LE(at) !== 3) continue; // PT_INTERP
+    bytes.writeBigUInt64LE(BigInt(bytes.length), at + 8);
+    bytes.writeBigUInt64LE(BigInt(loader.length), at + 32);
+  }
+  const node = join(installed, 'node-musl');
+  writeFileSync(node, Buffer.concat([bytes, loader]), { mode: 0o755 });
+  return { node, env: { LD_LIBRARY_PATH: libraries } };
+}
+
+/** For a machine that need not have musl: its loader, and the C++ library that the program wants. */
+function muslLibraries(arch, program, name) {
+  const machine = { x64: 'x86_64', arm64: 'aarch64' }[arch];
+  const architecture = { x64: 'amd64', arm64: 'arm64' }[arch];
+  const musl = obtain(() => debianPackages(architecture, 'musl'));
+  const libraries = join(musl, name);
+  if (existsSync(libraries)) return libraries;
+  const unfinished = mkdtempSync(`${libraries}-`);
+  try {
+    cpSync(join(musl, `lib/${machine}-linux-musl/libc.so`), join(unfinished, 'libc.so'));
+    for (const link of [`libc.musl-${machine}.so.1`, `ld-musl-${machine}.so.1`]) {
+      symlinkSync('libc.so', join(unfinished, link));
+    }
+    linkCxxLibrary(`${machine}-linux-musl`, architecture, program, join(unfinished, 'libstdc++.so.6'));
+    symlinkSync('libstdc++.so.6', join(unfinished, 'libgcc_s.so.1'));
+    renameSync(unfinished, libraries);
+  } finally {
+    rmSync(unfinished, { recursive: true, force: true });
+  }
+  return libraries;
+}
+
+/** Makes the part of libstdc++ (and libgcc) that a program needs, from Debian's static one, which is for glibc. */
 function linkCxxLibrary(triple, architecture, program, output) {
   const readelf = (...options) =>
     spawnSync('readelf', ['--wide', ...options, program], { encoding: 'utf8', maxBuffer: 1 << 30 }).stdout;
   const wanted = [
-    ...readelf('--dyn-syms').matchAll(/ UND ((?:_Z|__cxa|__dynamic_cast)[^\s@]*)/g),
+    ...readelf('--dyn-syms').matchAll(
+      / UND (_Z[^\s@]*|__cxa[^\s@]*|__dynamic_cast|[^\s@]+(?=@+(?:GCC|GLIBCXX|CXXABI)_))/g,
+    ),
     ...readelf('--relocs').matchAll(/_COPY\s+\S+\s+(_Z[^\s@]*)/g),
   ].map(([, symbol]) => symbol);
-  const provided = wanted.filter((symbol) => !/^__cxa_(finalize|thread_atexit_impl)$/.test(symbol));
+  const source = readFileSync(join(root, 'scripts/libstdcxx-musl.c'), 'utf8');
+  const provided = wanted.filter((symbol) => symbol !== '__cxa_finalize' && !source.includes(`${symbol}(`));
   const library = obtain(() => debianPackages(architecture, 'libstdc++-12-dev'));
   const gcc = join(library, 'usr/lib/gcc');
   const [archive] = readdirSync(gcc, { recursive: true }).filter((path) => path.endsWith('/libstdc++.a'));
   compile(
     triple,
     'libstdc++.so.6',
-    [
-      '#include <unistd.h>',
-      'char __libc_single_threaded = 0;',
-      'unsigned arc4random(void) { unsigned value = 0; getentropy(&value, sizeof value); return value; }',
-    ],
+    [source],
     [
       '-shared',
       '-fPIC',
@@ -288,9 +343,8 @@ function symlinked() {
   }
 }
 
-/** Native code has to be allowed; without that the error says so. */
+/** Native code has to be allowed, and what is looked at to find it; without that the error says so. */
 function permission(executable) {
-  const flags = ['--permission', '--allow-fs-read=*', '--allow-worker'];
   const program = `
     const { SharedLock } = require('proclock');
     try {
@@ -301,16 +355,20 @@ function permission(executable) {
     } catch (error) {
       console.log(error.code + ': ' + error.message);
     }`;
-  const run = (...more) => {
-    const result = spawnSync(executable, [...flags, ...more, '-e', program], {
+  const run = (...flags) => {
+    const result = spawnSync(executable, ['--permission', '--allow-worker', ...flags, '-e', program], {
       cwd: installed,
       encoding: 'utf8',
     });
     rmSync(`/dev/shm/proclock-${process.geteuid()}-permission-${result.pid}`, { force: true });
     return `${result.stdout}${result.status === 0 ? '' : result.stderr}`;
   };
-  const allowed = run('--allow-addons');
-  const forbidden = run();
+  const needed = [join(installed, 'node_modules'), '/etc/alpine-release', executable];
+  const allowed = [
+    run('--allow-addons', '--allow-fs-read=*'),
+    run('--allow-addons', ...needed.map((path) => `--allow-fs-read=${path}`)),
+  ];
+  const forbidden = run('--allow-fs-read=*');
   const all = [
     '--permission',
     '--allow-fs-read=*',
@@ -319,7 +377,7 @@ function permission(executable) {
     '--allow-child-process',
   ];
   return [
-    ...(allowed === 'granted\n' ? [] : [allowed]),
+    ...allowed.filter((output) => output !== 'granted\n'),
     ...(/^ERR_LOCK_UNSUPPORTED: .*--allow-addons/.test(forbidden) ? [] : [forbidden]),
     ...smoke(installed, [executable, ...all, '--allow-addons'], 'main.cjs'),
   ];
@@ -345,9 +403,15 @@ function singleExecutable(executable) {
   return stdout === 'granted true\n' ? [] : [stdout, stderr];
 }
 
-function terminated(executable) {
+/** Nothing but the executable tells which libc it is, as on a musl system that is not Alpine. */
+function onMusl() {
+  const { node, env } = nodeMusl();
+  return [...suite([node], env), ...terminated(node, env)];
+}
+
+function terminated(executable, env = {}) {
   const rounds = Number.isFinite(minutes) ? 50 : 1000;
-  const problems = smoke(installed, [executable], 'terminate.cjs', {}, [`${rounds}`]);
+  const problems = smoke(installed, [executable], 'terminate.cjs', env, [`${rounds}`]);
   if (problems.length === 0) console.log(`     ${rounds} rounds`);
   return problems;
 }

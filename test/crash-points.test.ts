@@ -9,11 +9,11 @@ import { type Actor, startActor } from './support/actor';
 import {
   arming,
   CRASH_ADDON,
-  CRASH_DIST,
   hasCrashPoints,
   type Order,
   POINTS,
   type Point,
+  startVictim,
   type Thread,
   useCrashPackage,
 } from './support/crash';
@@ -110,6 +110,17 @@ async function stoppedWait(world: World, mode: 'shared' | 'exclusive'): Promise<
   await untilPending(world.lock, pending + 1);
   await world.two.stop();
 }
+
+/** The lock is held, and the victim waits for it asynchronously, to release it at once. */
+async function victimWaits(world: World, mode: 'shared' | 'exclusive'): Promise<void> {
+  hold(world, 'exclusive');
+  world.victim.begin('run', {
+    source: `const guard = await ${open}[args.mode](); guard.release(); globalThis.granted?.();`,
+    args: { name, mode },
+  });
+  await untilPending(world.lock, 1);
+}
+const untilGranted = 'await new Promise((resolve) => { globalThis.granted = resolve; });';
 
 /** A process that is killed while it holds; nobody has noticed when this is done. */
 async function dies(world: World, mode: 'shared' | 'exclusive'): Promise<void> {
@@ -222,15 +233,10 @@ const ROLES: Role[] = [
     title: 'a waiter, asynchronous, that is granted and releases, with others behind it',
     mode: 'shared',
     before: async (world) => {
-      hold(world, 'exclusive');
-      world.victim.begin('run', {
-        source: `const guard = await ${open}.shared(); guard.release(); globalThis.granted?.();`,
-        args: { name },
-      });
-      await untilPending(world.lock, 1);
+      await victimWaits(world, 'shared');
       await stoppedWait(world, 'shared');
     },
-    act: 'await new Promise((resolve) => { globalThis.granted = resolve; });',
+    act: untilGranted,
     meanwhile: (world) => world.holds.pop()!(),
   },
   {
@@ -238,15 +244,8 @@ const ROLES: Role[] = [
     thread: 'other',
     mode: 'exclusive',
     passes: 1,
-    before: async (world) => {
-      hold(world, 'exclusive');
-      world.victim.begin('run', {
-        source: `const guard = await ${open}.exclusive(); guard.release(); globalThis.granted?.();`,
-        args: { name },
-      });
-      await untilPending(world.lock, 1);
-    },
-    act: 'await new Promise((resolve) => { globalThis.granted = resolve; });',
+    before: (world) => victimWaits(world, 'exclusive'),
+    act: untilGranted,
     meanwhile: (world) => world.holds.pop()!(),
   },
   {
@@ -291,15 +290,8 @@ const ROLES: Role[] = [
   {
     title: 'a waiter that was passed over',
     only: /^react.unskipped/,
-    before: async (world) => {
-      hold(world, 'exclusive');
-      world.victim.begin('run', {
-        source: `const guard = await ${open}.exclusive(); guard.release(); globalThis.granted?.();`,
-        args: { name },
-      });
-      await untilPending(world.lock, 1);
-    },
-    act: 'await new Promise((resolve) => { globalThis.granted = resolve; });',
+    before: (world) => victimWaits(world, 'exclusive'),
+    act: untilGranted,
     meanwhile: async ({ victim, lock, holds }) => {
       const second = lock.exclusive();
       await victim.stop();
@@ -438,10 +430,6 @@ async function stoppedWaitFirst(world: World, mode: 'shared' | 'exclusive'): Pro
 }
 
 // ---- a play
-
-function startVictim(namespace: string): Promise<Actor> {
-  return startActor('fork', { namespace, env: { PROCLOCK_TEST_DIST: CRASH_DIST } });
-}
 
 /** Which of these steps it is that leaves the victim holding exclusively, if it dies behind the last one. */
 function holdsExclusively({ mode, holds = false, robbed = false }: Role, steps: string[]): boolean {

@@ -1,6 +1,6 @@
 // A process that is killed, in whatever role, takes nothing with it: whoever waits gets the lock, in the order of the
 // queue, and is told when the dead one may have been in the middle of a change.
-import { SharedLock } from '../lib';
+import { type AcquireOptions, SharedLock } from '../lib';
 import {
   ACTOR_KINDS,
   type Actor,
@@ -10,19 +10,17 @@ import {
   startActor,
   startActors,
 } from './support/actor';
-import { expectIdle, MODES, name, state, untilPending } from './support/locks';
-import { testNamespace } from './support/namespace';
+import { expectIdle, lockPerTest, MODES, name, state, untilPending } from './support/locks';
 
 const KILLED = { code: null, signal: 'SIGKILL' };
 
 let namespace: string;
 let lock: SharedLock;
 
-beforeEach(() => {
-  namespace = testNamespace();
-  lock = new SharedLock(name, { namespace });
+lockPerTest((fresh) => {
+  lock = fresh;
+  ({ namespace } = fresh);
 });
-afterEach(() => lock.close());
 
 async function kill(...actors: Actor[]): Promise<void> {
   for (const ended of await Promise.all(actors.map((actor) => actor.kill('SIGKILL')))) {
@@ -38,6 +36,27 @@ const abandonedBy = (dead: Actor, grant: Grant) => ({
 });
 
 describe.each(PROCESS_KINDS)('a %s process killed', (kind) => {
+  describe.each(MODES)('while it holds %s', (mode) => {
+    const ways = {
+      exclusive: (options: AcquireOptions) => lock.exclusive(options),
+      exclusiveSync: async (options: AcquireOptions) => lock.exclusiveSync(options),
+    };
+
+    test.each(Object.entries(ways))(
+      'does not even stand in the way of %s with a timeout of 0',
+      async (_, acquire) => {
+        const dead = await startActors(mode === 'shared' ? [kind, kind, kind] : [kind], { namespace });
+        for (const actor of dead) await actor.acquire({ name, mode });
+        await expect(acquire({ timeout: 0 })).rejects.toMatchObject({ code: 'ERR_LOCK_TIMEOUT' });
+        await kill(...dead);
+        const guard = await acquire({ timeout: 0 });
+        expect(guard.abandoned?.pid).toBe(mode === 'shared' ? undefined : dead[0]!.pid);
+        guard.release();
+        expectIdle(lock);
+      },
+    );
+  });
+
   test('while it holds exclusively: the next one is told, with a greater token; those after it are not', async () => {
     const [dead, ...waiters] = await startActors([kind, ...ACTOR_KINDS], { namespace });
     const before = Date.now();

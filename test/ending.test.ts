@@ -3,18 +3,17 @@
 import { Worker } from 'node:worker_threads';
 import { SharedLock } from '../lib';
 import { ACTOR_KINDS, type Actor, type ActorKind, type Ended, startActor } from './support/actor';
-import { expectIdle, MODES, name, state, untilPending } from './support/locks';
-import { testNamespace, until } from './support/namespace';
+import { expectIdle, lockPerTest, MODES, name, state, untilPending } from './support/locks';
+import { until } from './support/namespace';
 import { DIST } from './support/segment';
 
 let namespace: string;
 let lock: SharedLock;
 
-beforeEach(() => {
-  namespace = testNamespace();
-  lock = new SharedLock(name, { namespace });
+lockPerTest((fresh) => {
+  lock = fresh;
+  ({ namespace } = fresh);
 });
-afterEach(() => lock.close());
 
 interface Way {
   way: string;

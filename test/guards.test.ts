@@ -1,5 +1,5 @@
 // What a guard promises: released once, disposed as often as you like, downgraded without a gap, numbered for ever.
-import { SharedLock } from '../lib';
+import { LockManager, SharedLock } from '../lib';
 import { ACTOR_KINDS, type Actor, startActor, startActors } from './support/actor';
 import { as, expectIdle, freshLock, MODES, name, who, withCode } from './support/locks';
 import { testNamespace } from './support/namespace';
@@ -76,6 +76,22 @@ test('`using` and `await using` release at the end of the block, and when it thr
     throw new Error('in the block');
   };
   await expect(failing()).rejects.toThrow('in the block');
+  expectIdle(lock);
+});
+
+test('the end of a block says that the lock was stolen meanwhile', async () => {
+  const lock = freshLock();
+  const steal = () => new LockManager(lock).request(lock.name, { steal: true }, () => {});
+  const inTime = async () => {
+    using _guard = await lock.exclusive();
+    await steal();
+  };
+  await expect(inTime()).rejects.toEqual(NOT_HELD);
+  const later = async () => {
+    await using _guard = await lock.exclusive();
+    await steal();
+  };
+  await expect(later()).rejects.toEqual(NOT_HELD);
   expectIdle(lock);
 });
 

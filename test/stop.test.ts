@@ -2,19 +2,18 @@
 import { existsSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { SharedLock } from '../lib';
+import type { SharedLock } from '../lib';
 import { ACTOR_KINDS, type Actor, PROCESS_KINDS, startActors } from './support/actor';
-import { expectIdle, MODES, name, state, untilPending } from './support/locks';
-import { testNamespace, until } from './support/namespace';
+import { expectIdle, lockPerTest, MODES, name, state, untilPending } from './support/locks';
+import { until } from './support/namespace';
 
 let namespace: string;
 let lock: SharedLock;
 
-beforeEach(() => {
-  namespace = testNamespace();
-  lock = new SharedLock(name, { namespace });
+lockPerTest((fresh) => {
+  lock = fresh;
+  ({ namespace } = fresh);
 });
-afterEach(() => lock.close());
 
 describe.each(PROCESS_KINDS)('a stopped %s process', (kind) => {
   test.each(MODES)('keeps what it holds (%s)', async (mode) => {

@@ -50,9 +50,14 @@ testAsRoot('there is no shared memory', () => {
 });
 
 testAsRoot('shared memory is read-only', () => {
-  const body = `try { ${open} } catch (error) { return { code: error.code, errno: error.cause.errno }; }`;
-  const { value } = inProcess(namespace, body, after('mount -t tmpfs -o ro tmpfs /dev/shm'));
-  expect(value).toEqual({ code: 'ERR_LOCK_PERMISSION', errno: 30 });
+  expectQuoted(inProcess(namespace, open, after('mount -t tmpfs -o ro tmpfs /dev/shm')));
+});
+
+testAsRoot('shared memory is not writable for this user', () => {
+  const body = `process.seteuid(${NOBODY});
+    try { ${open} } catch (error) { return { code: error.code, errno: error.cause.errno }; }`;
+  const { value } = inProcess(namespace, body, after('mount -t tmpfs -o mode=0755 tmpfs /dev/shm'));
+  expect(value).toEqual({ code: 'ERR_LOCK_PERMISSION', errno: 13 });
 });
 
 testAsRoot('the segment is of another user', () => {

@@ -1,7 +1,7 @@
 // Web Locks, the request() method: its arguments, in the order in which the specification looks at them. Whatever is wrong,
 // it is a rejection; it never throws, and leaves nothing behind.
 import type { LockManager } from '../lib';
-import { type Agent, conforms, name } from './support/web-locks';
+import { type Agent, conforms, name, takeTurns } from './support/web-locks';
 
 interface Outcome {
   threw: boolean;
@@ -291,10 +291,7 @@ describe('names', () => {
       expect(waits.some(({ settled }) => settled)).toBe(false);
       expect((await test.manager.query()).pending).toHaveLength(names.length);
       for (const hold of holds) await hold.finish();
-      for (const wait of waits) {
-        await wait.granted();
-        await wait.finish();
-      }
+      await takeTurns(...waits);
     },
   );
 

@@ -1,6 +1,6 @@
 // Web Locks, what happens at a grant: the callback is called once, in its own time, with the lock; the lock is held until
 // what it returned has settled; and that is what request() comes to.
-import { conforms, name } from './support/web-locks';
+import { conforms, name, takeTurns } from './support/web-locks';
 
 describe('the callback', () => {
   conforms('is given a Lock with name and mode, and nothing else', 1, async (_, agent) => {
@@ -215,9 +215,6 @@ describe('the lock', () => {
     await waits[1]!.granted();
     await test.expectState([one, waits[1]!], [waits[0]!]);
     await one.finish();
-    for (const wait of waits) {
-      await wait.granted();
-      await wait.finish();
-    }
+    await takeTurns(...waits);
   });
 });

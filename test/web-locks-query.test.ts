@@ -1,5 +1,5 @@
 // Web Locks, query(): what is held and what is pending, under every name, in every agent.
-import { conforms, name } from './support/web-locks';
+import { conforms, name, takeTurns } from './support/web-locks';
 
 const shared = { mode: 'shared' } as const;
 
@@ -35,10 +35,7 @@ conforms('shows holds and requests of all agents, each agent the same', 3, async
       new Set(seen.held.map((info) => ({ ...info, since: info.since.getTime() }))),
     );
   }
-  for (const one of [...holds, ...waits]) {
-    await one.granted();
-    await one.finish();
-  }
+  await takeTurns(...holds, ...waits);
 });
 
 conforms('shows names as they are, and modes', 1, async (test, agent) => {
@@ -67,10 +64,7 @@ conforms('shows each request of one agent, in the order in which they were made'
   await hold.finish();
   for (const one of left.slice(0, 2)) await one.granted();
   await test.expectState(left.slice(0, 2), left.slice(2));
-  for (const one of left) {
-    await one.granted();
-    await one.finish();
-  }
+  await takeTurns(...left);
 });
 
 conforms(
@@ -93,10 +87,7 @@ conforms(
     expect(ids.flat()).toHaveLength(test.kind === 'one thread' ? 1 : 3);
     expect(new Set(ids.flat()).size).toBe(ids.length);
     for (const { clientId } of [...held, ...pending]) expect(clientId).toMatch(/./);
-    for (const one of requests) {
-      await one.granted();
-      await one.finish();
-    }
+    await takeTurns(...requests);
   },
 );
 

@@ -1,7 +1,7 @@
 // Web Locks, what becomes of an agent that ends, however it ends: its locks are released, its requests leave the queue.
 import { SharedLock } from '../lib';
 import { until } from './support/namespace';
-import { type Agent, conforms, name, SEPARATE_KINDS } from './support/web-locks';
+import { type Agent, conforms, name, SEPARATE_KINDS, takeTurns } from './support/web-locks';
 
 const shared = { mode: 'shared' } as const;
 const steal = { steal: true } as const;
@@ -92,10 +92,7 @@ describe('an agent that is terminated', () => {
       await until(async () => (await test.manager.query()).pending.length === 2);
       await test.expectState([hold], [first, second]);
       await hold.finish();
-      for (const one of [first, second]) {
-        await one.granted();
-        await one.finish();
-      }
+      await takeTurns(first, second);
     },
     SEPARATE_KINDS,
   );
@@ -111,10 +108,7 @@ describe('an agent that is terminated', () => {
       await b!.kill();
       await waits[1]!.granted();
       await hold.finish();
-      for (const one of waits) {
-        await one.granted();
-        await one.finish();
-      }
+      await takeTurns(...waits);
     },
     SEPARATE_KINDS,
   );
@@ -237,10 +231,7 @@ describe('an agent that ends by itself', () => {
       await waits[1]!.granted();
       await test.expectState([hold, waits[1]!], [waits[0]!]);
       await hold.finish();
-      for (const one of waits) {
-        await one.granted();
-        await one.finish();
-      }
+      await takeTurns(...waits);
     },
     SEPARATE_KINDS,
   );

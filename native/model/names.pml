@@ -2,7 +2,9 @@
  * another name, storages that go through the pool from lock to lock, and the guard's owner dying behind the guard.
  *
  * NP processes open one of NAMES names, hold it, release it, close it, and replace its storage as a recovery does, for ever.
- * There is one entry for two names, so that opening one reclaims the other.
+ * There are ENTRIES entries, and one name more. So opening one reclaims the entry of another; with two entries, while the
+ * second lock is held, replaced, or has a straggler, and storages go from one lock to the other. Each process opens two
+ * of the three names then: one that only it opens, and the one in the middle.
  *
  * Behind the guard each store to a fact (the name of an entry, its gate, its token, the floor; the lock of a slot) is a
  * step of its own, since a death after it leaves the rest undone. The lists are derived; a rebuild makes them anew.
@@ -15,8 +17,9 @@
  *               no help then, and the floor has to do alone.
  *   the index   finds every entry that has a name: a chain of buckets under the guard, made anew by a rebuild.
  *   no room     whoever finds no entry, or no storage, gives up.
+ *   which entry the first free one; of those that can be reclaimed any, where the code takes the one unused for longest.
  *
- * Switches: NP, KILLS, TOKENS; MUTANT_x, see mutants.json.
+ * Switches: NP, KILLS, TOKENS, ENTRIES (1 or 2); MUTANT_x, see mutants.json.
  */
 #ifndef NP
 #define NP 2
@@ -27,8 +30,15 @@
 #ifndef TOKENS
 #define TOKENS 3
 #endif
-#define NAMES 2
+#ifndef ENTRIES
 #define ENTRIES 1
+#endif
+#define NAMES (ENTRIES + 1)
+#if ENTRIES == 1
+#define FIRST_NAME 0
+#else
+#define FIRST_NAME (me % 2)
+#endif
 #define NS (ENTRIES + NP + 1)
 #define NONE 15
 
@@ -38,14 +48,14 @@ byte gate[ENTRIES];
 byte token[ENTRIES];
 bit mark[ENTRIES];
 byte floor = 0;
-bit recovering = 0;     /* of the gate of the lock that is under repair */
+bit recovering[ENTRIES]; /* of the gate */
 /* slots: facts */
 byte lock[NP];
 byte word[NP];          /* the storage that it refers to */
 bit held[NP];
 /* derived: which storages are at hand, and which a lock keeps since a slot refers to them */
 bit pooled[NS];
-bit retired[NS];
+byte retired[NS];       /* the lock's entry, or NONE */
 
 byte guard = NONE;
 bit dead[NP];
@@ -70,11 +80,18 @@ hidden byte exclusion, storage, tokens, abandoned;
 #else
 #define ANY(p) (p(0) || p(1) || p(2))
 #endif
-#define HAS(i) (word[i] == s)
+#if ENTRIES == 1
+#define ANY_ENTRY(p) p(0)
+#else
+#define ANY_ENTRY(p) (p(0) || p(1))
+#endif
+#define HAS(i) (lock[i] == lock[me] && word[i] == s)
 #define HOLDS(i) (lock[i] == e && held[i])
 #define BOUND(i) (lock[i] == e)
 #define NAMES_S(i) (word[i] == s)
+#define NAMES_S_OF(i) (lock[i] == which && word[i] == s)
 #define GATE_S(i) (name[i] != NONE && gate[i] == s)
+#define IS_NAMED(i) (name[i] == want)
 #define BESIDE(i) (i != me && !dead[i] && held[i] && wants[i] == wants[me])
 #define GONE(i) (dead[i] && lock[i] != NONE)
 
@@ -88,21 +105,24 @@ inline allocate() {
 }
 
 /* Initialised: nobody may be about to touch it, and no lock may have it. */
-inline initialise() { assert(storage || (!ANY(NAMES_S) && !GATE_S(0))) }
+inline initialise() { assert(storage || (!ANY(NAMES_S) && !ANY_ENTRY(GATE_S))) }
 
 /* What a rebuild makes of the facts. */
 inline rebuild() {
   s = 0;
   do
   :: s < NS ->
+    retired[s] = NONE;
     if
-    :: GATE_S(0) -> pooled[s] = 0; retired[s] = 0
-#ifdef MUTANT_REBUILD_IGNORES_SLOTS
-    :: else -> pooled[s] = 1; retired[s] = 0
-#else
-    :: !GATE_S(0) && ANY(NAMES_S) -> pooled[s] = 0; retired[s] = 1
-    :: else -> pooled[s] = 1; retired[s] = 0
+    :: ANY_ENTRY(GATE_S) -> pooled[s] = 0
+#ifndef MUTANT_REBUILD_IGNORES_SLOTS
+    :: !ANY_ENTRY(GATE_S) && NAMES_S(0) -> pooled[s] = 0; retired[s] = lock[0]
+    :: !ANY_ENTRY(GATE_S) && !NAMES_S(0) && NAMES_S(1) -> pooled[s] = 0; retired[s] = lock[1]
+#if NP > 2
+    :: !ANY_ENTRY(GATE_S) && !NAMES_S(0) && !NAMES_S(1) && NAMES_S(2) -> pooled[s] = 0; retired[s] = lock[2]
 #endif
+#endif
+    :: else -> pooled[s] = 1
     fi;
     s++
   :: else -> break
@@ -111,15 +131,17 @@ inline rebuild() {
 }
 
 /* Those that no slot of the lock refers to any more. */
-inline reuse_retired() {
+inline reuse_retired(which) {
   s = 0;
   do
   :: s < NS ->
     if
-#ifdef MUTANT_RETIRED_TO_POOL
-    :: retired[s] -> retired[s] = 0; pooled[s] = 1
+#if defined(MUTANT_RETIRED_TO_POOL)
+    :: retired[s] == which -> retired[s] = NONE; pooled[s] = 1
+#elif defined(MUTANT_RETIRED_OF_ALL)
+    :: retired[s] != NONE && !ANY(NAMES_S_OF) -> retired[s] = NONE; pooled[s] = 1
 #else
-    :: retired[s] && !ANY(NAMES_S) -> retired[s] = 0; pooled[s] = 1
+    :: retired[s] == which && !ANY(NAMES_S_OF) -> retired[s] = NONE; pooled[s] = 1
 #endif
     :: else
     fi;
@@ -140,8 +162,8 @@ start:
 closed:
     atomic {
       if
-      :: want = 0
-      :: want = 1
+      :: want = FIRST_NAME
+      :: want = FIRST_NAME + 1
       fi;
       why = 1
     };
@@ -152,7 +174,9 @@ enter:
       rebuilt = 0;
 #endif
       if :: rebuilt -> rebuild() :: else fi;
-      recovering = 0
+      e = 0;
+      do :: e < ENTRIES -> recovering[e] = 0; e++ :: else -> break od;
+      e = 0
     };
     /* the dead: marked, if they held; the storage replaced; the slot unbound */
 recover:
@@ -174,9 +198,9 @@ recover:
       pooled[s] = 0;
       if :: held[d] -> mark[e] = 1 :: else fi
     };
-    atomic { old = gate[e]; gate[e] = s; retired[old] = 1; word[d] = NONE; held[d] = 0; old = 0; reuse_retired() };
+    atomic { old = gate[e]; gate[e] = s; retired[old] = e; word[d] = NONE; held[d] = 0; old = 0; reuse_retired(e) };
 unbind:
-    atomic { lock[d] = NONE; word[d] = NONE; held[d] = 0; wants[d] = NONE; d = 0; e = 0; reuse_retired(); goto recover };
+    atomic { lock[d] = NONE; word[d] = NONE; held[d] = 0; wants[d] = NONE; d = 0; reuse_retired(e); e = 0; goto recover };
 recovered:
     atomic {
       rebuilt = 0;
@@ -185,17 +209,34 @@ recovered:
       :: why == 2 -> goto replace
       :: why == 3 -> goto close
       fi;
-      /* open_lock(): the entry of this name; the model has one entry */
+      /* open_lock(): find_lock() */
       e = 0;
+      do
+      :: e < ENTRIES && !IS_NAMED(e) -> e++
+      :: else -> break
+      od;
+      if :: e < ENTRIES -> goto bind :: else -> e = 0 fi;
+      /* create_lock(): allocate_lock() */
+      do
+      :: e < ENTRIES && name[e] != NONE -> e++
+      :: else -> break
+      od;
+      if :: e < ENTRIES -> goto create :: else -> e = 0 fi;
       if
-      :: name[e] == want -> goto bind
-      :: name[e] == NONE -> goto create
-#ifdef MUTANT_RECLAIM_BOUND
-      :: name[e] != want && name[e] != NONE && !mark[e]
+#if ENTRIES > 1
+      :: e = 1
+#endif
+      :: e = 0
+      fi;
+      if
+#if defined(MUTANT_RECLAIM_BOUND)
+      :: !mark[e]
 #elif defined(MUTANT_RECLAIM_ABANDONED)
-      :: name[e] != want && name[e] != NONE && !ANY(BOUND)
+      :: !ANY(BOUND)
+#elif defined(MUTANT_RECLAIM_OTHERS_BOUND)
+      :: !mark[e] && (!ANY(BOUND) || e == 1)
 #else
-      :: name[e] != want && name[e] != NONE && !ANY(BOUND) && !mark[e]
+      :: !mark[e] && !ANY(BOUND)
 #endif
       :: else -> why = 4; goto leave
       fi
@@ -223,7 +264,7 @@ create:
 #else
     token[e] = floor;
 #endif
-    d_step { mark[e] = 0 };
+    mark[e] = 0;
     d_step { gate[e] = s; s = 0 };
 #ifndef MUTANT_NAME_FIRST
     name[e] = want;
@@ -244,7 +285,7 @@ opened:
       if
       :: why = 3; goto enter /* close */
       :: why = 2; goto enter /* somebody replaces the storage */
-      :: token[lock[me]] < TOKENS && !recovering ->
+      :: token[lock[me]] < TOKENS && !recovering[lock[me]] ->
         /* the slot protocol: nobody else holds by this gate */
         s = gate[lock[me]];
         if
@@ -275,12 +316,12 @@ replace:
       allocate();
       if :: s == NS -> goto leave :: else initialise() fi;
       pooled[s] = 0;
-      recovering = 1
+      recovering[e] = 1
     };
-    atomic { old = gate[e]; gate[e] = s; recovering = 0; retired[old] = 1; old = 0; reuse_retired(); goto leave };
+    atomic { old = gate[e]; gate[e] = s; recovering[e] = 0; retired[old] = e; old = 0; reuse_retired(e); goto leave };
 
 close:
-    atomic { lock[me] = NONE; wants[me] = NONE; if :: !ANY(BOUND) -> reuse_retired() :: else fi; goto leave }
+    atomic { e = lock[me]; lock[me] = NONE; wants[me] = NONE; if :: !ANY(BOUND) -> reuse_retired(e) :: else fi; goto leave }
   } unless { dead[me] };
 
   d_step { want = 0; e = 0; s = 0; old = 0; d = 0; why = 0; rebuilt = 0 };
@@ -306,7 +347,7 @@ end:
 init {
   byte i = 0;
   d_step {
-    do :: i < NS -> pooled[i] = 1; i++ :: else -> break od;
+    do :: i < NS -> pooled[i] = 1; retired[i] = NONE; i++ :: else -> break od;
     i = 0;
     do :: i < ENTRIES -> name[i] = NONE; i++ :: else -> break od;
     i = 0;

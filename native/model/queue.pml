@@ -1,7 +1,7 @@
 /* Waiting, as in queue.h: the queue, pokes, who may try, withdrawing, skipping, over a lock that slots.pml has shown to
  * be right. The claim: nobody who lives sleeps for ever, whoever dies or is stopped, and nobody is starved.
  *
- * NP processes acquire (shared, exclusive), wait, withdraw, release and downgrade for ever. A process may be killed
+ * NP processes acquire (shared, exclusive), wait, withdraw, release, downgrade and steal for ever. A process may be killed
  * between any two steps, KILLS times in all, and is started anew when it has been recovered. A lost wake-up is a state
  * in which everybody is at rest, and somebody is asleep: nobody holds then, and nobody is going to do anything.
  * -DLIVENESS is the other formulation, for a stream of others: in every weakly fair run who waits is granted.
@@ -22,8 +22,12 @@
  *                is overdue at any time (TICK). A waiter that was woken and does not run on counts as at rest (STOP).
  *   lists        a rebuild finds the queue by the tickets, so it is not torn; it derives the gate's flags anew.
  *   Bell         waits with the guard until a dead owner's mess is cleared up by somebody else.
+ *   steal        S1 to S5 are steps, since a death between them leaves more or less done. The storage s is nobody's until
+ *                S4: the thief's slot is `old` until then. Being robbed is no rest: who was robbed owes nothing, so
+ *                whatever it may do yet does not count as something that is going to happen.
  *
  * Switches: NP, KILLS, NO_SHARED, ASYNC (a bit mask of processes), WITHDRAW, TICK, STOP, DOWNGRADE, NO_OVERTAKING;
+ * STEAL (with LIVENESS once, and not by process 0: who is robbed for ever gets nothing for ever);
  * MEET (shared holders may stay for ever, since they wait for each other: a reader that fits in must not sleep);
  * WRITERS (LIVENESS: a bit mask of the processes that are exclusive, the others are shared); MUTANT_x, see mutants.json.
  */
@@ -44,6 +48,7 @@
 #define HELD 3
 #define RELEASING 4
 #define STALE 5
+#define STOLEN 6
 
 /* what the guard was entered for */
 #define ENQUEUE 1
@@ -54,6 +59,8 @@
 #define POKE 6
 #define LOOK 7
 #define DOWN 8
+#define STEALING 9
+#define FINISH 10
 
 /* the slots: word */
 byte ph[NP];
@@ -75,6 +82,11 @@ bit QUEUED = 0;
 bit POKED = 0;
 byte rd = 0;
 bit wr = 0;
+#ifdef STEAL
+bit gr = 0;     /* the gate says RECOVERING, since a thief is at work or has died */
+#else
+#define gr 0
+#endif
 /* the queue, by ticket */
 byte q[NP];
 byte qn = 0;
@@ -90,13 +102,20 @@ byte kills = 0;
 byte at[NP];
 #ifdef LIVENESS
 bit barrier = 0;
+#ifdef STEAL
+bit robbery = 0;
+#endif
+#endif
+#if defined(STEAL) && ASYNC != 0
+bit informed[NP]; /* the doorbell has said since the slot was stolen that there is something new about it */
 #endif
 
 #ifdef BREADTH_FIRST
 #define exclusion 0
 #define progress 0
+#define telling 0
 #else
-hidden byte exclusion, progress;
+hidden byte exclusion, progress, telling;
 #endif
 
 #if NP == 2
@@ -111,7 +130,8 @@ hidden byte exclusion, progress;
 #define GONE(i) (dead[i] && ph[i] != FREE)
 #define BESIDE(i) (i != me && !dead[i] && ph[i] == HELD && (ex[me] || ex[i]))
 #define LIVE_WRITER(i) (!dead[i] && ph[i] == HELD && ex[i])
-#define MOVES(i) ((ph[i] != FREE && at[i] == BUSY) || (IS_ASYNC(i) && ph[i] != FREE && !bell_asleep[i]))
+#define ROBBED(i) (ph[i] == STOLEN && !queued[i])
+#define MOVES(i) ((ph[i] != FREE && at[i] == BUSY && !ROBBED(i)) || (IS_ASYNC(i) && ph[i] != FREE && !bell_asleep[i]))
 #define SLEEPS(i) (!dead[i] && at[i] == ASLEEP)
 #ifdef TICK
 #define SKIPPABLE(i) (queued[i] && poked[i] && !skipped[i])
@@ -127,6 +147,11 @@ hidden byte exclusion, progress;
 #define LOST (STILL && ANY(SLEEPS) && (!ANY(HOLDS) || (at[q[0]] == ASLEEP && !exclusive[q[0]])))
 #else
 #define LOST (STILL && ANY(SLEEPS))
+#endif
+
+#if defined(STEAL) && ASYNC != 0
+#define IGNORANT(i) (!dead[i] && ROBBED(i) && IS_ASYNC(i) && !informed[i])
+#define UNTOLD (STILL && ANY(IGNORANT))
 #endif
 
 /* The kernel's: wakes whoever sleeps, does nothing otherwise. */
@@ -210,9 +235,28 @@ inline freeze() {
   od;
   i = 0
 }
+/* The doorbell of a process. */
+inline ring(who) { on_bell[who] = 1; rung[who] = 1; bell_asleep[who] = 0 }
+
+#ifdef STEAL
+#ifdef LIVENESS
+#define MAY_STEAL (!robbery && me != 0)
+#define STEALS robbery = 1
+#else
+#define MAY_STEAL true
+#define STEALS skip
+#endif
+#define OPEN gr = 0
+#else
+#define OPEN skip
+#endif
+
 proctype P(byte me) {
   byte k = 0, d = NONE, why = 0, todo = 0, later = 0, back = 0, i = 0, j = 0;
   bit m = 0, front = 0, undo = 0, rebuilt = 0, again = 0, told = 0, was = 0;
+#ifdef MUTANT_THIEF_POKES_NOBODY
+  bit thief = 0;
+#endif
 
 start:
   dead[me] = 0;
@@ -226,24 +270,30 @@ A1:
     atomic {
       if
       :: at[me] == RESTS -> at[me] = BUSY; choose_mode()
+#ifdef STEAL
+      :: at[me] == RESTS && MAY_STEAL -> at[me] = BUSY; STEALS; why = STEALING; goto enter
+#endif
       :: else
       fi;
       if
+#ifdef STEAL
+      :: gr -> why = FINISH; goto enter
+#endif
 #ifdef MUTANT_NO_BARRIER
 #elif defined(LIVENESS)
-      :: QUEUED && !front && barrier -> why = ENQUEUE; goto enter
+      :: !gr && QUEUED && !front && barrier -> why = ENQUEUE; goto enter
 #else
-      :: QUEUED && !front -> why = ENQUEUE; goto enter
+      :: !gr && QUEUED && !front -> why = ENQUEUE; goto enter
 #endif
 #if !defined(LIVENESS) && !defined(NO_OVERTAKING)
-      :: QUEUED && !front
+      :: !gr && QUEUED && !front
 #endif
 #ifdef MUTANT_NO_BARRIER
-      :: true
+      :: !gr
 #elif defined(LIVENESS)
-      :: !(QUEUED && !front && barrier)
+      :: !gr && !(QUEUED && !front && barrier)
 #else
-      :: !(QUEUED && !front)
+      :: !gr && !(QUEUED && !front)
 #endif
       fi;
       ph[me] = TRYING; ex[me] = m; old[me] = 0
@@ -267,6 +317,22 @@ A5:
       :: else ->
         ph[me] = HELD;
         assert(exclusion || !ANY(BESIDE));
+#ifdef STEAL
+        if :: ex[me] -> goto A6 :: else fi;
+#endif
+        m = 0;
+        if
+        :: front -> front = 0; why = SETTLE; goto enter
+        :: else -> goto holding
+        fi
+      fi
+    };
+#ifdef STEAL
+A6:
+    atomic {
+      if
+      :: ph[me] == STOLEN -> ph[me] = IDLE; goto A1
+      :: else ->
         m = 0;
         if
         :: front -> front = 0; why = SETTLE; goto enter
@@ -274,6 +340,7 @@ A5:
         fi
       fi
     };
+#endif
 holding:
 #ifdef MEET
     atomic { if :: !ex[me] -> at[me] = STOPPED :: else fi };
@@ -281,7 +348,14 @@ holding:
     atomic {
       at[me] = BUSY;
       if
-      :: ph[me] = RELEASING /* R1 */
+#ifdef MUTANT_STOLEN_RELEASED
+      :: ph[me] == HELD || ph[me] == STOLEN -> ph[me] = RELEASING
+#else
+      :: ph[me] == HELD -> ph[me] = RELEASING /* R1 */
+#endif
+#ifdef STEAL
+      :: ph[me] == STOLEN -> ph[me] = IDLE; goto idle
+#endif
 #ifdef DOWNGRADE
       :: ex[me] -> why = DOWN; goto enter
 #endif
@@ -309,6 +383,9 @@ R2:
     d_step { ph[me] = IDLE; old[me] = 0; ex[me] = 0 };
 #endif
 R3:
+#ifdef MUTANT_THIEF_POKES_NOBODY
+    atomic { if :: thief -> thief = 0; goto R4 :: else fi };
+#endif
     atomic { if :: QUEUED && !POKED -> why = POKE; goto enter :: else fi };
 R4:
     atomic {
@@ -382,10 +459,13 @@ enter:
       (guard == NONE || dead[guard]) -> again = guard != NONE; guard = me;
       if
       :: again -> again = 0; rebuilt = 1; POKED = 0; QUEUED = qn > 0
+#if defined(STEAL) && ASYNC != 0 && !defined(MUTANT_REBUILD_TELLS_NO_ROBBED)
+        ; i = 0; do :: i < NP -> if :: ph[i] == STOLEN && IS_ASYNC(i) -> ring(i) :: else fi; i++ :: else -> break od; i = 0
+#endif
 #ifdef MUTANT_REBUILD_DROPS_DOORBELL
         ; i = 0; do :: i < NP -> on_bell[i] = 0; i++ :: else -> break od; i = 0
 #endif
-      :: !again && why == LOOK
+      :: !again && (why == LOOK || why == STEALING) /* S0 */
       :: else -> goto work
       fi
     };
@@ -404,7 +484,7 @@ look:
       fi;
       was = queued[d] || REFERS(d);
       if
-      :: REFERS(d) && !old[d] -> if :: ANY(LIVE_WRITER) -> freeze() :: else -> change() fi
+      :: REFERS(d) && !old[d] -> if :: ANY(LIVE_WRITER) -> freeze() :: else -> change() fi; OPEN
       :: else
       fi;
       if :: queued[d] -> remove(d) :: else fi;
@@ -421,6 +501,13 @@ look:
     };
 looked:
     atomic {
+#if defined(STEAL) && !defined(MUTANT_RECOVERING_LEFT)
+      /* what a dead thief left */
+      if
+      :: gr -> if :: ANY(LIVE_WRITER) -> freeze() :: else -> change() fi; OPEN
+      :: else
+      fi;
+#endif
 #ifdef MUTANT_REBUILD_NO_POKE
       rebuilt = 0;
 #endif
@@ -468,9 +555,12 @@ work:
       :: why == SKIP -> if :: POKED -> goto overdue :: else -> goto leave fi
       :: why == POKE -> if :: QUEUED && !POKED -> back = POKE; goto poke_front :: else -> goto leave fi
       :: why == DOWN ->
-        ex[me] = 0; change();
+        if :: ph[me] == HELD -> ex[me] = 0; change() :: else -> goto leave fi;
         if :: qn > 0 -> back = LEAVE; goto poke_front :: else -> goto leave fi
-      :: why == LOOK -> goto leave
+#ifdef STEAL
+      :: why == STEALING -> goto S1
+#endif
+      :: why == LOOK || why == FINISH -> goto leave
       fi
     };
     QUEUED = 1; /* W2 */
@@ -487,7 +577,8 @@ leave:
         :: !eligible[me] -> woken[me] = 0; goto to_sleep
         :: else -> if :: !IS_ASYNC(me) -> goto W1 :: else -> goto react fi
         fi
-      :: why == SETTLE || why == DOWN -> why = 0; goto holding
+      :: why == SETTLE || why == DOWN || why == STEALING -> why = 0; goto holding
+      :: why == FINISH -> why = 0; goto A1
       :: why == LEAVE -> why = 0; goto idle
       :: why == UNSKIP -> why = 0; goto W2
       :: why == SKIP || why == LOOK -> why = 0; goto asleep
@@ -496,16 +587,89 @@ leave:
     };
     /* the wakes that waited until the guard was free */
     do
-    :: atomic { later & 1 -> k = 0; later = later & ~1; wake(k) }
-    :: atomic { later & 2 -> k = 1; later = later & ~2; wake(k) }
-    :: atomic { later & 4 -> k = 2; later = later & ~4; wake(k) }
-    :: atomic { later & 8 -> k = 3; later = later & ~8; wake(k) }
+    :: atomic { later & 1 -> later = later & ~1; wake(0) }
+    :: atomic { later & 2 -> later = later & ~2; wake(1) }
+    :: atomic { later & 4 -> later = later & ~4; wake(2) }
+    :: atomic { later & 8 -> later = later & ~8; wake(3) }
     :: later == 0 -> break
     od;
 #ifdef MUTANT_R3_BEFORE_R2
     if :: atomic { ph[me] == RELEASING && !undo -> goto R2 } :: else fi;
 #endif
     goto R4;
+
+#ifdef STEAL
+S1:
+#ifndef MUTANT_STEAL_NO_RECOVERING
+    gr = 1;
+#endif
+S2:
+#ifndef MUTANT_STEAL_NO_FREEZE
+    atomic { freeze() };
+#endif
+S3:
+    atomic {
+      do
+      :: k < NP && ph[k] != HELD -> k++
+      :: else -> break
+      od;
+      if
+      :: k < NP ->
+        ph[k] = STOLEN; ex[k] = 0; old[k] = 0;
+#if ASYNC != 0
+        informed[k] = 0;
+        if :: IS_ASYNC(k) -> todo = todo | (1 << k) :: else fi;
+#endif
+        k++; goto S3
+      :: else -> k = 0
+      fi
+    };
+#ifdef MUTANT_S4_STORE
+    was = POKED;
+#endif
+    d_step { ph[me] = TRYING; ex[me] = 1; old[me] = 1 };
+S4:
+    d_step {
+      i = 0;
+      do
+      :: i < NP -> if :: REFERS(i) -> old[i] = 1 :: else fi; i++
+      :: else -> break
+      od;
+      i = 0;
+      old[me] = 0;
+      rd = 0;
+      wr = 1;
+#ifdef MUTANT_S4_STORE
+      POKED = was;
+      was = 0;
+#endif
+#ifdef MUTANT_S4_DROPS_FLAGS
+      QUEUED = 0;
+      POKED = 0;
+#endif
+      OPEN
+    };
+S5:
+    atomic {
+      ph[me] = HELD;
+      assert(exclusion || !ANY(BESIDE));
+#ifdef MUTANT_THIEF_POKES_NOBODY
+      thief = 1;
+#endif
+#if ASYNC == 0
+      goto leave
+#endif
+    };
+#if ASYNC != 0
+    do
+    :: atomic { todo & 1 -> todo = todo & ~1; ring(0) }
+    :: atomic { todo & 2 -> todo = todo & ~2; ring(1) }
+    :: atomic { todo & 4 -> todo = todo & ~4; ring(2) }
+    :: atomic { todo & 8 -> todo = todo & ~8; ring(3) }
+    :: todo == 0 -> goto leave
+    od;
+#endif
+#endif
 
     /* settle_grant(), after the slot was removed */
 settle:
@@ -517,6 +681,9 @@ settle:
       if :: k == NONE -> k = 0; goto leave :: else fi;
       told = exclusive[k] || eligible[k];
       was = !ex[me] && !exclusive[k]; /* it fits in beside us */
+#if defined(STEAL) && !defined(MUTANT_ROBBED_SETTLES_NOTHING)
+      if :: ph[me] != HELD -> was = 0; told = 0; k = 0; back = LEAVE; goto poke_front :: else fi;
+#endif
 #ifdef MUTANT_GRANT_POKES_NO_READERS
       was = 0;
 #endif
@@ -681,6 +848,9 @@ start:
          if
          :: on_bell[me] ->
            on_bell[me] = 0; woken[me] = 1;
+#ifdef STEAL
+           informed[me] = 1;
+#endif
            if :: at[me] == ASLEEP -> at[me] = BUSY :: else fi
          :: else
          fi
@@ -721,11 +891,15 @@ end:
   od
 }
 #define WAITS(i) (queued[i])
-ltl served { [] ((queued[0]) -> <> (!queued[0])) }
+ltl served { [] ((queued[0]) -> <> (!queued[0] || dead[0])) }
 #else
 active proctype Watch() {
 end:
+#if defined(STEAL) && ASYNC != 0
+  atomic { LOST || UNTOLD -> assert(progress || !LOST); assert(telling || !UNTOLD) }
+#else
   atomic { LOST -> assert(progress || !LOST) }
+#endif
 }
 #endif
 

@@ -318,6 +318,9 @@ R3:
 R4:
     atomic { n = st[me]; set_idle(me, n); n = 0; goto idle };
 stolen:
+#ifdef MUTANT_STOLEN_UNLOCKED
+    atomic { if :: touch[me] != NONE -> UNLOCK(touch[me], ex[me]); touch[me] = NONE :: else fi };
+#endif
     atomic { SET(me, IDLE, 0, 0); goto idle };
 
     /* ---- under the guard */
@@ -569,7 +572,11 @@ take:
       if
       :: k < NP ->
         assert(abandoned || torn[k] != 1);
-        torn[k] = 0; touch[k] = NONE; SET(k, STOLEN, ex[k], 0); k++; goto take
+        torn[k] = 0; SET(k, STOLEN, ex[k], 0);
+#ifndef MUTANT_STOLEN_UNLOCKED
+        touch[k] = NONE;
+#endif
+        k++; goto take
       :: else -> k = 0
       fi
     };

@@ -258,15 +258,23 @@ TEST("the file grows in chunks as entries are wanted, and not before") {
   CHECK(steps > 3 && steps < 100);
 }
 
-void limit_file_size(uint64_t bytes) {
-  rlimit limit = {bytes, RLIM_INFINITY};
-  CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
-}
+/** Ends before its process does: what counts coverage writes its counts at the exit. */
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) { set(bytes); }
+  ~FileSizeLimit() { set(RLIM_INFINITY); }
+
+ private:
+  static void set(rlim_t bytes) {
+    rlimit limit = {bytes, RLIM_INFINITY};
+    CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+  }
+};
 
 TEST("a namespace for which there is no space is refused with kNoSpace, and works once there is some") {
   harness::Segment segment;
   JOIN_OK(harness::start([&] {
-    limit_file_size(1 << 20);
+    FileSizeLimit limit(1 << 20);
     Member member;
     CHECK_EQ(member.enter(segment.name()), Status::kNoSpace);
   }));
@@ -356,7 +364,7 @@ TEST("opening, binding and taking locks under a file-size limit sends no signal 
   JOIN_OK(harness::start([&] {
     signal(SIGXFSZ, SIG_DFL);
     Member member(segment.name());
-    limit_file_size(4096);
+    FileSizeLimit limit(4096);
     const Ref ref = member.open("a name");
     Ref more;
     while (ok(member.arena->bind(ref.lock_index, 0, &more))) {

@@ -8,6 +8,7 @@
 
 #include "../../native/runtime.h"
 #include "harness.h"
+#include "interpose.h"
 
 namespace {
 
@@ -55,6 +56,14 @@ struct Loop {
         if (status == Status::kOk && ready == hold) return;
         CHECK_EQ(status, Status::kAgain);
       }
+    }
+  }
+  // The same, until so many are.
+  void await_grants(size_t count) {
+    for (size_t granted = 0; granted < count;) {
+      CHECK(turn());
+      if (report.owed != 0) client.settle_owed();
+      for (const uint32_t ready : client.take_ready()) granted += ok(client.react(ready));
     }
   }
   uint32_t acquire(uint32_t key) {
@@ -241,12 +250,7 @@ TEST(
       }
     }
     shared.waiting.fetch_add(1);
-    size_t granted = 0;
-    while (granted < holds.size()) {
-      CHECK(mine.turn());
-      if (mine.report.owed != 0) mine.client.settle_owed();
-      for (const uint32_t ready : mine.client.take_ready()) granted += ok(mine.client.react(ready));
-    }
+    mine.await_grants(holds.size());
     for (const uint32_t hold : holds) mine.release(hold);
   };
   std::vector<pthread_t> threads;
@@ -299,6 +303,194 @@ TEST(
   for (const pid_t child : children) JOIN_OK(child);
   CHECK_EQ(page->done.load(), static_cast<uint32_t>(kProcesses * kThreads));
   CHECK_EQ(page->violations.load(), 0u);
+}
+
+// ---- a poke that comes while its waiter is made known, or while the doorbell thread goes to sleep
+
+// Holds up the other threads of this process where they have left the guard of a namespace.
+class BehindTheGuard {
+ public:
+  explicit BehindTheGuard(const harness::Segment& segment) {
+    proclock::OpenFailure failure;
+    CHECK_EQ(proclock::Runtime::get().enter(segment.name(), -1, &space_, &failure), Status::kOk);
+    interpose::turnstile.behind.store(&space_->arena().header().guard);
+  }
+  void await_one() {
+    CHECK(harness::eventually([] { return interpose::turnstile.held_up.load() != 0; }));
+  }
+  void let_go() {
+    interpose::turnstile.behind.store(nullptr);
+    proclock::Runtime::get().exit(space_);
+  }
+
+ private:
+  std::shared_ptr<proclock::Space> space_;
+};
+
+TEST("a poke that comes before its waiter is back from the queue is not lost") {
+  harness::Segment segment;
+  Loop loop(1);
+  const uint32_t key = loop.open(segment.name(), "client") | kExclusive;
+  const uint32_t held = loop.acquire(key);
+  const int32_t first = loop.client.enqueue(key, true);
+  CHECK(first >= 0 && loop.report.granted == 0);
+  std::atomic<int> opened{0};
+  std::atomic<int> may_wait{0};
+  auto waiter = [&] {
+    Loop mine(2);
+    const uint32_t their_key = mine.open(segment.name(), "client") | kExclusive;
+    opened.store(1);
+    CHECK(harness::eventually([&] { return may_wait.load() == 1; }));
+    const int32_t hold = mine.client.enqueue(their_key, true);
+    CHECK(hold >= 0 && mine.report.granted == 0);
+    mine.await(static_cast<uint32_t>(hold));
+    mine.release(static_cast<uint32_t>(hold));
+  };
+  const pthread_t id = thread(&waiter);
+  CHECK(harness::eventually([&] { return opened.load() == 1; }));
+  BehindTheGuard place(segment);
+  may_wait.store(1);
+  CHECK(harness::eventually([&] {  // it is queued, and does not come back yet
+    std::vector<proclock::HolderInfo> infos;
+    CHECK_EQ(loop.client.query(key >> Client::kKeyBits, true, &infos), Status::kOk);
+    return infos.size() == 3;
+  }));
+  loop.release(held);
+  loop.await(static_cast<uint32_t>(first));
+  loop.release(static_cast<uint32_t>(first));  // now it is poked
+  place.let_go();
+  CHECK_EQ(pthread_join(id, nullptr), 0);
+}
+
+// Another process that holds some locks in two namespaces, and releases them when it is told to.
+struct Elsewhere {
+  static constexpr int kLocks = 3;
+  static constexpr int kSegmentOf[kLocks] = {0, 1, 0};
+  struct Page {
+    std::atomic<int> holds{0};
+    std::atomic<bool> release[kLocks] = {};
+    std::atomic<int> released{0};
+    std::atomic<bool> end{false};
+  };
+  harness::Segment segments[2];
+  Page* page = harness::shared<Page>();
+  pid_t pid = harness::start([this] {
+    Loop* mine = new Loop(1);
+    uint32_t held[kLocks];
+    for (int n = 0; n < kLocks; n++) held[n] = mine->acquire(open(n, *mine));
+    page->holds.store(1);
+    while (!page->end.load()) {
+      for (int n = 0; n < kLocks; n++) {
+        if (!page->release[n].exchange(false)) continue;
+        mine->release(held[n]);
+        page->released.fetch_add(1);
+      }
+      usleep(200);
+    }
+  });
+
+  Elsewhere() {
+    CHECK(harness::eventually([&] { return page->holds.load() == 1; }));
+  }
+  uint32_t open(int lock, Loop& loop) {
+    return loop.open(segments[kSegmentOf[lock]].name(), std::to_string(lock)) | kExclusive;
+  }
+  uint32_t wait_for(int lock, Loop& loop) {
+    const int32_t hold = loop.client.enqueue(open(lock, loop), true);
+    CHECK(hold >= 0 && loop.report.granted == 0);
+    return static_cast<uint32_t>(hold);
+  }
+  // Returns when the doorbell has been rung.
+  void release(int lock) {
+    const int before = page->released.load();
+    page->release[lock].store(true);
+    CHECK(harness::eventually([&] { return page->released.load() > before; }));
+  }
+  void end() {
+    page->end.store(true);
+    JOIN_OK(pid);
+  }
+};
+
+bool doorbell_thread_sleeps() {
+  char path[64];
+  snprintf(path, sizeof path, "/proc/self/task/%d/stat", interpose::sleeper.load());
+  char text[256] = "";
+  FILE* file = fopen(path, "r");
+  if (file == nullptr) return false;
+  if (fgets(text, sizeof text, file) == nullptr) text[0] = '\0';
+  fclose(file);
+  const char* end = strrchr(text, ')');
+  return end != nullptr && end[2] == 'S';
+}
+
+TEST("a wait in another namespace than those that the doorbell thread sleeps on is told") {
+  Elsewhere elsewhere;
+  Loop loop(1);
+  const uint32_t first = elsewhere.wait_for(0, loop);
+  CHECK(harness::eventually(doorbell_thread_sleeps));
+  const uint32_t second = elsewhere.wait_for(1, loop);
+  elsewhere.release(1);
+  loop.await(second);
+  elsewhere.release(0);
+  loop.await(first);
+  elsewhere.end();
+}
+
+TEST(
+    "a wait in another namespace that begins, and is poked, while the doorbell thread goes to sleep is "
+    "told") {
+  Elsewhere elsewhere;
+  Loop loop(1);
+  BehindTheGuard place(elsewhere.segments[0]);
+  const uint32_t first = elsewhere.wait_for(0, loop);
+  place.await_one();  // it has looked where somebody waits, and at all that was poked
+  const uint32_t second = elsewhere.wait_for(1, loop);
+  elsewhere.release(1);
+  place.let_go();
+  loop.await(second);
+  elsewhere.release(0);
+  loop.await(first);
+  elsewhere.end();
+}
+
+TEST("a poke that comes while the doorbell thread goes to sleep is told") {
+  Elsewhere elsewhere;
+  Loop loop(1);
+  elsewhere.wait_for(0, loop);
+  elsewhere.wait_for(2, loop);
+  CHECK(harness::eventually(doorbell_thread_sleeps));
+  BehindTheGuard place(elsewhere.segments[0]);
+  elsewhere.release(0);
+  place.await_one();  // it is awake, and has taken the one poke
+  elsewhere.release(2);
+  place.let_go();
+  loop.await_grants(2);
+  elsewhere.end();
+}
+
+TEST("a kernel that can not wait for many futexes: waits in several namespaces are told") {
+  interpose::no_futex_waitv.store(true);
+  Elsewhere elsewhere;
+  Loop loop(1);
+  const uint32_t first = elsewhere.wait_for(0, loop);
+  const uint32_t second = elsewhere.wait_for(1, loop);
+  for (const uint32_t hold : {second, first}) {
+    elsewhere.release(hold == first ? 0 : 1);
+    loop.await(hold);
+  }
+  elsewhere.end();
+  CHECK_EQ(interpose::sleeper.load(), 0);
+}
+
+TEST("a kernel without pidfds: who waits for a killed process is told") {
+  interpose::no_pidfd_open.store(true);
+  Elsewhere elsewhere;
+  Loop loop(1);
+  const uint32_t first = elsewhere.wait_for(0, loop);
+  KILL_AND_JOIN(elsewhere.pid);
+  loop.await(first);
+  CHECK_EQ(loop.report.abandoned, 1);
 }
 
 TEST("a wait that is withdrawn is over for good, and the next in the queue gets the lock") {

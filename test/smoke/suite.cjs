@@ -5,70 +5,16 @@
 //   SMOKE_COMMAND  how to start a child, a JSON array, where the runtime's own executable is not enough (an emulator)
 //   SMOKE_SKIP     why deaths within the guard are left out, where robust mutexes do not work
 const assert = require('node:assert');
-const { fork, spawn } = require('node:child_process');
 const { mkdtempSync, rmSync } = require('node:fs');
 const { tmpdir } = require('node:os');
 const { join } = require('node:path');
 const { Worker } = require('node:worker_threads');
+const { Actor, runAll } = require('./actors.cjs');
 
 const PATIENCE = { timeout: 60_000 };
 const namespace = `smoke-${process.pid}-${Date.now().toString(36)}`;
-const children = new Set();
-
-class Actor {
-  constructor() {
-    const script = join(__dirname, 'actor.cjs');
-    const command = process.env.SMOKE_COMMAND ? JSON.parse(process.env.SMOKE_COMMAND) : null;
-    const stdio = ['ignore', 'inherit', 'inherit', 'ipc'];
-    this.child = command
-      ? spawn(command[0], [...command.slice(1), script, namespace], { stdio, serialization: 'json' })
-      : fork(script, [namespace], { stdio });
-    children.add(this.child);
-    this.replies = [];
-    this.waiting = null;
-    this.ended = new Promise((resolve) => {
-      this.child.once('exit', (code, signal) => {
-        children.delete(this.child);
-        this.receive({ error: `pid ${this.child.pid} ended: ${signal ?? code}` });
-        resolve(signal ?? code);
-      });
-    });
-    this.child.on('message', (reply) => this.receive(reply));
-  }
-
-  static async start() {
-    const actor = new Actor();
-    await actor.reply();
-    return actor;
-  }
-
-  get pid() {
-    return this.child.pid;
-  }
-
-  receive(reply) {
-    if (this.waiting) this.waiting(reply);
-    else this.replies.push(reply);
-    this.waiting = null;
-  }
-
-  async reply() {
-    const reply = this.replies.shift() ?? (await new Promise((resolve) => (this.waiting = resolve)));
-    if (reply.error) throw new Error(reply.error);
-    return reply.result;
-  }
-
-  do(step, argument = null) {
-    this.child.send([step, argument]);
-    return this.reply();
-  }
-
-  /** Ends it without its doing: nothing of what it has to do at its end is done. */
-  async kill() {
-    this.child.kill('SIGKILL');
-    assert.strictEqual(await this.ended, 'SIGKILL');
-  }
-}
+const command = process.env.SMOKE_COMMAND ? { command: JSON.parse(process.env.SMOKE_COMMAND) } : {};
+const startActor = () => Actor.start(namespace, command);
 
 async function until(condition) {
   while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
@@ -78,7 +24,7 @@ function tests({ SharedLock, Lock, LockError }) {
   const open = () => new SharedLock('smoke', { namespace });
   return {
     async 'readers share, a writer is alone'() {
-      const [one, other] = [await Actor.start(), await Actor.start()];
+      const [one, other] = [await startActor(), await startActor()];
       await one.do('shared');
       await other.do('shared');
       const lock = open();
@@ -98,7 +44,7 @@ function tests({ SharedLock, Lock, LockError }) {
 
     async 'a holder that is killed is succeeded, and its successor is told'() {
       const lock = open();
-      const holder = await Actor.start();
+      const holder = await startActor();
       await holder.do('exclusive');
       const waiting = lock.exclusive(PATIENCE);
       await until(() => lock.query().pending.length === 1);
@@ -115,7 +61,7 @@ function tests({ SharedLock, Lock, LockError }) {
     async 'a waiter that is killed leaves the queue'() {
       const lock = open();
       const guard = lock.tryExclusive();
-      const waiter = await Actor.start();
+      const waiter = await startActor();
       waiter.do('exclusive').catch(() => {});
       await until(() => lock.query().pending.some(({ pid }) => pid === waiter.pid));
       await waiter.kill();
@@ -126,7 +72,7 @@ function tests({ SharedLock, Lock, LockError }) {
     },
 
     async 'a timeout says who holds it'() {
-      const holder = await Actor.start();
+      const holder = await startActor();
       await holder.do('exclusive');
       await assert.rejects(open().exclusive({ timeout: 20 }), (error) => {
         assert.ok(error instanceof LockError);
@@ -142,7 +88,7 @@ function tests({ SharedLock, Lock, LockError }) {
     },
 
     async 'a synchronous wait is ended by another process'() {
-      const holder = await Actor.start();
+      const holder = await startActor();
       await holder.do('exclusive');
       const yielded = holder.do('yield');
       // The step is on its way when the promise exists; this thread does not answer anybody until it has the lock.
@@ -169,7 +115,7 @@ function tests({ SharedLock, Lock, LockError }) {
       if (process.env.SMOKE_SKIP) return `left out: ${process.env.SMOKE_SKIP}`;
       const folder = mkdtempSync(join(tmpdir(), 'smoke-'));
       const begin = async () => {
-        const actor = await Actor.start();
+        const actor = await startActor();
         actor.failed = actor.do('loop', join(folder, 'held'));
         await actor.failed; // It has begun.
         actor.failed = actor.reply();
@@ -195,33 +141,4 @@ function tests({ SharedLock, Lock, LockError }) {
   };
 }
 
-exports.run = async function run(proclock) {
-  const watchdog = setTimeout(() => finish('the watchdog ended it'), 300_000);
-  let passed = 0;
-  let failed = 0;
-  let running = '';
-  for (const [name, test] of Object.entries(tests(proclock))) {
-    running = name;
-    try {
-      const skipped = await test();
-      if (!skipped) passed++;
-      console.log(skipped ? `skip ${name} (${skipped})` : `ok   ${name}`);
-    } catch (error) {
-      failed++;
-      console.log(`FAIL ${name}\n${error.stack}`);
-    }
-  }
-  clearTimeout(watchdog);
-  finish();
-
-  function finish(reason) {
-    if (reason) {
-      failed++;
-      console.log(`FAIL ${running}: ${reason}`);
-    }
-    for (const child of children) child.kill('SIGKILL');
-    rmSync(`/dev/shm/proclock-${process.geteuid()}-${namespace}`, { force: true });
-    console.log(`${passed} passed, ${failed} failed`);
-    process.exit(failed === 0 ? 0 : 1);
-  }
-};
+exports.run = (proclock) => runAll(tests(proclock), namespace);

@@ -2,6 +2,7 @@
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
+import { type Actor, startActor } from './actor';
 import { DIST } from './segment';
 
 const BUILD = join(__dirname, '../../build');
@@ -33,6 +34,11 @@ export function useCrashPackage(): void {
     writeFileSync(join(PACKAGE, 'package.json'), '{}');
   });
   afterAll(() => rmSync(PACKAGE, { recursive: true }));
+}
+
+/** An actor with that package. */
+export function startVictim(namespace: string): Promise<Actor> {
+  return startActor('fork', { namespace, env: { PROCLOCK_TEST_DIST: CRASH_DIST } });
 }
 
 /** Which threads of the process are meant: that of JavaScript, the native ones, or all; as crash.h counts them. */

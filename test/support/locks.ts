@@ -21,6 +21,16 @@ export function freshLock(options: LockOptions = {}): SharedLock {
   return new SharedLock(name, { namespace: testNamespace(), ...options });
 }
 
+/** A fresh lock for each test of the file (or of the `describe`), which is closed after it. */
+export function lockPerTest(use: (lock: SharedLock) => void): void {
+  let lock: SharedLock;
+  beforeEach(() => {
+    lock = freshLock();
+    use(lock);
+  });
+  afterEach(() => lock.close());
+}
+
 /**
  * A lock of any of the classes, to be used by `acquire*` and `tryAcquire` alone: those of Lock and RLock are always
  * exclusive, and take no notice of `{ exclusive: true }`.

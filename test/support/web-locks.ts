@@ -87,6 +87,14 @@ export class Requested {
   }
 }
 
+/** Each of them is granted, at the latest when the one before it has finished, and finishes. */
+export async function takeTurns(...requests: Requested[]): Promise<void> {
+  for (const request of requests) {
+    await request.granted();
+    await request.finish();
+  }
+}
+
 export class Agent {
   constructor(
     readonly actor: Actor,
