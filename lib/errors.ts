@@ -230,6 +230,7 @@ export function missingNativeError(
 /** There is a binary, but it can not be used. */
 export function unusableNativeError(folder: string, file: string, cause: unknown): LockError {
   const { code, message } = (cause ?? {}) as { code?: unknown; message?: unknown };
+  const reason = String(message ?? 'it does not support this platform').replace(/\.$/, '');
   const advice =
     {
       ERR_DLOPEN_DISABLED: 'Start Node with --allow-addons (--permission and --no-addons forbid native code)',
@@ -238,7 +239,7 @@ export function unusableNativeError(folder: string, file: string, cause: unknown
     `On Linux, with a C++ toolchain and Python, another one can be built: ${buildCommand(folder)}`;
   return new LockError(
     'ERR_LOCK_UNSUPPORTED',
-    `proclock can not use its native part on ${here()}: ${file}: ${message ?? 'it does not support this platform'}. ${advice}`,
+    `proclock can not use its native part on ${here()}: ${file}: ${reason}. ${advice}`,
     { cause },
   );
 }

@@ -19,7 +19,8 @@ import { createInstrumenter } from 'istanbul-lib-instrument';
 import sourceMaps from 'istanbul-lib-source-maps';
 
 const VARIABLE = '__proclock_coverage__';
-const BUILDS = ['.cache', '.git', 'build', 'dist', 'lib', 'node_modules', 'prebuilds'];
+// Biome takes each biome.json for the root of a project, and there can be but one.
+const LEFT_OUT = ['.cache', '.git', 'biome.json', 'build', 'dist', 'lib', 'node_modules', 'prebuilds'];
 
 /** Makes the copy in `folder`, from the package here and its dist/, with this addon. */
 export function makeCountedPackage(folder, addon) {
@@ -27,7 +28,7 @@ export function makeCountedPackage(folder, addon) {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(hits, { recursive: true });
   chmodSync(hits, 0o777); // some tests are run as somebody else
-  for (const name of readdirSync('.').filter((name) => !BUILDS.includes(name))) {
+  for (const name of readdirSync('.').filter((name) => !LEFT_OUT.includes(name))) {
     cpSync(name, join(folder, name), { recursive: true });
   }
   symlinkSync(resolve('node_modules'), join(folder, 'node_modules'));

@@ -8,6 +8,7 @@ import { allowPerTest, testNamespace } from './support/namespace';
 import { latch, until } from './support/until';
 
 useCrashPackage();
+const testCrash = hasCrashPoints ? test : test.skip; // the reason was printed
 allowPerTest(60_000); // four processes are started in some
 
 /** Nothing is asked of the lock meanwhile: that would look as well. */
@@ -63,7 +64,7 @@ describe('a wait of this thread goes on', () => {
     });
   });
 
-  test('when what it owes the others, because a process was stopped, can be done', async () => {
+  testCrash('when what it owes the others, because a process was stopped, can be done', async () => {
     const stopped = await startVictim(lock.namespace);
     await stopped.run('lock({ name: args })', name);
     const guard = lock.exclusiveSync();
@@ -152,8 +153,6 @@ describe('a wait for a dead holder goes on when this thread finds out by itself,
     await until(() => traced('dead.freed'));
   });
   afterEach(() => victim?.kill('SIGKILL'));
-
-  const testCrash = hasCrashPoints ? test : test.skip; // the reason was printed
 
   testCrash.each([
     ['query()', `${handle}.query()`],
