@@ -152,7 +152,7 @@ function panels(rows, { title, note, value }) {
     title,
     note,
     height: 150 + mixes.length * 220,
-    legend: { top: 76, itemGap: 28, data: kinds },
+    legend: { top: 76, itemGap: 14, itemWidth: 18, textStyle: { fontSize: 11 }, data: kinds },
     titles: cells.map((cell) => ({
       text: `${sectionName(cell.sectionUs)}, ${mixName(cell.sharedPart)}`,
       left: at(cell).left,
