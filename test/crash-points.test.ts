@@ -58,7 +58,6 @@ interface Role {
   thread?: Thread;
   /** Has not opened the lock yet. */
   newcomer?: boolean;
-  passes?: number;
   /** Stops there before it goes on to its death; `meanwhile` is done by the others then. */
   stopsAt?: string;
   /** Robbed while it stands behind A5. */
@@ -243,7 +242,6 @@ const ROLES: Role[] = [
     title: 'a waiter, asynchronous, that is told by its native thread',
     thread: 'other',
     mode: 'exclusive',
-    passes: 1,
     before: (world) => victimWaits(world, 'exclusive'),
     act: untilGranted,
     meanwhile: (world) => world.holds.pop()!(),
@@ -251,7 +249,6 @@ const ROLES: Role[] = [
   {
     title: 'a waiter, blocked, that queues and is granted',
     mode: 'exclusive',
-    passes: 1,
     before: (world) => hold(world, 'exclusive'),
     act: `${exclusiveSync};`,
     meanwhile: async (world) => {
@@ -333,7 +330,6 @@ const ROLES: Role[] = [
     mode: 'exclusive',
     before: (world) => dies(world, 'exclusive'),
     act: `${exclusiveSync};`,
-    passes: 1,
   },
   {
     title: 'a recoverer of a recoverer',

@@ -117,11 +117,11 @@ function machine() {
   };
 }
 
-/** Ticks since the boot: all, idle, and those that a hypervisor gave to somebody else (proc_stat(5)). */
+/** Ticks since the boot in which somebody wanted to run, and those of them that the host took (proc_stat(5)). */
 function processorTime() {
   const [, ...ticks] = readFileSync('/proc/stat', 'utf8').split('\n', 1)[0].trim().split(/\s+/).map(Number);
-  const [user, nice, system, idle, iowait, irq, softirq, steal] = ticks;
-  return { busy: user + nice + system + irq + softirq + steal, idle: idle + iowait, steal };
+  const [user, nice, system, , , irq, softirq, steal] = ticks;
+  return { busy: user + nice + system + irq + softirq + steal, steal };
 }
 
 /** The part of the time in which we wanted to run, and something outside this machine ran instead. */
