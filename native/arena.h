@@ -289,6 +289,7 @@ class Arena {
   bool check_process(const Guard& guard, uint32_t process_index);
   void look_guarded(const Guard& guard, uint32_t lock_index);
   static bool is_involved(const Slot<P>& slot);
+  static bool is_pending(const Slot<P>& slot);
   HolderInfo describe(const Slot<P>& slot, bool pending) const;
   void set_gate(Lock<P>& entry, uint32_t storage);
   void record_abandoned(const SlotRef& ref);

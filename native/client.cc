@@ -395,6 +395,8 @@ Status Client::check(uint32_t id) {
 Status Client::look(uint32_t id) {
   OpenLock* lock = open_lock_at(id);
   if (lock == nullptr) return Status::kClosed;
+  // What we owe ourselves may be what keeps us out.
+  if (!owed_.empty()) settle_owed();
   entered_ = true;
   Status status = lock->space->arena().look(lock->index);
   if (ok(status)) status = lock->space->arena().open_barrier_if_overdue(lock->index);

@@ -45,7 +45,7 @@ template <class P>
 uint32_t Arena<P>::front(const Guard&, uint32_t lock_index) {
   uint32_t found = 0;
   each_slot(lock(lock_index).queue_head, kByQueue, [&](uint32_t index, Slot<P>& entry) {
-    if ((entry.flags.load(std::memory_order_relaxed) & kSlotSkipped) != 0) return true;
+    if ((entry.flags.load(std::memory_order_relaxed) & kSlotPassedOver) != 0) return true;
     found = index;
     return false;
   });
@@ -131,7 +131,7 @@ void Arena<P>::poke_front(const Guard& guard, uint32_t lock_index) {
   entry.gate.fetch_or(kGatePoked, std::memory_order_seq_cst);
   each_slot(entry.queue_head, kByQueue, [&](uint32_t index, Slot<P>& waiter) {
     const uint16_t flags = waiter.flags.load(std::memory_order_relaxed);
-    if ((flags & kSlotSkipped) != 0) return true;
+    if ((flags & kSlotPassedOver) != 0) return true;
     const bool shared = (flags & kSlotExclusive) == 0;
     if (any && !(shared_only && shared)) return false;
     any = true;
@@ -154,12 +154,12 @@ Status Arena<P>::enqueue(const SlotRef& ref, Mode mode, uint16_t flags) {
   const bool first = front(guard, ref.lock_index) == 0;
   bool eligible = first;
   if (!first && mode == Mode::kShared) {
-    // The last one that was not skipped decides: all shared up to here, or somebody exclusive is in between.
+    // The last one that was not passed over decides: all shared up to here, or somebody exclusive is in between.
     uint32_t steps = 0;
     for (uint32_t index = last; index != 0 && !fault_; index = get(slot(index).queue_prev)) {
       const uint16_t other = slot(index).flags.load(std::memory_order_relaxed);
       eligible = (other & (kSlotEligible | kSlotExclusive)) == kSlotEligible;
-      if ((other & kSlotSkipped) == 0) break;
+      if ((other & kSlotPassedOver) == 0) break;
       if (++steps > kSlotsMax) fault_ = true;
     }
     if (fault_) return Status::kCorrupt;
@@ -207,10 +207,13 @@ void Arena<P>::keep_poked(const Guard& guard, uint32_t lock_index, const Slot<P>
   if ((next.flags.load(std::memory_order_seq_cst) & kSlotPoked) == 0) poke_front(guard, lock_index);
 }
 
-// A granted waiter leaves the queue. It may have released already, if the guard was stalled in between.
+// A granted waiter leaves the queue. It may have released already, if the guard was stalled in between: until it can leave,
+// it says that it waits no more, so that nobody waits for it to react, or sees it wait. (Others may change its flags at this
+// moment, each by one read-modify-write.)
 template <class P>
 Status Arena<P>::settle_grant(const SlotRef& ref) {
   Guard guard(*this);
+  if (guard.status() == Status::kStalled) ref.slot->flags.fetch_or(kSlotGranted, std::memory_order_relaxed);
   if (!ok(guard.status())) return guard.status();
   const uint64_t word = ref.slot->word.load(std::memory_order_relaxed);
   remove_waiter(guard, ref.slot_index);

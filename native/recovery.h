@@ -250,6 +250,14 @@ bool Arena<P>::is_involved(const Slot<P>& slot) {
          (slot.flags.load(std::memory_order_relaxed) & kSlotQueued) != 0;
 }
 
+// Does the slot wait, and not hold? (One that was granted may still have its place in the queue.)
+template <class P>
+bool Arena<P>::is_pending(const Slot<P>& slot) {
+  const uint16_t flags = slot.flags.load(std::memory_order_relaxed);
+  return (flags & (kSlotQueued | kSlotGranted)) == kSlotQueued &&
+         !is_held(slot.word.load(std::memory_order_acquire));
+}
+
 // Asks about the processes that hold, or wait for, this lock; first about its last exclusive holder. Bounded: a lock that
 // very many share is looked at from another place each time.
 template <class P>
@@ -324,7 +332,7 @@ Status Arena<P>::snapshot(uint32_t lock_index, std::vector<HolderInfo>* infos) {
     return true;
   });
   each_slot(entry.queue_head, kByQueue, [&](uint32_t, Slot<P>& other) {
-    if (!is_held(other.word.load(std::memory_order_acquire))) infos->push_back(describe(other, true));
+    if (is_pending(other)) infos->push_back(describe(other, true));
     return true;
   });
   return guard.status();
@@ -349,8 +357,8 @@ Status Arena<P>::snapshot_all(std::vector<HolderInfo>* infos, std::unordered_map
   for (uint32_t index = 1; index <= used(slots_) && !fault_; index++) {
     const Slot<P>& other = slot(index);
     if (get(other.lock) == 0 || !is_involved(other)) continue;
-    const bool held = is_held(other.word.load(std::memory_order_acquire));
-    if (!held && (other.flags.load(std::memory_order_relaxed) & kSlotQueued) == 0) continue;
+    const bool pending = is_pending(other);
+    if (!pending && !is_held(other.word.load(std::memory_order_acquire))) continue;
     LockName name;
     if (names->count(get(other.lock)) == 0 && read_name(guard, get(other.lock), &name)) {
       // Each extent belongs to one name: together they are no longer than the tables.
@@ -358,7 +366,7 @@ Status Arena<P>::snapshot_all(std::vector<HolderInfo>* infos, std::unordered_map
       if (name_bytes > names_bytes_max()) fault_ = true;
       (*names)[get(other.lock)] = std::move(name);
     }
-    infos->push_back(describe(other, !held));
+    infos->push_back(describe(other, pending));
   }
   const uint32_t newest = get(header_->ticket);
   std::sort(infos->begin(), infos->end(), [newest](const HolderInfo& a, const HolderInfo& b) {

@@ -584,6 +584,49 @@ TEST("a lock can be opened, and its namespace be entered, although the guard is 
   JOIN_OK(opened_by);
 }
 
+TEST("a granted wait that can not leave the queue, since the guard is stalled, is in nobody's way and is not seen") {
+  harness::Segment segment;
+  std::shared_ptr<proclock::Space> space;
+  proclock::OpenFailure failure;
+  CHECK_EQ(proclock::Runtime::get().enter(segment.name(), -1, &space, &failure), Status::kOk);
+  Loop loop(1), other(2);
+  const uint32_t key = loop.open(segment.name(), "client") | kExclusive;
+  const uint32_t other_key = other.open(segment.name(), "client") | kExclusive;
+  const uint32_t held = loop.acquire(key);
+  const int32_t granted = loop.client.enqueue(key, true);
+  CHECK(granted >= 0);
+  loop.release(held);
+  std::atomic<bool> stalled{false}, go_on{false};
+  auto stops_in_the_guard = [&] {
+    proclock::LinuxArena::Guard guard(space->arena());
+    CHECK_EQ(guard.status(), Status::kOk);
+    stalled.store(true);
+    while (!go_on.load()) usleep(100);
+  };
+  const pthread_t id = thread(&stops_in_the_guard);
+  CHECK(harness::eventually([&] { return stalled.load(); }));
+  CHECK_EQ(loop.client.react(static_cast<uint32_t>(granted)), Status::kOk);
+  CHECK_EQ(loop.client.release(static_cast<uint32_t>(granted)), Status::kOk);
+  CHECK_EQ(loop.report.owed, 1);
+  go_on.store(true);
+  CHECK_EQ(pthread_join(id, nullptr), 0);
+
+  std::vector<proclock::HolderInfo> infos;
+  std::unordered_map<uint32_t, proclock::LockName> names;
+  CHECK_EQ(other.client.query(other_key >> Client::kKeyBits, true, &infos), Status::kOk);
+  CHECK_EQ(infos.size(), 0u);
+  CHECK_EQ(other.client.query_all(other_key >> Client::kKeyBits, &infos, &names), Status::kOk);
+  CHECK_EQ(infos.size(), 0u);
+  const int32_t next = other.client.enqueue(other_key, true);
+  CHECK(next >= 0);
+  CHECK_EQ(other.report.granted, 1);  // at once, whatever the other thread has left to do
+  CHECK_EQ(loop.client.settle_owed(), 0u);
+  other.release(static_cast<uint32_t>(next));
+  // And one that looks for itself settles first.
+  CHECK_EQ(loop.client.release(loop.acquire(key)), Status::kOk);
+  proclock::Runtime::get().exit(space);
+}
+
 TEST("misuse is refused: ids and holds that never were, or are no more") {
   harness::Segment segment;
   Loop loop(1);
