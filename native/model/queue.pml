@@ -26,7 +26,10 @@
  *                S4: the thief's slot is `old` until then. Being robbed is no rest: who was robbed owes nothing, so
  *                whatever it may do yet does not count as something that is going to happen.
  *
- * Switches: NP, KILLS, NO_SHARED, ASYNC (a bit mask of processes), WITHDRAW, TICK, STOP, DOWNGRADE, NO_OVERTAKING;
+ *   a stalled guard  only what is done later for it differs: LATE leaves the queue some time after the grant, maybe after the
+ *                release. Everything else that was stalled blocks on the guard instead.
+ *
+ * Switches: NP, KILLS, NO_SHARED, ASYNC (a bit mask of processes), WITHDRAW, TICK, STOP, DOWNGRADE, NO_OVERTAKING, LATE;
  * STEAL (with LIVENESS once, and not by process 0: who is robbed for ever gets nothing for ever);
  * MEET (shared holders may stay for ever, since they wait for each other: a reader that fits in must not sleep);
  * WRITERS (LIVENESS: a bit mask of the processes that are exclusive, the others are shared); MUTANT_x, see mutants.json.
@@ -72,6 +75,12 @@ bit queued[NP];
 bit eligible[NP];
 bit poked[NP];
 bit skipped[NP];
+#ifdef LATE
+bit granted[NP];
+#define PASSED_OVER(i) (skipped[i] || granted[i])
+#else
+#define PASSED_OVER(i) (skipped[i])
+#endif
 bit on_bell[NP];
 /* wake words: changed since W1; doorbells: changed since the doorbell thread looked */
 bit woken[NP];
@@ -174,15 +183,18 @@ inline remove(who) {
   j = 0;
   if :: !IS_ASYNC(who) -> woken[who] = 0 :: else fi;
   queued[who] = 0; eligible[who] = 0; poked[who] = 0; skipped[who] = 0; exclusive[who] = 0;
+#ifdef LATE
+  granted[who] = 0;
+#endif
   if :: qn == 0 -> QUEUED = 0; POKED = 0 :: else fi
 }
 
-/* The first that was not skipped, NONE if there is none. */
+/* The first that was not passed over, NONE if there is none. */
 inline find_front(found) {
   found = NONE;
   i = 0;
   do
-  :: i < qn && found == NONE -> if :: !skipped[q[i]] -> found = q[i] :: else fi; i++
+  :: i < qn && found == NONE -> if :: !PASSED_OVER(q[i]) -> found = q[i] :: else fi; i++
   :: else -> break
   od;
   i = 0
@@ -323,6 +335,9 @@ A5:
         m = 0;
         if
         :: front -> front = 0; why = SETTLE; goto enter
+#ifdef LATE
+        :: front -> front = 0; goto stalled
+#endif
         :: else -> goto holding
         fi
       fi
@@ -336,10 +351,17 @@ A6:
         m = 0;
         if
         :: front -> front = 0; why = SETTLE; goto enter
-        :: else
+#ifdef LATE
+        :: front -> front = 0; goto stalled
+#endif
+        :: else -> goto holding
         fi
       fi
     };
+#endif
+#ifdef LATE
+stalled:
+    granted[me] = 1;
 #endif
 holding:
 #ifdef MEET
@@ -354,7 +376,10 @@ holding:
       :: ph[me] == HELD -> ph[me] = RELEASING /* R1 */
 #endif
 #ifdef STEAL
-      :: ph[me] == STOLEN -> ph[me] = IDLE; goto idle
+      :: ph[me] == STOLEN -> ph[me] = IDLE; goto settled
+#endif
+#ifdef LATE
+      :: granted[me] -> why = SETTLE; goto enter
 #endif
 #ifdef DOWNGRADE
       :: ex[me] -> why = DOWN; goto enter
@@ -392,9 +417,14 @@ R4:
       ph[me] = IDLE; old[me] = 0; ex[me] = 0;
       if
       :: undo -> undo = 0; goto A1
-      :: else -> goto idle
+      :: else
       fi
     };
+settled:
+#ifdef LATE
+    atomic { if :: granted[me] -> why = SETTLE; goto enter :: else fi };
+#endif
+    goto idle;
 
     /* ---- wait */
 W1:
@@ -529,7 +559,7 @@ work:
           :: i > 0 ->
             i--;
             eligible[me] = eligible[q[i]] && !exclusive[q[i]];
-            if :: !skipped[q[i]] -> break :: else fi
+            if :: !PASSED_OVER(q[i]) -> break :: else fi
           :: else -> break
           od;
           i = 0;
@@ -577,7 +607,8 @@ leave:
         :: !eligible[me] -> woken[me] = 0; goto to_sleep
         :: else -> if :: !IS_ASYNC(me) -> goto W1 :: else -> goto react fi
         fi
-      :: why == SETTLE || why == DOWN || why == STEALING -> why = 0; goto holding
+      :: why == SETTLE && ph[me] == IDLE -> why = 0; goto idle
+      :: (why == SETTLE && ph[me] != IDLE) || why == DOWN || why == STEALING -> why = 0; goto holding
       :: why == FINISH -> why = 0; goto A1
       :: why == LEAVE -> why = 0; goto idle
       :: why == UNSKIP -> why = 0; goto W2
@@ -681,7 +712,7 @@ settle:
       if :: k == NONE -> k = 0; goto leave :: else fi;
       told = exclusive[k] || eligible[k];
       was = !ex[me] && !exclusive[k]; /* it fits in beside us */
-#if defined(STEAL) && !defined(MUTANT_ROBBED_SETTLES_NOTHING)
+#if (defined(STEAL) || defined(LATE)) && !defined(MUTANT_ROBBED_SETTLES_NOTHING) && !defined(MUTANT_LATE_SETTLES_NOTHING)
       if :: ph[me] != HELD -> was = 0; told = 0; k = 0; back = LEAVE; goto poke_front :: else fi;
 #endif
 #ifdef MUTANT_GRANT_POKES_NO_READERS
@@ -690,14 +721,15 @@ settle:
       if
       :: was && !told -> was = 0; k = 0; back = LEAVE; goto poke_front
 #ifndef MUTANT_KEEP_POKED_SWALLOWS
-      :: was && told && !poked[k] -> was = 0; told = 0; again = 0; todo = 1 << k; k = 0; back = SETTLE; goto poke
+      :: was && told && !poked[k] -> was = 0; told = 0; again = 0; todo = 1 << k; d = k; k = 0; back = SETTLE; goto poke
 #endif
-      :: else -> was = 0; k = 0; if :: told -> told = 0 :: else -> goto leave fi
+      :: else -> was = 0; if :: told -> told = 0; d = k; k = 0 :: else -> k = 0; goto leave fi
       fi
     };
 keep_poked:
     atomic {
-      find_front(k);
+      k = d;
+      d = NONE;
 #if !defined(MUTANT_KEEP_POKED_UNCHECKED) && !defined(MUTANT_KEEP_POKED_SWALLOWS)
       if :: !poked[k] -> k = 0; goto leave :: else fi
 #endif
@@ -767,8 +799,8 @@ poke_front:
       do
       :: i < qn ->
         if
-        :: skipped[q[i]]
-        :: !skipped[q[i]] && (j == NONE || (!exclusive[j] && !exclusive[q[i]])) ->
+        :: PASSED_OVER(q[i])
+        :: !PASSED_OVER(q[i]) && (j == NONE || (!exclusive[j] && !exclusive[q[i]])) ->
           j = q[i];
           todo = todo | (1 << j);
           if :: exclusive[j] -> break :: else fi

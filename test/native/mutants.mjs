@@ -297,6 +297,12 @@ const EDITS = {
       'const bool beside = !MUTANT(GRANT_POKES_NO_READERS) && mode_of(word) == Mode::kShared &&',
     ],
     [
+      'if (!is_held(word) || (beside && !told)) {',
+      `const bool robbed = phase_of(word) == Phase::kStolen;
+  if ((!is_held(word) && !MUTANT(LATE_SETTLES_NOTHING) && !(MUTANT(ROBBED_SETTLES_NOTHING) && robbed)) ||
+      (beside && !told)) {`,
+    ],
+    [
       '  if ((flags & kSlotSkipped) != 0) {\n',
       '  if ((flags & kSlotSkipped) != 0 && !MUTANT(UNSKIP_FORGOTTEN)) {\n',
     ],
