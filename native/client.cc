@@ -373,6 +373,7 @@ int32_t Client::enqueue(uint32_t key, bool async) {
   if (ok(status)) status = react(index);
   if (status == Status::kAgain) {
     if (space.wants_watch()) Runtime::get().watch();
+    Runtime::get().watch_closely();
     return static_cast<int32_t>(index);
   }
   report_->granted = ok(status);

@@ -135,7 +135,7 @@ struct alignas(64) Lock {
   Atomic<uint64_t> token;  // of the last exclusive grant; written by the exclusive holder alone
   Atomic<uint64_t>
       barrier_ns;              // monotonic time from which nobody overtakes the queue; 0: now, ~0: not at all
-  Atomic<uint64_t> poked_ns;   // monotonic time of the last poke
+  Atomic<uint64_t> poked_ns;   // monotonic time of the last poke; at first, of the beginning
   Atomic<uint32_t> abandoned;  // 1: the record below is valid. Written by exclusive holders and by recovery
   Atomic<uint32_t> holder;     // slot of the last exclusive grant: where to look for a death first (a hint)
   Atomic<uint32_t> queue_head;  // derived

@@ -238,7 +238,7 @@ Status Arena<P>::create_lock(const Guard& guard, const Name& name, uint32_t hash
   entry.token.store(std::max(P::wall_ns(), header_->token_floor.load(std::memory_order_relaxed)),
                     std::memory_order_relaxed);
   entry.barrier_ns.store(kNoDeadline, std::memory_order_relaxed);
-  entry.poked_ns.store(0, std::memory_order_relaxed);
+  entry.poked_ns.store(P::monotonic_ns(), std::memory_order_relaxed);
   for (Atomic<uint32_t>* field :
        {&entry.abandoned, &entry.holder, &entry.queue_head, &entry.queue_tail, &entry.queue_fair,
         &entry.slots_head, &entry.unused_next, &entry.unused_prev, &entry.retired}) {

@@ -27,7 +27,8 @@
 //
 // A front waiter that does not react (a busy event loop, a stopped process) must not hold up the others: who was poked for
 // kUnresponsiveNs without a reaction is skipped: it keeps its place and its right to try, but the front is computed
-// without it. The waiters behind look at that on their ticks.
+// without it. The waiters behind look at that on their ticks. Where nothing has happened to a lock for longer than kQuietNs
+// they may have stopped to look so often: the first poke after that also rings for one that waits behind.
 #pragma once
 
 #include "arena.h"
@@ -126,18 +127,26 @@ template <class P>
 void Arena<P>::poke_front(const Guard& guard, uint32_t lock_index) {
   Lock<P>& entry = lock(lock_index);
   bool any = false;
-  bool shared_only = false;
-  entry.poked_ns.store(P::monotonic_ns(), std::memory_order_relaxed);
+  bool ended = false;  // what follows is behind the front
+  const uint64_t now = P::monotonic_ns();
+  const bool was_quiet = now - entry.poked_ns.load(std::memory_order_relaxed) >= kQuietNs;
+  entry.poked_ns.store(now, std::memory_order_relaxed);
   entry.gate.fetch_or(kGatePoked, std::memory_order_seq_cst);
   each_slot(entry.queue_head, kByQueue, [&](uint32_t index, Slot<P>& waiter) {
     const uint16_t flags = waiter.flags.load(std::memory_order_relaxed);
     if ((flags & kSlotPassedOver) != 0) return true;
     const bool shared = (flags & kSlotExclusive) == 0;
-    if (any && !(shared_only && shared)) return false;
-    any = true;
-    shared_only = shared;
-    poke(guard, index);
-    return shared;
+    if (!any || (!ended && shared)) {
+      any = true;
+      ended = !shared;
+      poke(guard, index);
+      return shared || was_quiet;
+    }
+    ended = true;
+    // Who waits synchronously has ticks of its own.
+    if (was_quiet && (flags & kSlotAsync) == 0) return true;
+    if (was_quiet) ring(guard, index);
+    return false;
   });
   // Nobody was told, so nobody is going to take it back.
   if (!any) entry.gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);
@@ -288,6 +297,14 @@ bool Arena<P>::overdue(const Lock<P>& entry) const {
   const uint64_t poked = entry.poked_ns.load(std::memory_order_relaxed);
   const uint64_t now = P::monotonic_ns();
   return now > poked && now - poked >= kUnresponsiveNs;
+}
+
+// Has nothing happened to the queue for so long, and is nothing under way? Needs no guard.
+template <class P>
+bool Arena<P>::is_quiet(uint32_t lock_index, uint64_t for_ns) const {
+  const Lock<P>* entry = find(const_cast<Table<Lock<P>>&>(locks_), lock_index);
+  return entry != nullptr && (entry->gate.load(std::memory_order_relaxed) & kGatePoked) == 0 &&
+         P::monotonic_ns() - entry->poked_ns.load(std::memory_order_relaxed) >= for_ns;
 }
 
 // Passes over the waiters that were poked and do not react, and pokes those behind them.

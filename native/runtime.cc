@@ -136,7 +136,19 @@ bool Space::was_waited_in() {
   return waited;
 }
 
+bool Space::is_quiet() {
+  const uint64_t now = LinuxPlatform::monotonic_ns();
+  const uint32_t begun = waits_begun_.load(std::memory_order_seq_cst);
+  if (begun != begun_seen_) begun_ns_ = now;
+  begun_seen_ = begun;
+  if (blind || waits_.load(std::memory_order_relaxed) == 0 || now - begun_ns_ < kQuietTickNs) return false;
+  const std::vector<uint32_t> locks = waited_locks();
+  return std::all_of(locks.begin(), locks.end(),
+                     [&](uint32_t lock) { return arena_->is_quiet(lock, kQuietTickNs); });
+}
+
 void Space::poked(const std::vector<uint32_t>& slots) {
+  Runtime::get().watch_closely();
   std::lock_guard<std::mutex> lock(mutex_);
   for (const uint32_t slot : slots) {
     const auto found = async_.find(slot);
@@ -333,8 +345,9 @@ void Runtime::watch_loop() {
       any = true;
       refresh_watched(*watched[number], number + 1);
     }
+    const uint64_t tick_ns = slows_down(watched) ? kQuietTickNs : kTickNs;
     const uint64_t now = LinuxPlatform::monotonic_ns();
-    if (next_tick <= now) next_tick = now + kTickNs;
+    if (next_tick <= now || next_tick > now + tick_ns) next_tick = now + tick_ns;
     const int timeout_ms = any ? static_cast<int>((next_tick - now) / 1000000) + 1 : -1;
     epoll_event events[32];
     const int count = epoll_wait(watch_epoll_, events, 32, timeout_ms);
@@ -366,6 +379,18 @@ void Runtime::watch_loop() {
       space = nullptr;
     }
   }
+}
+
+// May the next tick be a long time off? Said before it is found out, seq_cst both here and in watch_closely(), because: what
+// happens while we look is either seen by us, or whoever makes it happen sees what we have said, and wakes us.
+bool Runtime::slows_down(const std::vector<std::shared_ptr<Space>>& watched) {
+  slow_.store(true, std::memory_order_seq_cst);
+  LinuxPlatform::fence();
+  const bool slow = std::all_of(watched.begin(), watched.end(), [](const auto& space) {
+    return space == nullptr || space->is_quiet();
+  });
+  slow_.store(slow, std::memory_order_relaxed);
+  return slow;
 }
 
 void Runtime::unwatch(Space& space, uint32_t process) {

@@ -29,6 +29,8 @@ class Client;
 class Runtime;
 
 constexpr uint64_t kTickNs = 50000000;  // how long an unusual state may go unnoticed
+// The same where nothing has happened for so long to any lock that is waited for: who waits is to cost nothing.
+constexpr uint64_t kQuietTickNs = 1000000000;
 constexpr uint32_t kWatchedMax = 256;   // pidfds per process; whoever is beyond is asked on ticks
 constexpr size_t kLookedPerTick = 32;   // locks looked at on a tick where processes can not be watched
 constexpr uint64_t kEndPatienceNs = 1000000000;  // with a stalled guard, where there is no later
@@ -41,6 +43,7 @@ constexpr int kSpinRounds = 24;
 constexpr int kUnspunMax = 32;  // waits until one tries again whether spinning pays by now
 
 using LinuxArena = Arena<LinuxPlatform>;
+static_assert(kQuietTickNs > LinuxArena::kQuietNs, "whoever looks so seldom is told of the next poke");
 
 // For what has to be done now, or never.
 template <class Call>
@@ -99,6 +102,8 @@ class Space final : public PokeSink {
   void set_watched(uint64_t epoch) { watched_epoch_.store(epoch, std::memory_order_seq_cst); }
   // Was there a wait since the last call, or is there one now?
   bool was_waited_in();
+  // Is there nothing but waits to which nothing happens? Then events tell all that matters.
+  bool is_quiet();
   std::vector<Watched> watched;  // by process index
   bool blind = false;            // some processes can not be watched: they are asked on ticks
   uint32_t quiet_ticks = 0;
@@ -119,6 +124,8 @@ class Space final : public PokeSink {
   std::atomic<uint32_t> waits_{0};
   std::atomic<uint32_t> waits_begun_{0};
   uint32_t waits_seen_ = 0;
+  uint32_t begun_seen_ = 0;
+  uint64_t begun_ns_ = 0;  // when a wait was last seen to have begun
   std::atomic<uint32_t> asyncs_{0};  // why the doorbell thread listens
   bool kept_ = false;                // one of them is for the whole life
   std::mutex mutex_;                 // of the maps below
@@ -135,6 +142,11 @@ class Runtime {
   void exit(const std::shared_ptr<Space>& space);
 
   void watch();     // somebody waits: the watch thread has work
+  // Something happens: if the watch thread is to look only in a second, it looks now, and more often.
+  void watch_closely() {
+    if (slow_.load(std::memory_order_seq_cst)) watch();
+  }
+  bool is_slow() const { return slow_.load(std::memory_order_relaxed); }
   void doorbell();  // somebody waits asynchronously: the doorbell thread has work
 
  private:
@@ -146,6 +158,7 @@ class Runtime {
   void sleep_on_doorbells(uint32_t control, const std::vector<std::shared_ptr<Space>>& spaces,
                           const std::vector<uint32_t>& seen);
   void refresh_watched(Space& space, uint32_t number);
+  bool slows_down(const std::vector<std::shared_ptr<Space>>& watched);
   void tick(Space& space);
   void unwatch(Space& space, uint32_t process);
   std::vector<std::shared_ptr<Space>> all_spaces();
@@ -161,6 +174,7 @@ class Runtime {
   int watch_event_ = -1;
   std::atomic<uint32_t> control_{0};  // futex of the doorbell thread: the set of its spaces has changed
   std::atomic<bool> can_wait_many_{true};
+  std::atomic<bool> slow_{false};  // the watch thread looks at nothing before the next kQuietTickNs are over
   uint32_t watched_ = 0;  // pidfds; of the watch thread alone
 };
 

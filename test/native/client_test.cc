@@ -493,6 +493,27 @@ TEST("a kernel without pidfds: who waits for a killed process is told") {
   CHECK_EQ(loop.report.abandoned, 1);
 }
 
+TEST("where nothing happens the watch thread looks seldom, and often again as soon as something does") {
+  harness::Segment segment;
+  Loop loop(1);
+  proclock::Runtime& runtime = proclock::Runtime::get();
+  const uint32_t key = loop.open(segment.name(), "client") | kExclusive;
+  const uint32_t held = loop.acquire(key);
+  const int32_t first = loop.client.enqueue(key, true);
+  CHECK(first >= 0);
+  CHECK(harness::eventually([&] { return runtime.is_slow(); }));
+  const int32_t second = loop.client.enqueue(key, true);  // a wait begins
+  CHECK(second >= 0);
+  CHECK(harness::eventually([&] { return !runtime.is_slow(); }));
+  CHECK(harness::eventually([&] { return runtime.is_slow(); }));
+  loop.release(held);  // a poke
+  CHECK(harness::eventually([&] { return !runtime.is_slow(); }));
+  loop.await(static_cast<uint32_t>(first));
+  loop.release(static_cast<uint32_t>(first));
+  loop.await(static_cast<uint32_t>(second));
+  loop.release(static_cast<uint32_t>(second));
+}
+
 TEST("a wait that is withdrawn is over for good, and the next in the queue gets the lock") {
   harness::Segment segment;
   Loop loop(1);
