@@ -115,7 +115,7 @@ class Arena {
   static constexpr uint64_t kGuardPollNs = 1000000;
   static constexpr uint64_t kBargeNs = 1000000;  // how long a running process may overtake the front waiter
   static constexpr uint64_t kUnresponsiveNs = 50000000;  // after which a poked waiter is passed over
-  static constexpr uint64_t kQuietNs = 500000000;  // see queue.h
+  static constexpr uint64_t kQuietNs = 500000000;        // see queue.h
   static constexpr uint32_t kLookProcessesMax = 64;      // how many processes one look asks about
   static constexpr uint32_t kLookSlotsMax = 64;
   static constexpr uint32_t kSpareStorages = 8;  // kept for recovery, which must not fail for want of space
@@ -175,6 +175,7 @@ class Arena {
   // queue.h
   Status enqueue(const SlotRef& ref, Mode mode, uint16_t flags);
   Status react(const SlotRef& ref, Mode mode, uint64_t* token);
+  Try try_poked(const SlotRef& ref, Mode mode, uint64_t* token);
   Status settle_grant(const SlotRef& ref);
   Status withdraw(const SlotRef& ref);
   Status open_barrier_if_overdue(uint32_t lock);

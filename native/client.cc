@@ -14,6 +14,11 @@ namespace {
 // Between two tries.
 constexpr int kSpinPauses = 16;
 
+bool can_spin() {
+  static const bool several = sysconf(_SC_NPROCESSORS_ONLN) > 1;
+  return several;
+}
+
 void pause_briefly() {
   for (int i = 0; i < kSpinPauses; i++) {
 #if defined(__x86_64__)
@@ -323,8 +328,7 @@ Status Client::check_hold(uint32_t index) {
 // Tries for a while before it sleeps. That pays if the holder runs on another processor and is short; if the two take turns
 // on one, it only keeps the holder from running. Nobody says which it is, so what came of it lately decides.
 int32_t Client::spin(uint32_t key, OpenLock& lock) {
-  static const bool can_spin = sysconf(_SC_NPROCESSORS_ONLN) > 1;
-  if (!can_spin) return static_cast<int32_t>(Status::kBusy);
+  if (!can_spin()) return static_cast<int32_t>(Status::kBusy);
   if (lock.spin_rounds == 0 && ++lock.unspun == kUnspunMax) lock.spin_rounds = kSpinRounds;
   for (int round = 0; round < lock.spin_rounds; round++) {
     pause_briefly();
@@ -405,14 +409,19 @@ Status Client::look(uint32_t id) {
   return status == Status::kStalled ? Status::kOk : status;
 }
 
-Status Client::react(uint32_t index) {
+Status Client::react(uint32_t index, int spin_rounds) {
   Hold* hold = waiting_at(index);
   if (hold == nullptr) return Status::kNotHeld;
   Space& space = *hold->lock->space;
   Status status = space.state();
   entered_ = true;
   uint64_t token = 0;
-  if (ok(status)) status = space.arena().react(hold->ref, hold->mode, &token);
+  Try tried = Try::kBusy;
+  for (int round = 0; ok(status) && tried == Try::kBusy && round < spin_rounds; round++) {
+    if (round > 0) pause_briefly();
+    tried = space.arena().try_poked(hold->ref, hold->mode, &token);
+  }
+  if (ok(status) && tried != Try::kAcquired) status = space.arena().react(hold->ref, hold->mode, &token);
   const Status settled = ok(status) ? space.arena().settle_grant(hold->ref) : Status::kOk;
   entered_ = false;
   if (status == Status::kStalled) {
@@ -438,12 +447,13 @@ Status Client::wait(uint32_t index, double timeout_ms) {
   const uint64_t slice_ns =
       timeout_ms * 1e6 < static_cast<double>(kTickNs) ? static_cast<uint64_t>(timeout_ms * 1e6) : kTickNs;
   const uint64_t deadline = LinuxPlatform::monotonic_ns() + slice_ns;
+  int spin_rounds = 0;
   for (;;) {
     Hold* hold = hold_at(index, State::kWaiting);
     if (hold == nullptr) return Status::kNotHeld;
     // W1. acquire: pairs with the poke.
     const uint32_t seen = hold->ref.slot->wake.load(std::memory_order_acquire);
-    const Status status = react(index);
+    const Status status = react(index, spin_rounds);
     if (status != Status::kAgain) return status;
     if (LinuxPlatform::monotonic_ns() >= deadline) {
       Space& space = *hold->lock->space;
@@ -453,6 +463,8 @@ Status Client::wait(uint32_t index, double timeout_ms) {
       return Status::kAgain;
     }
     LinuxPlatform::wait(&hold->ref.slot->wake, seen, deadline);
+    // Whoever overtook us runs, and is done with it soon, if it is as short as most.
+    if (can_spin()) spin_rounds = kSpinRounds;
   }
 }
 

@@ -54,7 +54,8 @@ constexpr uint16_t kSlotPoked = 16;    // was told to try, and has not reacted y
 constexpr uint16_t kSlotSkipped = 32;  // did not react in time: those behind may go first, its place is kept
 constexpr uint16_t kSlotOnDoorbell = 64;  // is on its process's stack of poked slots
 constexpr uint16_t kSlotExclusive = 128;  // waits for exclusive mode
-constexpr uint16_t kSlotGranted = 256;  // waits no more: it was granted, and the guard was stalled when it was to leave
+constexpr uint16_t kSlotGranted =
+    256;  // waits no more: it was granted, and the guard was stalled when it was to leave
 // Has a place in the queue in which nobody waits for it, and nothing is to be expected from it.
 constexpr uint16_t kSlotPassedOver = kSlotSkipped | kSlotGranted;
 

@@ -386,9 +386,8 @@ void Runtime::watch_loop() {
 bool Runtime::slows_down(const std::vector<std::shared_ptr<Space>>& watched) {
   slow_.store(true, std::memory_order_seq_cst);
   LinuxPlatform::fence();
-  const bool slow = std::all_of(watched.begin(), watched.end(), [](const auto& space) {
-    return space == nullptr || space->is_quiet();
-  });
+  const bool slow = std::all_of(watched.begin(), watched.end(),
+                                [](const auto& space) { return space == nullptr || space->is_quiet(); });
   slow_.store(slow, std::memory_order_relaxed);
   return slow;
 }

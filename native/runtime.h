@@ -31,14 +31,15 @@ class Runtime;
 constexpr uint64_t kTickNs = 50000000;  // how long an unusual state may go unnoticed
 // The same where nothing has happened for so long to any lock that is waited for: who waits is to cost nothing.
 constexpr uint64_t kQuietTickNs = 1000000000;
-constexpr uint32_t kWatchedMax = 256;   // pidfds per process; whoever is beyond is asked on ticks
-constexpr size_t kLookedPerTick = 32;   // locks looked at on a tick where processes can not be watched
+constexpr uint32_t kWatchedMax = 256;  // pidfds per process; whoever is beyond is asked on ticks
+constexpr size_t kLookedPerTick = 32;  // locks looked at on a tick where processes can not be watched
 constexpr uint64_t kEndPatienceNs = 1000000000;  // with a stalled guard, where there is no later
 constexpr uint32_t kWatchLingerTicks = 20;  // how long a namespace stays watched after the last wait in it
 constexpr size_t kUnusedSpacesMax = 8;      // namespaces without an open lock that stay mapped
 constexpr size_t kIdleHoldsMax = 64;  // bound slots that a closed hold leaves for the next one, per lock
 
-// How long a synchronous acquire tries before it sleeps: about what falling asleep and being woken costs.
+// How long a synchronous acquire tries before it sleeps, and again when it was woken and somebody else got in first: about
+// what falling asleep and being woken costs.
 constexpr int kSpinRounds = 24;
 constexpr int kUnspunMax = 32;  // waits until one tries again whether spinning pays by now
 
@@ -125,7 +126,7 @@ class Space final : public PokeSink {
   std::atomic<uint32_t> waits_begun_{0};
   uint32_t waits_seen_ = 0;
   uint32_t begun_seen_ = 0;
-  uint64_t begun_ns_ = 0;  // when a wait was last seen to have begun
+  uint64_t begun_ns_ = 0;            // when a wait was last seen to have begun
   std::atomic<uint32_t> asyncs_{0};  // why the doorbell thread listens
   bool kept_ = false;                // one of them is for the whole life
   std::mutex mutex_;                 // of the maps below
@@ -141,7 +142,7 @@ class Runtime {
   Status enter(const std::string& name, int64_t group, std::shared_ptr<Space>* space, OpenFailure* failure);
   void exit(const std::shared_ptr<Space>& space);
 
-  void watch();     // somebody waits: the watch thread has work
+  void watch();  // somebody waits: the watch thread has work
   // Something happens: if the watch thread is to look only in a second, it looks now, and more often.
   void watch_closely() {
     if (slow_.load(std::memory_order_seq_cst)) watch();
@@ -175,7 +176,7 @@ class Runtime {
   std::atomic<uint32_t> control_{0};  // futex of the doorbell thread: the set of its spaces has changed
   std::atomic<bool> can_wait_many_{true};
   std::atomic<bool> slow_{false};  // the watch thread looks at nothing before the next kQuietTickNs are over
-  uint32_t watched_ = 0;  // pidfds; of the watch thread alone
+  uint32_t watched_ = 0;           // pidfds; of the watch thread alone
 };
 
 class Client {
@@ -218,7 +219,7 @@ class Client {
       uint32_t hold);  // from now on it becomes ready (take_ready) when it is stolen; kStolen: it was
   Status check_hold(uint32_t hold);  // kOk or kStolen
   Status wait(uint32_t hold, double timeout_ms);
-  Status react(uint32_t hold);
+  Status react(uint32_t hold) { return react(hold, 0); }
   Status withdraw(uint32_t hold);
   Status release(uint32_t hold);
   Status downgrade(uint32_t hold);
@@ -262,6 +263,7 @@ class Client {
     bool listens = false;
   };
   int32_t spin(uint32_t key, OpenLock& lock);
+  Status react(uint32_t hold, int spin_rounds);
   OpenLock* open_lock_at(uint32_t id);
   bool holds(const OpenLock& wanted) const;
   Hold* hold_at(uint32_t index, State state);

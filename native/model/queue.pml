@@ -30,6 +30,7 @@
  *                release. Everything else that was stalled blocks on the guard instead.
  *
  * Switches: NP, KILLS, NO_SHARED, ASYNC (a bit mask of processes), WITHDRAW, TICK, STOP, DOWNGRADE, NO_OVERTAKING, LATE;
+ * SPIN (a poked waiter tries before it reacts);
  * STEAL (with LIVENESS once, and not by process 0: who is robbed for ever gets nothing for ever);
  * MEET (shared holders may stay for ever, since they wait for each other: a reader that fits in must not sleep);
  * WRITERS (LIVENESS: a bit mask of the processes that are exclusive, the others are shared); MUTANT_x, see mutants.json.
@@ -103,6 +104,8 @@ byte qn = 0;
 byte guard = NONE;
 bit dead[NP];
 byte kills = 0;
+
+#define SPINS 2
 
 #define BUSY 0
 #define RESTS 1
@@ -265,7 +268,12 @@ inline ring(who) { on_bell[who] = 1; rung[who] = 1; bell_asleep[who] = 0 }
 
 proctype P(byte me) {
   byte k = 0, d = NONE, why = 0, todo = 0, later = 0, back = 0, i = 0, j = 0;
-  bit m = 0, front = 0, undo = 0, rebuilt = 0, again = 0, told = 0, was = 0;
+#ifdef SPIN
+  byte front = 0; /* SPINS: a try before W2 */
+#else
+  bit front = 0;
+#endif
+  bit m = 0, undo = 0, rebuilt = 0, again = 0, told = 0, was = 0;
 #ifdef MUTANT_THIEF_POKES_NOBODY
   bit thief = 0;
 #endif
@@ -289,7 +297,12 @@ A1:
       fi;
       if
 #ifdef STEAL
+#ifdef SPIN
+      :: gr && front == SPINS -> front = 0; goto react
+      :: gr && front != SPINS -> why = FINISH; goto enter
+#else
       :: gr -> why = FINISH; goto enter
+#endif
 #endif
 #ifdef MUTANT_NO_BARRIER
 #elif defined(LIVENESS)
@@ -317,7 +330,12 @@ A4:
       :: old[me] || wr || (m == 1 && rd > 0) ->
         ph[me] = IDLE; old[me] = 0; ex[me] = 0;
         if
+#ifdef SPIN
+        :: front == SPINS -> front = 0; goto react
+        :: front == 1 -> front = 0; goto to_sleep
+#else
         :: front -> front = 0; goto to_sleep
+#endif
         :: else -> why = ENQUEUE; goto enter
         fi
       fi
@@ -434,6 +452,14 @@ W1:
 #endif
       at[me] = BUSY
     };
+#ifdef SPIN
+    atomic {
+      if
+      :: poked[me] && eligible[me] && !skipped[me] -> front = SPINS; goto A1
+      :: true
+      fi
+    };
+#endif
 react:
     atomic {
       poked[me] = 0;

@@ -11,7 +11,7 @@ export async function run({ quick }) {
   try {
     await holder.call('hold', 'held', namespace);
     await Promise.all(idlers.map((idler, i) => idler.call('beginWaits', 'held', namespace, counts[i])));
-    await sleep(500); // what it took to begin them is over
+    await sleep(1500); // what it took to begin them is over, and the locks count as quiet
     const results = counts.map(() => []);
     // One after the other: the others' timers would delay the one that is measured.
     for (let round = 0; round < rounds; round++) {

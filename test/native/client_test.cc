@@ -605,7 +605,9 @@ TEST("a lock can be opened, and its namespace be entered, although the guard is 
   JOIN_OK(opened_by);
 }
 
-TEST("a granted wait that can not leave the queue, since the guard is stalled, is in nobody's way and is not seen") {
+TEST(
+    "a granted wait that can not leave the queue, since the guard is stalled, is in nobody's way and is not "
+    "seen") {
   harness::Segment segment;
   std::shared_ptr<proclock::Space> space;
   proclock::OpenFailure failure;

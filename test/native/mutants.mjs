@@ -256,7 +256,7 @@ const EDITS = {
     return;
   }`,
     ],
-    ['    return shared;\n', '    return shared && !MUTANT(POKE_FIRST_ONLY);\n'],
+    ['ended = !shared;', 'ended = !shared || MUTANT(POKE_FIRST_ONLY);'],
     [
       'if (!first && mode == Mode::kShared) {',
       'if (!first && mode == Mode::kShared && !MUTANT(READER_NOT_ELIGIBLE)) {',

@@ -235,7 +235,9 @@ TEST(
   audit(s.holder);
 }
 
-TEST("after a quiet time, one that waits behind the front is told of the poke as well, and looks after the front") {
+TEST(
+    "after a quiet time, one that waits behind the front is told of the poke as well, and looks after the "
+    "front") {
   for (const bool readers : {false, true}) {
     Scene s;
     CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);

@@ -596,7 +596,14 @@ class Thread {
       actor_->notified = false;
       if (request.async) told = take_pokes(ref) || told;
       status = Status::kAgain;
-      if (!request.async || told) status = react(ref, request.mode, &token);
+      if (!request.async || told) {
+        // As a synchronous waiter spins, if it was poked.
+        Try tried = Try::kBusy;
+        for (uint32_t rounds = random.below(3); tried == Try::kBusy && rounds > 0; rounds--) {
+          tried = arena().try_poked(ref, request.mode, &token);
+        }
+        status = tried == Try::kAcquired ? Status::kOk : react(ref, request.mode, &token);
+      }
       told = false;
       if (reads_wake_word_late) seen = bell.load(std::memory_order_acquire);
       if (ok(status)) break;
