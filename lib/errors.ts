@@ -131,11 +131,15 @@ const advice: Record<number, (subject: Subject, errno: number) => [LockErrorCode
   ],
 };
 
+function systemError(failure: OpenFailure): Error {
+  const { errno } = failure;
+  const code = Object.entries(constants.errno).find(([, value]) => value === errno)?.[0];
+  return Object.assign(new Error(`system error ${errno} (${code})`), { code, ...failure });
+}
+
 /** The error for a status that is neither success nor a matter of course. */
 export function errorOf(status: number, wanted: string, subject: Subject, failure?: OpenFailure): LockError {
-  const cause = failure?.errno
-    ? Object.assign(new Error(`system error ${failure.errno}`), failure)
-    : undefined;
+  const cause = failure?.errno ? systemError(failure) : undefined;
   if (status === Status.INCOMPATIBLE && failure !== undefined) {
     return new LockError(
       'ERR_LOCK_INCOMPATIBLE',
@@ -172,6 +176,13 @@ export function notReentrantError(subject: Named, held: string, wanted: string):
     'ERR_LOCK_NOT_REENTRANT',
     `Cannot acquire ${shown(subject.name)} (${wanted}): this owner holds it already (${held}), and the lock is not ` +
       'reentrant; use SharedRLock or RLock, or release it first',
+  );
+}
+
+export function nestedDowngradeError(subject: Named): LockError {
+  return new LockError(
+    'ERR_LOCK_NOT_REENTRANT',
+    `Cannot downgrade ${shown(subject.name)}: guards of nested acquires count on its exclusive mode; release them first`,
   );
 }
 

@@ -1,4 +1,4 @@
-import { notHeldError, notReentrantError } from './errors';
+import { nestedDowngradeError, notHeldError } from './errors';
 import type { Hold } from './hold';
 import { forgetGuard, watchGuard } from './leaks';
 import type { Lock } from './lock';
@@ -82,7 +82,7 @@ export class LockGuard {
     if (this.done) throw notHeldError(this.lock);
     if (this.currentMode !== 'exclusive')
       throw notHeldError(this.lock, 'it is held shared, there is nothing to downgrade');
-    if (!this.hold.downgrade()) throw notReentrantError(this.lock, 'exclusive, by nested acquires', 'shared');
+    if (!this.hold.downgrade()) throw nestedDowngradeError(this.lock);
     this.currentMode = 'shared';
   }
 

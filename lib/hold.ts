@@ -77,9 +77,14 @@ export class Hold {
     const { index, stolen } = this;
     if (stolen === undefined || listeners.has(index)) return;
     listeners.set(index, () => {
-      if (thread().binding.checkHold(index) === Status.STOLEN) stolen();
+      if (this.wasStolen()) stolen();
     });
     if (thread().binding.listen(index) === Status.STOLEN) stolen();
+  }
+
+  /** Whether somebody stole the lock, so that this holds nothing any more. */
+  wasStolen(): boolean {
+    return thread().binding.checkHold(this.index) === Status.STOLEN;
   }
 
   /** A nested acquire of the same owner. */

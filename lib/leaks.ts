@@ -27,7 +27,11 @@ const registry = new FinalizationRegistry<Leak>(({ hold, name, mode }) => {
       'the lock is released now. Release guards in a finally block, or use `using`, or the callback forms',
     { type: 'Warning', code: 'PROCLOCK_LEAKED_GUARD' },
   );
-  hold.leave(false);
+  try {
+    hold.leave(false);
+  } catch {
+    // It was stolen, or its namespace is gone: nothing is held any more, and nobody is there to be told.
+  }
 });
 
 function sweep(): void {

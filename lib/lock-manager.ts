@@ -1,7 +1,14 @@
 // The Web Locks API (https://w3c.github.io/web-locks/), with all threads of all processes of the machine as agents.
 import { argumentTypeError, argumentValueError, type LockError } from './errors';
 import type { Hold } from './hold';
-import { checkLockOptions, checkNamespace, isAbortSignal, NO_OPTIONS } from './options';
+import {
+  checkLockOptions,
+  checkNamespace,
+  isAbortSignal,
+  NO_OPTIONS,
+  reasonOf,
+  throwIfAborted,
+} from './options';
 import { LockRecord, segmentOf } from './record';
 import { Wait } from './thread';
 import type { LockMode, LockSnapshot } from './types';
@@ -94,10 +101,13 @@ function requestOf(name: unknown, given: unknown[]): Request {
   const callback = given.length < 2 ? given[0] : given[1];
   if (typeof callback !== 'function') throw argumentTypeError('callback', 'of type function', callback);
   const options = (given.length < 2 ? undefined : given[0]) ?? {};
-  if (typeof options !== 'object') throw argumentTypeError('options', 'of type object', options);
-  const { ifAvailable, mode = 'exclusive', signal, steal } = options as LockRequestOptions;
+  if (typeof options !== 'object' && typeof options !== 'function') {
+    throw argumentTypeError('options', 'of type object', options);
+  }
+  const { ifAvailable, mode: wanted = 'exclusive', signal, steal } = options as LockRequestOptions;
+  const mode = String(wanted);
   if (mode !== 'shared' && mode !== 'exclusive') {
-    throw argumentValueError('options.mode', "must be 'shared' or 'exclusive'", mode);
+    throw argumentValueError('options.mode', "must be 'shared' or 'exclusive'", wanted);
   }
   if (signal !== undefined && !isAbortSignal(signal)) {
     throw argumentTypeError('options.signal', 'an instance of AbortSignal', signal);
@@ -108,7 +118,7 @@ function requestOf(name: unknown, given: unknown[]): Request {
   if (signal !== undefined && (steal || ifAvailable)) {
     throw notSupported('`signal` can not be used together with `steal` or `ifAvailable`: they do not wait');
   }
-  signal?.throwIfAborted();
+  throwIfAborted(signal);
   return {
     name: text,
     mode,
@@ -146,7 +156,7 @@ function holdWhile(
     reject(error);
   };
   if (signal?.aborted) {
-    reject(signal.reason);
+    reject(reasonOf(signal));
     end();
     return;
   }
@@ -210,9 +220,9 @@ export class LockManager {
     options: LockRequestOptions,
     callback: (lock: WebLock | null) => T,
   ): Promise<Awaited<T>>;
-  request(name: string, ...given: unknown[]): Promise<unknown> {
+  request(name: string, first: unknown, ...rest: unknown[]): Promise<unknown> {
     try {
-      const request = requestOf(name, given);
+      const request = requestOf(name, [first, ...rest]);
       const taken = this.take(request);
       if (taken === undefined) return Promise.resolve(null).then(request.callback);
       return new Promise((resolve, reject) => {

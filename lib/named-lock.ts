@@ -22,6 +22,7 @@ import {
   checkName,
   checkNamespace,
   NO_OPTIONS,
+  throwIfAborted,
 } from './options';
 import { currentContext, HoldSet, type Owner, runInContext, threadOwner } from './owner';
 import { LockRecord, segmentOf } from './record';
@@ -125,7 +126,7 @@ export abstract class NamedLock {
       const wanted = mode ?? modeOf(given);
       const owner = options.within?.ownerForNested();
       const context = currentContext();
-      options.signal?.throwIfAborted();
+      throwIfAborted(options.signal);
       const nested = this.nested(wanted, (owner ?? context)?.find(this.record));
       const fn = typeof first === 'function' ? first : second;
       const go = (hold: Hold): LockGuard | T | PromiseLike<T> => {
@@ -153,7 +154,7 @@ export abstract class NamedLock {
     const given = optionsOf(first, second);
     const options = checkAcquireOptions(given);
     const wanted = mode ?? modeOf(given);
-    options.signal?.throwIfAborted();
+    throwIfAborted(options.signal);
     const nested = this.nested(wanted, this.heldForSync(options));
     const hold = nested ?? this.tryNow(wanted) ?? this.waitSync(wanted, options);
     const within = options.within?.ownerForNested();

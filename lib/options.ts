@@ -58,8 +58,20 @@ export const NO_OPTIONS: Acquire = {
   within: undefined,
 };
 
+/** Also one of another realm, or of a library, as Node's own API takes them. */
 export function isAbortSignal(value: unknown): value is AbortSignal {
   return typeof value === 'object' && value !== null && 'aborted' in value && 'addEventListener' in value;
+}
+
+/** Why it was aborted. Those of some libraries do not say. */
+export function reasonOf(signal: AbortSignal): unknown {
+  return signal.reason === undefined
+    ? new DOMException('This operation was aborted', 'AbortError')
+    : signal.reason;
+}
+
+export function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw reasonOf(signal);
 }
 
 export function checkAcquireOptions(

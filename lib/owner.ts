@@ -4,7 +4,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import type { Hold } from './hold';
 import type { LockRecord } from './record';
 
-/** Finds the hold that this owner has of a lock. */
+/** Finds the hold that this owner has of a lock. One that was stolen is none. */
 export interface Owner {
   find(record: LockRecord): Hold | undefined;
   add(hold: Hold): void;
@@ -31,8 +31,8 @@ export class HoldSet implements Owner {
     for (let set: HoldSet | undefined = this; set !== undefined; set = set.parent) {
       if (!set.active) continue;
       // A hold object serves many holds, one after the other: the serial number tells which one was meant.
-      if (set.first.record === record && set.first.serial === set.firstSerial) return set.first;
-      const found = set.more?.find(({ hold, serial }) => hold.record === record && hold.serial === serial);
+      if (isHeld(set.first, set.firstSerial, record)) return set.first;
+      const found = set.more?.find(({ hold, serial }) => isHeld(hold, serial, record));
       const inherited = found?.hold ?? set.within?.find(record);
       if (inherited !== undefined) return inherited;
     }
@@ -49,9 +49,16 @@ export class HoldSet implements Owner {
   }
 }
 
+function isHeld(hold: Hold, serial: number, record: LockRecord): boolean {
+  return hold.record === record && hold.serial === serial && !hold.wasStolen();
+}
+
 /** Sync calls belong to the JavaScript thread that makes them. */
 export const threadOwner: Owner = {
-  find: (record) => record.threadHold(),
+  find: (record) => {
+    const hold = record.threadHold();
+    return hold === undefined || hold.wasStolen() ? undefined : hold;
+  },
   add: (hold) => hold.record.setThreadHold(hold),
 };
 

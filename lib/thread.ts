@@ -4,7 +4,7 @@ import { clearTimeout as clearTimer, setTimeout as setTimer } from 'node:timers'
 import { type Native, openNative, Report, reported } from './binding';
 import { errorOf, type LockError, Status, timeoutError } from './errors';
 import { granted, type Hold } from './hold';
-import type { Acquire } from './options';
+import { type Acquire, reasonOf } from './options';
 import type { LockRecord } from './record';
 import type { LockInfo, LockMode } from './types';
 
@@ -105,7 +105,7 @@ export class Wait {
     settleReady();
   }
 
-  private readonly onAbort = (): void => this.withdraw(this.options.signal?.reason);
+  private readonly onAbort = (): void => this.withdraw(reasonOf(this.options.signal as AbortSignal));
 
   private arm(): void {
     const left = Math.min(Math.max(this.deadline - performance.now(), 0), TIMER_MAX_MS);

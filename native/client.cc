@@ -550,9 +550,16 @@ Status Client::query_all(uint32_t id, std::vector<HolderInfo>* infos,
 }
 
 bool Client::holds(const OpenLock& wanted) const {
-  return std::any_of(locks_.begin(), locks_.end(), [&](const auto& open) {
-    return open != nullptr && open->held != 0 && open->index == wanted.index && open->space == wanted.space;
-  });
+  const auto is_wanted = [&](const OpenLock& open) {
+    return open.held != 0 && open.index == wanted.index && open.space == wanted.space;
+  };
+  const bool had = std::any_of(locks_.begin(), locks_.end(),
+                               [&](const auto& open) { return open != nullptr && is_wanted(*open); });
+  // What was stolen is held no more.
+  return had && std::any_of(holds_.begin(), holds_.end(), [&](const Hold& hold) {
+           return hold.state == State::kHeld && is_wanted(*hold.lock) &&
+                  ok(wanted.space->arena().check_hold(hold.ref));
+         });
 }
 
 bool Client::held_by_thread(uint32_t id) {

@@ -87,6 +87,7 @@ Status status_of(int error) {
     case EACCES:
     case EPERM:
     case ELOOP:
+    case EISDIR:
     case EROFS:
       return Status::kPermission;
     default:
@@ -136,7 +137,8 @@ Status LinuxPlatform::Memory::open_file(const char* name, int64_t group) {
         if (fchmod(fd_, group < 0 ? 0600 : 0660) != 0) return fail(errno);  // against the umask
       }
     }
-    if (fd_ < 0) return fail(errno);
+    // The name is right: what glibc calls EINVAL is a directory.
+    if (fd_ < 0) return fail(errno == EINVAL ? EISDIR : errno);
     const Status status = check_owner(group);
     struct stat file;
     if (ok(status) || fstat(fd_, &file) != 0 || file.st_size != 0 || waited >= kOwnerPatienceMs)

@@ -1,5 +1,5 @@
 // An AbortSignal ends a wait with its reason, and nothing else.
-import { SharedLock } from '../lib';
+import { LockManager, SharedLock } from '../lib';
 import { ACTOR_KINDS, type Actor, startActors } from './support/actor';
 import { expectIdle, freshLock, makeLock, name } from './support/locks';
 import { testNamespace } from './support/namespace';
@@ -38,6 +38,25 @@ test('AbortSignal.timeout() and AbortSignal.any() work as in any other API', asy
     await expect(lock.exclusive({ signal: each })).rejects.toMatchObject({ name: 'TimeoutError' });
   expect(sources.map(({ aborted }) => aborted)).toEqual([false, true]);
   expect(lock.query().pending).toEqual([]);
+  guard.release();
+  expectIdle(lock);
+});
+
+test('a signal of a library, which has less than one of Node, does as well', async () => {
+  const lock = freshLock();
+  const guard = await lock.exclusive();
+  const controller = Object.assign(new EventTarget(), { aborted: false });
+  const signal = controller as unknown as AbortSignal;
+  const abort = () => {
+    controller.aborted = true;
+    controller.dispatchEvent(new Event('abort'));
+  };
+  const wait = lock.shared({ signal });
+  const request = new LockManager({ namespace: lock.namespace }).request(name, { signal }, () => {});
+  abort();
+  for (const each of [wait, request, lock.shared({ signal })])
+    await expect(each).rejects.toMatchObject({ name: 'AbortError' });
+  expect(() => lock.sharedSync({ signal })).toThrow(expect.objectContaining({ name: 'AbortError' }));
   guard.release();
   expectIdle(lock);
 });

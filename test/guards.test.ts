@@ -1,5 +1,5 @@
 // What a guard promises: released once, disposed as often as you like, downgraded without a gap, numbered for ever.
-import { LockManager, SharedLock } from '../lib';
+import { LockManager, SharedLock, SharedRLock } from '../lib';
 import { ACTOR_KINDS, type Actor, startActor, startActors } from './support/actor';
 import { as, expectIdle, freshLock, MODES, name, who, withCode } from './support/locks';
 import { testNamespace } from './support/namespace';
@@ -170,6 +170,24 @@ describe('downgrade', () => {
     expect(() => guard.downgrade()).toThrow(NOT_HELD);
     guard.release();
     expect(() => guard.downgrade()).toThrow(NOT_HELD);
+    expectIdle(lock);
+  });
+
+  test('not as long as guards of nested acquires count on exclusive mode, and the error says so', () => {
+    const lock = new SharedRLock(name, { namespace: testNamespace() });
+    const outer = lock.exclusiveSync();
+    const inner = lock.exclusiveSync();
+    for (const guard of [outer, inner]) {
+      const refused = expect.objectContaining({
+        code: 'ERR_LOCK_NOT_REENTRANT',
+        message: expect.stringMatching(/^Cannot downgrade .*nested/),
+      });
+      expect(() => guard.downgrade()).toThrow(refused);
+    }
+    inner.release();
+    outer.downgrade();
+    expect(outer.mode).toBe('shared');
+    outer.release();
     expectIdle(lock);
   });
 });

@@ -1,5 +1,5 @@
 // A guard that is garbage-collected unreleased releases its lock, and says so.
-import { SharedLock } from '../lib';
+import { LockManager, SharedLock } from '../lib';
 import { type Actor, startActor } from './support/actor';
 import { expectIdle, name } from './support/locks';
 import { testNamespace, until } from './support/namespace';
@@ -44,6 +44,22 @@ describe.each(['acquire', 'acquireSync', 'tryAcquire'] as const)('a guard from %
     await actor.release(name);
     expectIdle(lock);
   });
+});
+
+test('a guard that was robbed before has nothing to release, and does no harm', async () => {
+  const { actor, lock } = await setUp();
+  const manager = new LockManager({ namespace: lock.namespace });
+  for (const mode of ['shared', 'exclusive'] as const) {
+    await actor.call('acquire', { name, mode, as: mode });
+    await manager.request(name, { steal: true }, () => {});
+    await actor.call('forget', { guard: mode });
+    await collectUntil(actor, async () =>
+      (await warningsOf(actor)).some(({ message }) => message.includes(mode)),
+    );
+  }
+  await actor.acquire({ name, mode: 'exclusive' });
+  await actor.release(name);
+  expectIdle(lock);
 });
 
 test('many at once, and those who waited for them are granted', async () => {

@@ -98,6 +98,21 @@ describe('conversions', () => {
       expect(await outcomeOf(agent!, `'ledger', ${options}, ran`)).toEqual({ threw: false, value: 'ran' });
   });
 
+  conforms('options and mode are converted as Web IDL says', 1, async (_, agent) => {
+    const modes = await agent!.inside(async ({ manager }) => {
+      const options = Object.assign(() => {}, { mode: 'shared' as const });
+      const odd = { toString: () => 'shared' } as unknown as 'shared';
+      const modeOf = (lock: { mode: string }) => lock.mode;
+      return [
+        await manager.request('ledger', options, modeOf),
+        await manager.request('ledger', { mode: odd }, modeOf),
+        await manager.request('ledger', { mode: new String('shared') as 'shared' }, modeOf),
+        manager.request.length,
+      ];
+    });
+    expect(modes).toEqual(['shared', 'shared', 'shared', 2]);
+  });
+
   conforms('a mode that is none is a TypeError', 1, async (_, agent) => {
     const modes = ["'EXCLUSIVE'", "'write'", "''", 'null', '0', '{}'];
     await expectRejections(

@@ -1,5 +1,5 @@
 // The Web Locks API and the other classes are two ways to the same locks.
-import { conforms, name } from './support/web-locks';
+import { conforms, name, SEPARATE_KINDS } from './support/web-locks';
 
 const shared = { mode: 'shared' } as const;
 const exclusive = { mode: 'exclusive' } as const;
@@ -91,4 +91,64 @@ conforms('a lock of another class is robbed like any other', 2, async (test, a, 
   await expect(a!.actor.release('outer')).rejects.toMatchObject({ code: 'ERR_LOCK_NOT_HELD' });
   await test.expectState([thief]);
   await thief.finish();
+});
+
+conforms(
+  'who was robbed holds nothing any more: it does not re-enter, it waits',
+  2,
+  async (test, a, b) => {
+    const { namespace } = test;
+    const rob = async () => {
+      const thief = await b!.request({ steal: true });
+      await thief.granted();
+      return thief;
+    };
+    for (const className of ['RLock', 'SharedRLock', 'Lock', 'SharedLock']) {
+      const wanted = { name, namespace, class: className, ...exclusive };
+      await a!.actor.call('acquireSync', { ...wanted, as: 'robbed' });
+      const thief = await rob();
+      expect(await a!.actor.call('tryAcquire', { ...wanted, as: 'tried' })).toBeNull();
+      const within = await a!.actor.queue({ ...wanted, within: 'robbed', as: 'within' });
+      await test.expectState([thief], [{ info: { name, mode: 'exclusive', ...a!.info() } } as never]);
+      await thief.finish();
+      await within.promise;
+      // What it has now is a hold like any other, which a release of the robbed guard does not touch.
+      await expect(a!.actor.release('robbed')).rejects.toMatchObject({ code: 'ERR_LOCK_NOT_HELD' });
+      expect(await b!.actor.call('tryAcquire', wanted)).toBeNull();
+      await a!.actor.release('within');
+      // And a thread that was robbed may acquire it again.
+      await a!.actor.call('acquireSync', { ...wanted, as: 'robbed' });
+      await (await rob()).finish();
+      await a!.actor.call('acquireSync', { ...wanted, as: 'again' });
+      await expect(a!.actor.release('robbed')).rejects.toMatchObject({ code: 'ERR_LOCK_NOT_HELD' });
+      await a!.actor.release('again');
+    }
+  },
+  SEPARATE_KINDS,
+);
+
+conforms('nor does the callback of one that was robbed', 2, async (test, a, b) => {
+  const ran = a!.inside(async ({ proclock, args }) => {
+    const gate = globalThis as { robbed?: () => void };
+    const seen: unknown[] = [];
+    const lock = new proclock.SharedRLock('ledger', { namespace: args });
+    const outcome = lock.exclusive(async (outer) => {
+      await new Promise<void>((resolve) => {
+        gate.robbed = resolve;
+      });
+      seen.push(lock.tryExclusive());
+      // Waits for the thief, and is a hold of its own.
+      await lock.exclusive(async (again) => {
+        seen.push(again.token > outer.token);
+        await lock.shared((inner) => seen.push(inner.mode));
+      });
+    });
+    seen.push(await outcome.catch((error) => (error as { code: string }).code));
+    return seen;
+  }, test.namespace);
+  await a!.actor.call('ping');
+  const thief = await b!.hold({ steal: true });
+  await a!.inside(() => (globalThis as { robbed?: () => void }).robbed?.());
+  await thief.finish();
+  expect(await ran).toEqual([null, true, 'shared', 'ERR_LOCK_NOT_HELD']);
 });
