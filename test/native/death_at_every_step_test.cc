@@ -57,7 +57,7 @@ struct Stage {
   }
   size_t waiting() {
     std::vector<proclock::HolderInfo> infos;
-    CHECK_EQ(boss.arena->snapshot(ref.lock_index, &infos), Status::kOk);
+    CHECK_EQ(Member::unstalled([&] { return boss.arena->snapshot(ref.lock_index, &infos); }), Status::kOk);
     return static_cast<size_t>(
         std::count_if(infos.begin(), infos.end(), [](const auto& info) { return info.pending; }));
   }
@@ -443,7 +443,7 @@ void check_aftermath(Stage& s) {
   if (s.async.slot != nullptr) {
     // Tries only when it is told to, as an event loop does.
     CHECK(harness::eventually([&] {
-      CHECK_EQ(boss.arena->take_poked(&boss.told), Status::kOk);
+      CHECK_EQ(Member::unstalled([&] { return boss.arena->take_poked(&boss.told); }), Status::kOk);
       if (!boss.was_told(s.async)) return false;
       boss.told.clear();
       const Status status = boss.react(s.async, s.async_mode);
@@ -466,7 +466,7 @@ void check_aftermath(Stage& s) {
   const Ref other = boss.bind(s.ref, 2);
   CHECK_EQ(boss.acquire(other, Mode::kExclusive), Try::kBusy);
   CHECK_EQ(boss.acquire(other, Mode::kShared), Try::kBusy);
-  CHECK_EQ(boss.arena->set_abandoned(s.ref, false), Status::kOk);
+  CHECK_EQ(Member::unstalled([&] { return boss.arena->set_abandoned(s.ref, false); }), Status::kOk);
   boss.release(s.ref);
   CHECK_EQ(boss.acquire(s.ref, Mode::kShared), Try::kAcquired);
   CHECK_EQ(boss.acquire(other, Mode::kShared), Try::kAcquired);

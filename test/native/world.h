@@ -45,13 +45,13 @@ struct Member final : proclock::PokeSink {
     Status status = memory.open(segment, -1, &failure);
     if (!ok(status)) return status;
     arena = std::make_unique<Arena>(memory, *this);
-    status = arena->attach(P::self());
+    status = unstalled([&] { return arena->attach(P::self()); });
     memory.attached();
     if (!ok(status)) vanish();
     return status;
   }
   void leave() {
-    CHECK_EQ(arena->detach(), Status::kOk);
+    CHECK_EQ(unstalled([&] { return arena->detach(); }), Status::kOk);
     vanish();
   }
   void vanish() {
@@ -61,12 +61,12 @@ struct Member final : proclock::PokeSink {
 
   SlotRef open(const std::string& name, uint32_t thread = 0) {
     SlotRef ref;
-    CHECK_EQ(arena->open_lock(name_of(name), thread, &ref), Status::kOk);
+    CHECK_EQ(unstalled([&] { return arena->open_lock(name_of(name), thread, &ref); }), Status::kOk);
     return ref;
   }
   SlotRef bind(const SlotRef& of, uint32_t thread = 0) {
     SlotRef ref;
-    CHECK_EQ(arena->bind(of.lock_index, thread, &ref), Status::kOk);
+    CHECK_EQ(unstalled([&] { return arena->bind(of.lock_index, thread, &ref); }), Status::kOk);
     return ref;
   }
   Try acquire(const SlotRef& ref, Mode mode, Turn turn = Turn::kMayOvertake) {
@@ -89,19 +89,25 @@ struct Member final : proclock::PokeSink {
     while (status == Status::kStalled && harness::now_ms() < deadline) status = call();
     return status;
   }
-  void steal(const SlotRef& ref) { CHECK_EQ(arena->steal(ref, &token), Status::kOk); }
+  void steal(const SlotRef& ref) {
+    CHECK_EQ(unstalled([&] { return arena->steal(ref, &token); }), Status::kOk);
+  }
   void release(const SlotRef& ref) {
-    CHECK_EQ(arena->release(ref), Status::kOk);
+    Status status = arena->release(ref);
+    if (status == Status::kStalled) status = unstalled([&] { return arena->release_duty(ref); });
+    CHECK_EQ(status, Status::kOk);
     CHECK_EQ(ref.slot->word.load(std::memory_order_relaxed), proclock::kIdleWord);
   }
-  void unbind(const SlotRef& ref) { CHECK_EQ(arena->unbind(ref), Status::kOk); }
+  void unbind(const SlotRef& ref) {
+    CHECK_EQ(unstalled([&] { return arena->unbind(ref); }), Status::kOk);
+  }
   bool was_told(const SlotRef& ref) const {
     return std::find(told.begin(), told.end(), ref.slot_index) != told.end();
   }
   // Takes the pokes off the doorbell and off what we told ourselves.
   std::vector<uint32_t> pokes() {
     std::vector<uint32_t> slots;
-    CHECK_EQ(arena->take_poked(&slots), Status::kOk);
+    CHECK_EQ(unstalled([&] { return arena->take_poked(&slots); }), Status::kOk);
     slots.insert(slots.end(), told.begin(), told.end());
     told.clear();
     std::sort(slots.begin(), slots.end());
@@ -114,7 +120,7 @@ struct Member final : proclock::PokeSink {
   // What the watch thread does: asks about every process.
   void look_at_all() {
     for (uint32_t process = 1; process <= arena->processes_used(); process++) {
-      CHECK_EQ(arena->recover_if_dead(process), Status::kOk);
+      CHECK_EQ(unstalled([&] { return arena->recover_if_dead(process); }), Status::kOk);
     }
   }
 
