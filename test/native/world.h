@@ -31,8 +31,7 @@ struct Member final : proclock::PokeSink {
   using SlotRef = Arena::SlotRef;
 
   explicit Member(const char* segment) {
-    const Status status = enter(segment);
-    CHECK_EQ(status, Status::kOk);
+    CHECK_EQ(unstalled([&] { return enter(segment); }), Status::kOk);
   }
   Member() = default;
   // A process entry that is left to be found dead is left on purpose, through vanish().
@@ -45,7 +44,7 @@ struct Member final : proclock::PokeSink {
     Status status = memory.open(segment, -1, &failure);
     if (!ok(status)) return status;
     arena = std::make_unique<Arena>(memory, *this);
-    status = unstalled([&] { return arena->attach(P::self()); });
+    status = arena->attach(P::self());
     memory.attached();
     if (!ok(status)) vanish();
     return status;
