@@ -1,6 +1,7 @@
 // What a test leaves behind: processes and segments. Importing this file installs the hooks that see to both.
 import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { LockError, SharedLock } from '../../lib';
 import { type Actor, running } from './actor';
 import { segmentFile } from './segment';
@@ -104,5 +105,7 @@ afterAll(async () => {
   remove(ofFile);
   const left = readdirSync(SHM).filter((file) => file.includes(`-test-${process.pid}-`));
   if (left.length > 0) complaints.push(`segments were left in ${SHM}: ${left.join(', ')}`);
+  // The next file in this process is not to blame.
+  for (const file of left) rmSync(join(SHM, file), { force: true });
   if (complaints.length > 0) throw new Error(complaints.join('\n'));
 });

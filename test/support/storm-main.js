@@ -12,8 +12,7 @@
 // its thread is gone.
 const { readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync, appendFileSync } = require('node:fs');
 const { join } = require('node:path');
-const { Worker, isMainThread, workerData } = require('node:worker_threads');
-const { LockManager, SharedLock } = require('../../dist');
+const { Worker, isMainThread, parentPort, workerData } = require('node:worker_threads');
 
 const DYING_MS = 3000;
 const settings = isMainThread ? JSON.parse(process.argv[2]) : workerData;
@@ -23,6 +22,13 @@ const counts = {
   ...{ grants: 0, exclusive: 0, timeouts: 0, aborts: 0, busy: 0, abandoned: 0, steals: 0, robbed: 0 },
   ...{ terminations: 0, moves: 0 },
 };
+const report = isMainThread
+  ? (message) => process.send(message)
+  : (message) => parentPort.postMessage(message);
+
+// From here on it has to get on: what came before was Node's own start.
+report({ me, counts });
+const { LockManager, SharedLock } = require('../../dist');
 const manager = new LockManager({ namespace });
 
 /** The handles, and the segment that they belong to. */
@@ -61,10 +67,6 @@ function enter() {
   };
 }
 enter();
-
-const report = isMainThread
-  ? (message) => process.send(message)
-  : (message) => require('node:worker_threads').parentPort.postMessage(message);
 
 function violation(text) {
   appendFileSync(join(folder, 'violations'), `${me}: ${text}\n`);
@@ -243,7 +245,6 @@ const ways = [
 ];
 
 async function hammer() {
-  report({ me, counts });
   for (let round = 0; ; round++) {
     const it = chance(0.2) ? fairLock : lock;
     const way = ways[Math.floor(Math.random() * ways.length)];
