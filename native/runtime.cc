@@ -104,21 +104,25 @@ void Space::remove_wait(uint32_t lock) {
 bool Space::add_async(uint32_t slot, Client* client, uint32_t hold) {
   std::lock_guard<std::mutex> lock(mutex_);
   async_[slot] = {client, hold};
-  return asyncs_.fetch_add(1, std::memory_order_relaxed) == 0;
+  return !listens_;
 }
 
 // After this returns, no other thread is going to call the client for this slot.
 void Space::remove_async(uint32_t slot) {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (async_.erase(slot) != 0) asyncs_.fetch_sub(1, std::memory_order_relaxed);
+  async_.erase(slot);
 }
 
 bool Space::keep_listening() {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (kept_) return false;
   kept_ = true;
-  asyncs_.fetch_add(1, std::memory_order_relaxed);
-  return true;
+  return !listens_;
+}
+
+bool Space::listens() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  listens_ = kept_ || !async_.empty();
+  return listens_;
 }
 
 std::vector<uint32_t> Space::waited_locks() {
@@ -248,7 +252,6 @@ void Runtime::doorbell() {
   LinuxPlatform::wake(&control_);
   if (can_wait_many_.load(std::memory_order_relaxed)) return;
   for (const auto& space : all_spaces()) {
-    if (!space->has_async()) continue;
     space->arena().doorbell()->fetch_add(1, std::memory_order_release);
     LinuxPlatform::wake(space->arena().doorbell());
   }
@@ -267,7 +270,7 @@ void Runtime::ring_loop() {
     const uint32_t control = control_.load(std::memory_order_acquire);
     std::vector<std::shared_ptr<Space>> spaces = all_spaces();
     spaces.erase(
-        std::remove_if(spaces.begin(), spaces.end(), [](const auto& space) { return !space->has_async(); }),
+        std::remove_if(spaces.begin(), spaces.end(), [](const auto& space) { return !space->listens(); }),
         spaces.end());
     seen.clear();
     for (const auto& space : spaces) {

@@ -79,12 +79,13 @@ class Space final : public PokeSink {
   // Waits of this process.
   void add_wait(uint32_t lock);
   void remove_wait(uint32_t lock);
-  // True if it is the only one: the doorbell thread may not be listening.
+  // True if the doorbell thread may not be listening.
   bool add_async(uint32_t slot, Client* client, uint32_t hold);
   void remove_async(uint32_t slot);
-  // From now on the doorbell thread listens here, wait or no wait. True the first time.
+  // From now on the doorbell thread listens here, wait or no wait. True if it may not be doing that yet.
   bool keep_listening();
-  bool has_async() const { return asyncs_.load(std::memory_order_relaxed) != 0; }
+  // For the doorbell thread, which does as it is told: is it to listen here until it wakes up the next time?
+  bool listens();
   std::vector<uint32_t> waited_locks();
   // Has a process entered that the watch thread does not know of? (It knows of none before it watches at all.)
   bool wants_watch() const { return watched_epoch_.load(std::memory_order_seq_cst) != attach_epoch(); }
@@ -126,10 +127,10 @@ class Space final : public PokeSink {
   std::atomic<uint32_t> waits_begun_{0};
   uint32_t waits_seen_ = 0;
   uint32_t begun_seen_ = 0;
-  uint64_t begun_ns_ = 0;            // when a wait was last seen to have begun
-  std::atomic<uint32_t> asyncs_{0};  // why the doorbell thread listens
-  bool kept_ = false;                // one of them is for the whole life
-  std::mutex mutex_;                 // of the maps below
+  uint64_t begun_ns_ = 0;  // when a wait was last seen to have begun
+  std::mutex mutex_;       // of what follows
+  bool kept_ = false;      // the doorbell thread listens for the whole life
+  bool listens_ = false;   // it does now, and goes on until it wakes up and nobody waits
   std::unordered_map<uint32_t, AsyncWait> async_;
   std::unordered_map<uint32_t, uint32_t> waited_;
 };

@@ -437,6 +437,22 @@ TEST("a wait in another namespace than those that the doorbell thread sleeps on 
   elsewhere.end();
 }
 
+TEST("a wait in a namespace on which the doorbell thread slept once, and sleeps no more, is told") {
+  Elsewhere elsewhere;
+  Loop loop(1);
+  const uint32_t first = elsewhere.wait_for(0, loop);
+  elsewhere.release(0);
+  loop.await(first);
+  const uint32_t second = elsewhere.wait_for(1, loop);  // wakes it: nobody waits where it slept
+  CHECK(harness::eventually(doorbell_thread_sleeps));
+  const uint32_t third = elsewhere.wait_for(2, loop);
+  elsewhere.release(2);
+  loop.await(third);
+  elsewhere.release(1);
+  loop.await(second);
+  elsewhere.end();
+}
+
 TEST(
     "a wait in another namespace that begins, and is poked, while the doorbell thread goes to sleep is "
     "told") {
