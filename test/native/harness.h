@@ -23,6 +23,12 @@
 namespace harness {
 
 constexpr unsigned kWatchdogS = 60;
+// Instrumented code takes its time, and that is not what is tested: the watchdog is for what never ends.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr unsigned kSlower = 5;
+#else
+constexpr unsigned kSlower = 1;
+#endif
 constexpr int kFailed = 99;  // exit code of a process in which a check failed
 
 struct Test {
@@ -38,7 +44,7 @@ extern Test** last;
 struct Registration {
   Test test;
   Registration(const char* name, const char* file, void (*run)(), unsigned watchdog_s = kWatchdogS)
-      : test{name, file, watchdog_s, run, nullptr} {
+      : test{name, file, watchdog_s * kSlower, run, nullptr} {
     *last = &test;
     last = &test.next;
   }
