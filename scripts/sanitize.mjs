@@ -1,7 +1,8 @@
 // Tests under a sanitizer: `node scripts/sanitize.mjs address|thread [arguments for jest]`.
 //
 //   address  AddressSanitizer and UBSan: the native tests, then jest with an addon that is built so, in every process.
-//            Of the tests that simulate the machine (sim_*), the exploration alone, and fewer schedules
+//            Of the tests that simulate the machine (sim_*), the exploration alone, and fewer schedules; of the deaths
+//            at every step, each third
 //   thread   ThreadSanitizer: the native tests in which threads of one process meet
 import { execFileSync, spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
@@ -31,6 +32,7 @@ const RUNS = {
       ASAN_OPTIONS: 'detect_leaks=0',
       UBSAN_OPTIONS: 'print_stacktrace=1',
       PROCLOCK_SIM_SCHEDULES: '5000',
+      PROCLOCK_DEATH_STRIDE: '3',
       // Node is not built with it, and it has to be there before everything else.
       LD_PRELOAD: libraryPath('libasan.so'),
     }),

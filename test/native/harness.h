@@ -107,6 +107,12 @@ inline uint64_t now_ms() {
   return static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1000000;
 }
 
+// From the environment.
+inline uint64_t number_from(const char* variable, uint64_t otherwise) {
+  const char* text = getenv(variable);
+  return text == nullptr ? otherwise : strtoull(text, nullptr, 10);
+}
+
 constexpr uint64_t kPatienceMs = 20000;  // for what has to happen at all
 
 // Polls a condition; false: it did not come true within the patience that a test has.

@@ -4,11 +4,6 @@
 
 namespace {
 
-uint64_t number_from(const char* variable, uint64_t otherwise) {
-  const char* text = getenv(variable);
-  return text == nullptr ? otherwise : strtoull(text, nullptr, 10);
-}
-
 TEST("no schedule of acquire, release, wait, downgrade, steal and death breaks the lock", 600) {
   sim::Schedule schedule;
   if (const char* again = getenv("PROCLOCK_SIM")) {
@@ -19,8 +14,8 @@ TEST("no schedule of acquire, release, wait, downgrade, steal and death breaks t
     schedule.run(scenario, seed);
     return;
   }
-  const uint64_t schedules = number_from("PROCLOCK_SIM_SCHEDULES", 100000);
-  const uint64_t first = number_from("PROCLOCK_SIM_FIRST", 1);
+  const uint64_t schedules = harness::number_from("PROCLOCK_SIM_SCHEDULES", 100000);
+  const uint64_t first = harness::number_from("PROCLOCK_SIM_FIRST", 1);
   const uint64_t begun = harness::now_ms();
   uint64_t steps = 0, switches = 0, deaths = 0, stops = 0;
   for (uint64_t n = 0; n < schedules; n++) {
