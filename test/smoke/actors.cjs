@@ -74,7 +74,7 @@ class Actor {
  */
 async function runAll(tests, namespace) {
   const segment = `proclock-${process.geteuid()}-${namespace}`;
-  const watchdog = setTimeout(() => finish('the watchdog ended it'), 300_000);
+  const watchdog = setTimeout(() => finish('the watchdog ended it'), 600_000);
   let passed = 0;
   let failed = 0;
   let running = '';
