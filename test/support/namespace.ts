@@ -1,7 +1,6 @@
 // What a test leaves behind: processes and segments. Importing this file installs the hooks that see to both.
 import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
 import { LockError, SharedLock } from '../../lib';
 import { type Actor, running } from './actor';
 import { segmentFile } from './segment';
@@ -106,6 +105,6 @@ afterAll(async () => {
   const left = readdirSync(SHM).filter((file) => file.includes(`-test-${process.pid}-`));
   if (left.length > 0) complaints.push(`segments were left in ${SHM}: ${left.join(', ')}`);
   // The next file in this process is not to blame.
-  for (const file of left) rmSync(join(SHM, file), { force: true });
+  for (const file of left) rmSync(`${SHM}/${file}`, { force: true });
   if (complaints.length > 0) throw new Error(complaints.join('\n'));
 });
