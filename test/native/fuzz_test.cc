@@ -382,14 +382,9 @@ TEST("names that together are longer than there is room for are found corrupt, a
   one.vanish();
 }
 
-uint64_t from_environment(const char* name, uint64_t otherwise) {
-  const char* text = getenv(name);
-  return text == nullptr ? otherwise : strtoull(text, nullptr, 10);
-}
-
 TEST("whatever is in the segment, each operation ends, with a status", 36000) {
-  const uint64_t only = from_environment("PROCLOCK_FUZZ_SEED", 0);
-  const uint64_t cases = only != 0 ? 1 : from_environment("PROCLOCK_FUZZ_CASES", kCases);
+  const uint64_t only = harness::number_from("PROCLOCK_FUZZ_SEED", 0);
+  const uint64_t cases = only != 0 ? 1 : harness::number_from("PROCLOCK_FUZZ_CASES", kCases);
   verbose = only != 0;
   int failed = 0;
   for (uint64_t n = 0; n < cases; n++) {
