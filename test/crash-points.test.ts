@@ -8,13 +8,13 @@ import { type LockGuard, SharedLock } from '../lib';
 import { type Actor, startActor } from './support/actor';
 import {
   arming,
-  CRASH_ADDON,
   hasCrashPoints,
   type Order,
   POINTS,
   type Point,
   startVictim,
   type Thread,
+  traceOf,
   useCrashPackage,
 } from './support/crash';
 import { expectIdle, name, untilPending } from './support/locks';
@@ -427,7 +427,7 @@ async function stoppedWaitFirst(world: World, mode: 'shared' | 'exclusive'): Pro
 
 // ---- a play
 
-/** Which of these steps it is that leaves the victim holding exclusively, if it dies behind the last one. */
+/** Whether these steps leave the victim holding exclusively, if it dies behind the last one. */
 function holdsExclusively({ mode, holds = false, robbed = false }: Role, steps: string[]): boolean {
   let held = holds;
   for (const step of steps) {
@@ -438,24 +438,17 @@ function holdsExclusively({ mode, holds = false, robbed = false }: Role, steps: 
   return held;
 }
 
-interface Death {
-  at: Point;
-  /** Those that the victim has taken, the last one included. */
-  steps: string[];
-}
-
 interface Lane {
   one: Actor;
   two: Actor;
 }
 
 /**
- * Plays a role up to a death, or to its end: then the result is all the deaths that there are in it. It can come to its end
- * in spite of a death: what a waiter does depends on whether it was too late, and that on the machine. That no death was
- * missed for good is what the last test looks at.
+ * Plays a role up to a death, or to its end: then the result is where one can die in it. It can come to its end in spite of
+ * a death: what a waiter does depends on whether it was too late, and that on the machine. That no death was missed for
+ * good is what the last test looks at. For the same reason it is the victim's own steps that tell whether it held.
  */
-async function play(role: Role, lane: Lane, death: Death | null): Promise<Death[]> {
-  const at = death?.at;
+async function play(role: Role, lane: Lane, at: Point | null): Promise<Point[]> {
   const namespace = testNamespace();
   const spare = Array.from({ length: role.spare ?? 0 }, () => testNamespace());
   const victim = await startVictim(namespace);
@@ -470,7 +463,7 @@ async function play(role: Role, lane: Lane, death: Death | null): Promise<Death[
   await victim.run(role.newcomer ? 'proclock.locks;' : open, args);
   if (role.holds) await victim.acquire({ name, mode: 'exclusive', as: 'held' });
   await role.before?.(world);
-  const orders: Order[] = at === undefined ? [] : [{ ...at, what: 'SIGKILL' }];
+  const orders: Order[] = at === null ? [] : [{ ...at, what: 'SIGKILL' }];
   if (role.stopsAt && !(at?.point === role.stopsAt && at.pass === 1)) {
     orders.unshift({ point: role.stopsAt, pass: 1, thread: 'main', what: 'SIGSTOP' });
   }
@@ -493,33 +486,36 @@ async function play(role: Role, lane: Lane, death: Death | null): Promise<Death[
     ),
   ]);
   if (ended === null) {
-    const trace = await victim.run<number[]>(`return ${CRASH_ADDON}.trace();`);
+    const deaths = deathsIn(stepsOf(victim, role), role);
     await victim.kill('SIGKILL');
     world.two.cont();
     for (const end of world.holds) await end();
     await Promise.all(world.waits);
-    return deathsIn(trace, role);
+    return deaths;
   }
   expect(ended).toEqual({ code: null, signal: 'SIGKILL' });
-  expect(death).not.toBeNull();
-  await verify(role, world, death!.steps);
+  expect(at).not.toBeNull();
+  await verify(role, world, stepsOf(victim, role));
   visits++;
-  reached.add(death!.at.point);
+  reached.add(at!.point);
   return [];
 }
 
-/** From what the role was seen to do: where it can die, and the steps that it has taken then. */
-function deathsIn(trace: number[], { thread = 'main', only = /./ }: Role): Death[] {
-  const seen = new Map<string, number>();
-  const steps: string[] = [];
-  const deaths: Death[] = [];
-  for (const number of trace) {
-    if (thread !== 'any' && number < 0 !== (thread === 'other')) continue;
-    const point = POINTS[number < 0 ? -1 - number : number]!;
-    const pass = (seen.get(point) ?? 0) + 1;
-    seen.set(point, pass);
-    steps.push(point);
-    if (pass <= PASSES && only.test(point)) deaths.push({ at: { point, pass, thread }, steps: [...steps] });
+/** What the threads have done that the role is about. */
+function stepsOf(victim: Actor, { thread: wanted = 'main' }: Role): string[] {
+  return traceOf(victim)
+    .filter(({ thread }) => wanted === 'any' || wanted === thread)
+    .map(({ point }) => point);
+}
+
+/** Where one can die who takes these steps. */
+function deathsIn(steps: string[], { thread = 'main', only = /./ }: Role): Point[] {
+  const passes = new Map<string, number>();
+  const deaths: Point[] = [];
+  for (const point of steps) {
+    const pass = (passes.get(point) ?? 0) + 1;
+    passes.set(point, pass);
+    if (pass <= PASSES && only.test(point)) deaths.push({ point, pass, thread });
   }
   return deaths;
 }
@@ -581,7 +577,7 @@ testCrash.each(ROLES)('killed at every step: $title', async (role) => {
   await Promise.all(
     lanes.map(async (lane) => {
       for (let death = deaths.shift(); death !== undefined; death = deaths.shift()) {
-        const { point, pass } = death.at;
+        const { point, pass } = death;
         try {
           await play(role, lane, death);
         } catch (error) {

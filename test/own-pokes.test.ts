@@ -2,7 +2,7 @@
 // what another wait of this very thread was waiting for. No other thread tells it: it has to see when the call returns.
 import { LockManager, SharedLock } from '../lib';
 import { type Actor, startActor } from './support/actor';
-import { arming, CRASH_ADDON, hasCrashPoints, POINTS, startVictim, useCrashPackage } from './support/crash';
+import { arming, hasCrashPoints, startVictim, traceOf, useCrashPackage } from './support/crash';
 import { lockPerTest, name, state, untilPending } from './support/locks';
 import { allowPerTest, testNamespace } from './support/namespace';
 import { latch, until } from './support/until';
@@ -108,10 +108,8 @@ describe('a wait for a dead holder goes on when this thread finds out by itself,
   let victim: Actor;
   let holder: Actor;
 
-  const traced = async (point: string) => {
-    const trace = await victim.run<number[]>(`return ${CRASH_ADDON}.trace();`);
-    return trace.includes(-1 - POINTS.indexOf(point));
-  };
+  const traced = (name: string) =>
+    traceOf(victim).some(({ point, thread }) => point === name && thread === 'other');
   /** Runs there what is the last step of the test: whether the wait is over some time after. */
   const endsWith = (act: string) =>
     victim.run<boolean>(

@@ -2,14 +2,22 @@
 //
 // A process is armed by its JavaScript: "the n-th time that this kind of thread comes to this point, this signal". The
 // signal goes to the very thread, so that not one instruction more is run: it acts before the system call returns.
+//
+// Where it has been is recorded in a file of the folder PROCLOCK_CRASH_TRACES, named by its pid: what a process did before
+// it died can not be foretold from what another one did, and not be asked of it either.
 #pragma once
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
+#include <new>
+#include <string>
 
 #define CRASH_POINT(number) ::crash::reached(number)
 
@@ -25,20 +33,35 @@ struct Order {
   std::atomic<int> passes{0};  // to come, until it is time
 };
 
+// Read by test/support/crash.ts, up to the end of the trace.
 struct State {
+  std::atomic<int32_t> length{0};  // of the trace; it may have been longer than there is room for
+  // The points in the order in which they were reached, from 1 on; below 0: by another thread; 0: not written yet.
+  std::atomic<int16_t> trace[kTraceMax] = {};
   std::atomic<bool> armed{false};
   Order orders[2];
-  std::atomic<int> length{0};
-  std::atomic<int16_t>
-      trace[kTraceMax];  // points in the order in which they were reached; below 0: by another thread
 };
-inline State state;
+
+inline State& mapped() {
+  int file = -1;
+  if (const char* folder = std::getenv("PROCLOCK_CRASH_TRACES")) {
+    const std::string path = std::string(folder) + "/" + std::to_string(getpid());
+    file = open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (file < 0 || ftruncate(file, sizeof(State)) != 0) std::abort();
+  }
+  const int flags = MAP_SHARED | (file < 0 ? MAP_ANONYMOUS : 0);
+  void* memory = mmap(nullptr, sizeof(State), PROT_READ | PROT_WRITE, flags, file, 0);
+  if (memory == MAP_FAILED) std::abort();
+  if (file >= 0) close(file);
+  return *new (memory) State;
+}
+inline State& state = mapped();
 
 inline void reached(int point) {
   if (!state.armed.load(std::memory_order_acquire)) return;
   const bool main_thread = syscall(SYS_gettid) == getpid();
   const int at = state.length.fetch_add(1);
-  if (at < kTraceMax) state.trace[at].store(static_cast<int16_t>(main_thread ? point : -1 - point));
+  if (at < kTraceMax) state.trace[at].store(static_cast<int16_t>(main_thread ? point + 1 : -1 - point));
   for (Order& order : state.orders) {
     if (order.signal.load() == 0 || order.point != point) continue;
     if (order.thread == (main_thread ? 1 : 0)) continue;
@@ -57,14 +80,13 @@ inline void reached(int point) {
 #if __has_include(<napi.h>)
 #include <napi.h>
 
-#include <algorithm>
-
 namespace crash {
 
 // arm(thread, point, pass, signal, ...): forgets what was, and begins to record.
 inline void arm(const Napi::CallbackInfo& info) {
   state.armed.store(false);
   state.length.store(0);
+  for (std::atomic<int16_t>& entry : state.trace) entry.store(0);
   for (size_t n = 0; n < 2; n++) {
     Order& order = state.orders[n];
     order.signal.store(0);
@@ -77,17 +99,8 @@ inline void arm(const Napi::CallbackInfo& info) {
   state.armed.store(true, std::memory_order_release);
 }
 
-inline Napi::Value trace(const Napi::CallbackInfo& info) {
-  const int length = std::min(state.length.load(), kTraceMax);
-  Napi::Array points = Napi::Array::New(info.Env(), static_cast<size_t>(length));
-  for (int n = 0; n < length; n++)
-    points.Set(static_cast<uint32_t>(n), Napi::Number::New(info.Env(), state.trace[n]));
-  return points;
-}
-
 inline void install(Napi::Env env, Napi::Object exports) {
   exports.Set("arm", Napi::Function::New(env, arm, "arm"));
-  exports.Set("trace", Napi::Function::New(env, trace, "trace"));
 }
 
 }  // namespace crash

@@ -21,14 +21,18 @@ const PACKAGE = join(BUILD, `crash/package-${process.pid}`);
 
 export const CRASH_DIST = join(PACKAGE, 'dist');
 
-/** For use in such a process: the addon, with `arm()` and `trace()`. */
-export const CRASH_ADDON = `require(${JSON.stringify(join(PACKAGE, 'build/Release/proclock.node'))})`;
+/** Where such processes record which points they come to. */
+const TRACES = join(PACKAGE, 'traces');
+
+/** For use in such a process: the addon, with `arm()`. */
+const CRASH_ADDON = `require(${JSON.stringify(join(PACKAGE, 'build/Release/proclock.node'))})`;
 
 /** The package is there while the tests of the file run. */
 export function useCrashPackage(): void {
   if (!hasCrashPoints) return;
   beforeAll(() => {
     mkdirSync(join(PACKAGE, 'build/Release'), { recursive: true });
+    mkdirSync(TRACES);
     cpSync(DIST, CRASH_DIST, { recursive: true });
     cpSync(join(BUILD, 'Release/proclock_crash.node'), join(PACKAGE, 'build/Release/proclock.node'));
     writeFileSync(join(PACKAGE, 'package.json'), '{}');
@@ -38,7 +42,10 @@ export function useCrashPackage(): void {
 
 /** An actor with that package. */
 export function startVictim(namespace: string): Promise<Actor> {
-  return startActor('fork', { namespace, env: { PROCLOCK_TEST_DIST: CRASH_DIST } });
+  return startActor('fork', {
+    namespace,
+    env: { PROCLOCK_TEST_DIST: CRASH_DIST, PROCLOCK_CRASH_TRACES: TRACES },
+  });
 }
 
 /** Which threads of the process are meant: that of JavaScript, the native ones, or all; as crash.h counts them. */
@@ -65,4 +72,22 @@ export function arming(orders: Order[]): string {
     return [THREADS.indexOf(thread), POINTS.indexOf(point), pass, action];
   });
   return `${CRASH_ADDON}.arm(${numbers.join(', ')});`;
+}
+
+const TRACE_MAX = 4096; // kTraceMax of crash.h
+
+export interface Step {
+  point: string;
+  thread: Thread;
+}
+
+/** The points that such a process has come to since it was armed, dead or alive. */
+export function traceOf({ pid }: Actor): Step[] {
+  // As State of crash.h is laid out: 32 bits for the length, 16 for each number.
+  const bytes = readFileSync(join(TRACES, `${pid}`));
+  const length = bytes.readInt32LE(0);
+  if (length > TRACE_MAX) throw new Error(`there is room for ${TRACE_MAX} steps, not for ${length}`);
+  return Array.from({ length }, (_, n) => bytes.readInt16LE(4 + 2 * n))
+    .filter((number) => number !== 0) // a thread of a dead process did not come to write it down
+    .map((number) => ({ point: POINTS[Math.abs(number) - 1]!, thread: number > 0 ? 'main' : 'other' }));
 }
