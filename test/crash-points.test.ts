@@ -467,7 +467,10 @@ async function play(role: Role, lane: Lane, at: Point | null): Promise<Point[]> 
   if (role.stopsAt && !(at?.point === role.stopsAt && at.pass === 1)) {
     orders.unshift({ point: role.stopsAt, pass: 1, thread: 'main', what: 'SIGSTOP' });
   }
-  await victim.run(arming(orders));
+  await victim.run(arming(orders)).catch((error) => {
+    // A thread may come to its death at once: the native one does if it has only now begun to listen.
+    if (!victim.hasEnded) throw error;
+  });
   const acted = victim.begin('run', { source: role.act, args });
   if (role.stopsAt) {
     await victim.stopped();
