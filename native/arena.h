@@ -175,7 +175,7 @@ class Arena {
   // queue.h
   Status enqueue(const SlotRef& ref, Mode mode, uint16_t flags);
   Status react(const SlotRef& ref, Mode mode, uint64_t* token);
-  Try try_poked(const SlotRef& ref, Mode mode, uint64_t* token);
+  Try try_front(const SlotRef& ref, Mode mode, uint64_t* token);
   Status settle_grant(const SlotRef& ref);
   Status withdraw(const SlotRef& ref);
   Status open_barrier_if_overdue(uint32_t lock);

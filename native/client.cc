@@ -19,6 +19,8 @@ bool can_spin() {
   return several;
 }
 
+int spin_rounds(Spinning& spinning) { return can_spin() ? spinning.rounds() : 0; }
+
 void pause_briefly() {
   for (int i = 0; i < kSpinPauses; i++) {
 #if defined(__x86_64__)
@@ -325,21 +327,15 @@ Status Client::check_hold(uint32_t index) {
   return state == Status::kClosed ? state : hold->lock->space->arena().check_hold(hold->ref);
 }
 
-// Tries for a while before it sleeps. That pays if the holder runs on another processor and is short; if the two take turns
-// on one, it only keeps the holder from running. Nobody says which it is, so what came of it lately decides.
 int32_t Client::spin(uint32_t key, OpenLock& lock) {
-  if (!can_spin()) return static_cast<int32_t>(Status::kBusy);
-  if (lock.spin_rounds == 0 && ++lock.unspun == kUnspunMax) lock.spin_rounds = kSpinRounds;
-  for (int round = 0; round < lock.spin_rounds; round++) {
+  constexpr int32_t kBusy = static_cast<int32_t>(Status::kBusy);
+  int32_t got = kBusy;
+  for (int rounds = spin_rounds(lock.newcomer); rounds > 0 && got == kBusy; rounds--) {
     pause_briefly();
-    const int32_t got = try_acquire(key);
-    if (got == static_cast<int32_t>(Status::kBusy)) continue;
-    if (got >= 0) lock.spin_rounds = kSpinRounds;
-    return got;
+    got = try_acquire(key);
   }
-  if (lock.spin_rounds != 0) lock.unspun = 0;
-  lock.spin_rounds /= 2;
-  return static_cast<int32_t>(Status::kBusy);
+  lock.newcomer.ended(got >= 0);
+  return got;
 }
 
 int32_t Client::enqueue(uint32_t key, bool async) {
@@ -374,7 +370,10 @@ int32_t Client::enqueue(uint32_t key, bool async) {
     give_idle(index, hold);
     return static_cast<int32_t>(status);
   }
-  if (ok(status)) status = react(index);
+  if (ok(status)) {
+    status = react(index, async ? 0 : spin_rounds(lock->front));
+    if (!async) lock->front.ended(ok(status));
+  }
   if (status == Status::kAgain) {
     if (space.wants_watch()) Runtime::get().watch();
     Runtime::get().watch_closely();
@@ -419,7 +418,7 @@ Status Client::react(uint32_t index, int spin_rounds) {
   Try tried = Try::kBusy;
   for (int round = 0; ok(status) && tried == Try::kBusy && round < spin_rounds; round++) {
     if (round > 0) pause_briefly();
-    tried = space.arena().try_poked(hold->ref, hold->mode, &token);
+    tried = space.arena().try_front(hold->ref, hold->mode, &token);
   }
   if (ok(status) && tried != Try::kAcquired) status = space.arena().react(hold->ref, hold->mode, &token);
   const Status settled = ok(status) ? space.arena().settle_grant(hold->ref) : Status::kOk;
@@ -464,7 +463,8 @@ Status Client::wait(uint32_t index, double timeout_ms) {
     }
     LinuxPlatform::wait(&hold->ref.slot->wake, seen, deadline);
     // Whoever overtook us runs, and is done with it soon, if it is as short as most.
-    if (can_spin()) spin_rounds = kSpinRounds;
+    const bool woken = hold->ref.slot->wake.load(std::memory_order_relaxed) != seen;
+    spin_rounds = woken && can_spin() ? kSpinRounds : 0;
   }
 }
 

@@ -10,8 +10,8 @@
 // load, with a seq_cst fence between: if W3 still found the lock held by this releaser, R3 sees WAITING. Between POKED
 // and W2 of the poked waiter releases need not poke again: the waiter has yet to try, and is going to see them.
 // W2 comes before the try, not after: a running process that gets in between has seen POKED, and poked nobody.
-// A poked waiter may try as often as it likes before W2 (try_poked): as long as POKED is set, whoever is ahead of it releases
-// without a system call.
+// Who belongs to the front may try as often as it likes before W2 (try_front). If it was poked, whoever is ahead of it releases
+// without a system call meanwhile, since POKED is set.
 //
 // Whoever leaves the queue settles what it leaves behind, under the guard. Granted: the gate is WAITING again, for our own
 // release to poke the next; shared waiters that now head the queue are poked at once, since they fit in beside us: all of
@@ -247,12 +247,13 @@ Status Arena<P>::settle_grant(const SlotRef& ref) {
   return guard.status();
 }
 
-// A try of a waiter that was poked, before it reacts. kAcquired: settle_grant() is next; everything else is left to react().
+// A try of a waiter that belongs to the front, before it reacts. kAcquired: settle_grant() is next; everything else is left
+// to react().
 template <class P>
-Try Arena<P>::try_poked(const SlotRef& ref, Mode mode, uint64_t* token) {
+Try Arena<P>::try_front(const SlotRef& ref, Mode mode, uint64_t* token) {
   const uint16_t flags = ref.slot->flags.load(std::memory_order_relaxed);
   const uint64_t word = ref.slot->word.load(std::memory_order_relaxed);
-  const bool may = (flags & (kSlotEligible | kSlotPoked | kSlotSkipped)) == (kSlotEligible | kSlotPoked);
+  const bool may = (flags & (kSlotEligible | kSlotSkipped)) == kSlotEligible;
   if (!may || word != kIdleWord) return Try::kBarred;
   return try_acquire(ref, mode, Turn::kFront, token);
 }

@@ -38,9 +38,11 @@ constexpr uint32_t kWatchLingerTicks = 20;  // how long a namespace stays watche
 constexpr size_t kUnusedSpacesMax = 8;      // namespaces without an open lock that stay mapped
 constexpr size_t kIdleHoldsMax = 64;  // bound slots that a closed hold leaves for the next one, per lock
 
-// How long a synchronous acquire tries before it sleeps, and again when it was woken and somebody else got in first: about
-// what falling asleep and being woken costs.
+// How often a synchronous acquire tries before it queues itself, and when it was woken and somebody else got in first: for
+// some microseconds.
 constexpr int kSpinRounds = 24;
+// And before it sleeps as the front of the queue. What is shorter than being woken is worth waiting for.
+constexpr int kFrontRounds = 96;
 constexpr int kUnspunMax = 32;  // waits until one tries again whether spinning pays by now
 
 using LinuxArena = Arena<LinuxPlatform>;
@@ -180,6 +182,27 @@ class Runtime {
   uint32_t watched_ = 0;           // pidfds; of the watch thread alone
 };
 
+// How long to try before sleeping. That pays if the holder runs on another processor and is short; if the two take turns on
+// one, it only keeps the holder from running. Nobody says which it is, so what came of it lately decides.
+class Spinning {
+ public:
+  explicit Spinning(int rounds_max) : rounds_max_(rounds_max), rounds_(rounds_max) {}
+  // How many rounds this time.
+  int rounds() {
+    if (rounds_ == 0 && ++unspun_ == kUnspunMax) rounds_ = rounds_max_;
+    return rounds_;
+  }
+  void ended(bool granted) {
+    if (rounds_ != 0) unspun_ = 0;
+    rounds_ = granted ? rounds_max_ : rounds_ / 2;
+  }
+
+ private:
+  const int rounds_max_;
+  int rounds_;
+  int unspun_ = 0;  // how many in a row did not try at all
+};
+
 class Client {
  public:
   // What a call reports beyond its result; read by JavaScript through a typed array over it.
@@ -250,9 +273,9 @@ class Client {
     uint32_t slots = 0;  // bound for this lock by this client
     uint32_t held = 0;
     bool closed = false;
-    int spin_rounds = kSpinRounds;  // of the next synchronous acquire that has to wait
-    int unspun = 0;                 // how many in a row did not try at all
-    std::vector<uint32_t> idle;     // holds that are ready for use
+    Spinning newcomer{kSpinRounds};  // of a synchronous acquire, before it queues itself
+    Spinning front{kFrontRounds};    // and when it is the front then, before it sleeps
+    std::vector<uint32_t> idle;      // holds that are ready for use
   };
   struct Hold {
     LinuxArena::SlotRef ref;

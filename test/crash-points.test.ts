@@ -121,6 +121,10 @@ async function victimWaits(world: World, mode: 'shared' | 'exclusive'): Promise<
 }
 const untilGranted = 'await new Promise((resolve) => { globalThis.granted = resolve; });';
 
+function hasTaken(victim: Actor, step: string): boolean {
+  return traceOf(victim).some(({ point }) => point === step);
+}
+
 /** A process that is killed while it holds; nobody has noticed when this is done. */
 async function dies(world: World, mode: 'shared' | 'exclusive'): Promise<void> {
   const { namespace } = world;
@@ -252,7 +256,8 @@ const ROLES: Role[] = [
     before: (world) => hold(world, 'exclusive'),
     act: `${exclusiveSync};`,
     meanwhile: async (world) => {
-      await until(() => world.victim.hasEnded || world.lock.query().pending.length === 1);
+      // It has tried as the front for long enough, and is about to sleep.
+      await until(() => world.victim.hasEnded || hasTaken(world.victim, 'W1'));
       if (!world.victim.hasEnded) await world.holds.pop()!();
     },
   },

@@ -30,7 +30,7 @@
  *                release. Everything else that was stalled blocks on the guard instead.
  *
  * Switches: NP, KILLS, NO_SHARED, ASYNC (a bit mask of processes), WITHDRAW, TICK, STOP, DOWNGRADE, NO_OVERTAKING, LATE;
- * SPIN (a poked waiter tries before it reacts);
+ * SPIN (who belongs to the front tries before it reacts);
  * STEAL (with LIVENESS once, and not by process 0: who is robbed for ever gets nothing for ever);
  * MEET (shared holders may stay for ever, since they wait for each other: a reader that fits in must not sleep);
  * WRITERS (LIVENESS: a bit mask of the processes that are exclusive, the others are shared); MUTANT_x, see mutants.json.
@@ -455,7 +455,7 @@ W1:
 #ifdef SPIN
     atomic {
       if
-      :: poked[me] && eligible[me] && !skipped[me] -> front = SPINS; goto A1
+      :: eligible[me] && !skipped[me] -> front = SPINS; goto A1
       :: true
       fi
     };

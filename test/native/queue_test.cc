@@ -91,6 +91,29 @@ TEST("all readers at the head of the queue are poked together, and nobody behind
   audit(s.holder);
 }
 
+TEST("who belongs to the front may try before it reacts, poked or not, and nobody else") {
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  const Ref first = s.waiter(kX);
+  const Ref behind = s.waiter(kX);
+  Member::Arena& arena = *s.crowd.arena;
+  uint64_t token = 0;
+  CHECK_EQ(arena.try_front(first, kX, &token), Try::kBusy);
+  CHECK_EQ(arena.try_front(behind, kX, &token), Try::kBarred);
+  s.holder.release(s.held);
+  CHECK_EQ(arena.try_front(behind, kX, &token), Try::kBarred);
+  CHECK_EQ(arena.try_front(first, kX, &token), Try::kAcquired);
+  CHECK_EQ(arena.settle_grant(first), Status::kOk);
+  CHECK(s.crowd.pokes() == Scene::slots({first}));  // that of the release, which it did not need
+  s.crowd.release(first);
+  CHECK(s.crowd.pokes() == Scene::slots({behind}));
+  s.later(Member::Arena::kUnresponsiveNs);
+  CHECK_EQ(arena.open_barrier_if_overdue(s.held.lock_index), Status::kOk);
+  CHECK_EQ(arena.try_front(behind, kX, &token), Try::kBarred);  // passed over: it has to say that it is back
+  CHECK_EQ(s.crowd.react(behind, kX), Status::kOk);
+  audit(s.holder);
+}
+
 TEST("a reader that joins the readers at the head of the queue may try at once") {
   Scene s;
   CHECK_EQ(s.holder.acquire(s.held, kS), Try::kAcquired);

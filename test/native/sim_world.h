@@ -597,10 +597,10 @@ class Thread {
       if (request.async) told = take_pokes(ref) || told;
       status = Status::kAgain;
       if (!request.async || told) {
-        // As a synchronous waiter spins, if it was poked.
+        // As a synchronous waiter spins, if it belongs to the front.
         Try tried = Try::kBusy;
         for (uint32_t rounds = random.below(3); tried == Try::kBusy && rounds > 0; rounds--) {
-          tried = arena().try_poked(ref, request.mode, &token);
+          tried = arena().try_front(ref, request.mode, &token);
         }
         status = tried == Try::kAcquired ? Status::kOk : react(ref, request.mode, &token);
       }
