@@ -81,7 +81,7 @@ function* contendedBars(rows) {
     atLeast(2),
   ];
   yield ['  longest wait, ms', sync.longestMs.median, atMost(20)];
-  yield ['  least / most served', sync.leastToMost, atLeast(0.5)];
+  yield ['  least / most served', sync.leastToMost.median, atLeast(0.5)];
   const async = of('proclock async', 0, 0).perSecond.median;
   const native = of('fs-native-extensions async', 0, 0)?.perSecond.median;
   yield ['4 processes, exclusive, empty: async / fs-native-extensions', async / native, atLeast(10)];

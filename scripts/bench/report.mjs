@@ -108,7 +108,7 @@ export function contended(rows) {
             number(waitUs.p99),
             number(longestMs.median),
             number(longestMs.max),
-            number(leastToMost),
+            number(leastToMost.median),
           ]),
         ),
     )
