@@ -45,11 +45,15 @@ export async function run({ quick }) {
   );
   const actors = await Actor.startMany(Math.max(...processes));
   try {
-    for (const actor of actors) {
-      for (const kind of kinds) await warmUp(actor, kind, { namespace, file });
-    }
+    let warm = 0;
     for (let round = 0; round < rounds; round++) {
       for (const row of rows) {
+        if (row.processes !== warm) {
+          warm = row.processes;
+          for (const actor of actors.slice(0, warm)) {
+            for (const kind of kinds) await warmUp(actor, kind, { namespace, file });
+          }
+        }
         const beginNs = nowNs() + START_NS;
         const { sectionUs, sharedPart } = row;
         row.rounds.push(
@@ -79,8 +83,9 @@ export async function run({ quick }) {
 }
 
 /**
- * Alone, until its JavaScript is compiled. Or those that have hammered before are served ten times as often as the others,
- * who take as much longer for each section.
+ * Alone, until its JavaScript is compiled, and it has back the memory that V8 gives away where nothing happens for some
+ * seconds. Or those that were at work until now are served several times as often as the others, who compile, or meet a page
+ * fault with each section.
  */
 function warmUp(actor, kind, where) {
   const beginNs = nowNs();
