@@ -9,6 +9,7 @@ import { type Actor, startActor } from './support/actor';
 import {
   arming,
   hasCrashPoints,
+  hasTaken,
   type Order,
   POINTS,
   type Point,
@@ -120,10 +121,6 @@ async function victimWaits(world: World, mode: 'shared' | 'exclusive'): Promise<
   await untilPending(world.lock, 1);
 }
 const untilGranted = 'await new Promise((resolve) => { globalThis.granted = resolve; });';
-
-function hasTaken(victim: Actor, step: string): boolean {
-  return traceOf(victim).some(({ point }) => point === step);
-}
 
 /** A process that is killed while it holds; nobody has noticed when this is done. */
 async function dies(world: World, mode: 'shared' | 'exclusive'): Promise<void> {
@@ -257,7 +254,7 @@ const ROLES: Role[] = [
     act: `${exclusiveSync};`,
     meanwhile: async (world) => {
       // It has tried as the front for long enough, and is about to sleep.
-      await until(() => world.victim.hasEnded || hasTaken(world.victim, 'W1'));
+      await until(() => world.victim.hasEnded || hasTaken(world.victim, 'W1', 'main'));
       if (!world.victim.hasEnded) await world.holds.pop()!();
     },
   },

@@ -2,7 +2,7 @@
 // what another wait of this very thread was waiting for. No other thread tells it: it has to see when the call returns.
 import { LockManager, SharedLock } from '../lib';
 import { type Actor, startActor } from './support/actor';
-import { arming, hasCrashPoints, startVictim, traceOf, useCrashPackage } from './support/crash';
+import { arming, hasCrashPoints, hasTaken, startVictim, useCrashPackage } from './support/crash';
 import { lockPerTest, name, state, untilPending } from './support/locks';
 import { allowPerTest, testNamespace } from './support/namespace';
 import { latch, until } from './support/until';
@@ -108,8 +108,6 @@ describe('a wait for a dead holder goes on when this thread finds out by itself,
   let victim: Actor;
   let holder: Actor;
 
-  const traced = (name: string) =>
-    traceOf(victim).some(({ point, thread }) => point === name && thread === 'other');
   /** Runs there what is the last step of the test: whether the wait is over some time after. */
   const endsWith = (act: string) =>
     victim.run<boolean>(
@@ -148,7 +146,7 @@ describe('a wait for a dead holder goes on when this thread finds out by itself,
     const sleep = { point: 'guard.unlocked', pass: 1, thread: 'other', what: 60_000 } as const;
     await victim.run(arming([sleep, sleep]));
     await decoy.kill('SIGKILL');
-    await until(() => traced('dead.freed'));
+    await until(() => hasTaken(victim, 'dead.freed', 'other'));
   });
   afterEach(() => victim?.kill('SIGKILL'));
 

@@ -91,3 +91,7 @@ export function traceOf({ pid }: Actor): Step[] {
     .filter((number) => number !== 0) // a thread of a dead process did not come to write it down
     .map((number) => ({ point: POINTS[Math.abs(number) - 1]!, thread: number > 0 ? 'main' : 'other' }));
 }
+
+export function hasTaken(actor: Actor, step: string, by: Thread): boolean {
+  return traceOf(actor).some(({ point, thread }) => point === step && thread === by);
+}
