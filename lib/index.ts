@@ -1,21 +1,15 @@
-export { LockError, type LockErrorCode } from './errors';
-export type { LockGuard } from './guard';
-export { Local } from './local';
-export { Lock, RLock } from './lock';
-export {
-  LockManager,
-  type LockManagerOptions,
-  type LockManagerSnapshot,
-  type LockRequestOptions,
-  locks,
-  type WebLock,
-} from './lock-manager';
-export { SharedLock, SharedRLock } from './shared-lock';
+export { LockError, type LockErrorCode } from './common/errors';
 export type {
   Abandoned,
-  AcquireOptions,
   LockInfo,
   LockMode,
-  LockOptions,
   LockSnapshot,
-} from './types';
+  WaitOptions,
+} from './common/types';
+export type { LockManagerSnapshot, LockRequestOptions, WebLock } from './common/web-locks';
+export { Local } from './local/local';
+export type { GuardedLock, LockGuard } from './shm/guard';
+export { Lock, RLock } from './shm/lock';
+export { LockManager, type LockManagerOptions, locks } from './shm/lock-manager';
+export type { AcquireOptions, LockOptions } from './shm/options';
+export { SharedLock, SharedRLock } from './shm/shared-lock';

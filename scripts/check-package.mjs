@@ -22,7 +22,7 @@ const manifest = require('../package.json');
 /** Everything that may be published. Anything else in the tarball is a mistake, binding.gyp above all: see there. */
 const ALLOWED = [
   /^(package\.json|README\.md|CHANGELOG\.md|LICENSE|proclock\.gypi)$/,
-  /^dist\/[\w-]+(\.d\.ts|\.js|\.js\.map|\.mjs|\.d\.mts)$/,
+  /^dist\/[\w/-]+(\.d\.ts|\.js|\.js\.map|\.mjs|\.d\.mts)$/,
   /^native\/[\w/-]+\.(cc|h)$/,
   /^native\/exports\.map$/,
   /^prebuilds\/[a-z0-9+-]+\/[\w.]+\.node$/,
@@ -91,8 +91,8 @@ function unreachableTypes(contents, entries) {
   // A set goes on with what is added to it while it is looped over.
   for (const path of seen) {
     if (!path.endsWith('.ts') && !path.endsWith('.mts')) continue;
-    for (const [, module] of readFileSync(path, 'utf8').matchAll(/from '\.\/([\w-]+)(?:\.js)?'/g))
-      seen.add(`dist/${module}.d.ts`);
+    for (const [, module] of readFileSync(path, 'utf8').matchAll(/from ['"](\.\.?\/[\w/-]+)(?:\.js)?['"]/g))
+      seen.add(join(dirname(path), `${module}.d.ts`));
   }
   return contents.filter((path) => /\.d\.m?ts$/.test(path) && !seen.has(path));
 }

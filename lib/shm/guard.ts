@@ -1,10 +1,22 @@
-import { nestedDowngradeError, notHeldError } from './errors';
+import { nestedDowngradeError, notHeldError } from '../common/errors';
+import { HoldSet, OWNER, type Owner } from '../common/owner';
+import type { Abandoned, LockMode, LockSnapshot } from '../common/types';
 import type { Hold } from './hold';
-import { forgetGuard, watchGuard } from './leaks';
-import type { Lock } from './lock';
-import { HoldSet, type Owner } from './owner';
-import type { SharedLock } from './shared-lock';
-import type { Abandoned, LockMode } from './types';
+import type { LeakFinder } from './leaks';
+
+/** What a guard shows of its lock: a `SharedLock` or `Lock`. */
+export interface GuardedLock {
+  /** The name of the lock. */
+  readonly name: string;
+  /** The namespace of the lock. */
+  readonly namespace: string;
+  /** Who holds it and who waits for it, in every process. */
+  query(): LockSnapshot;
+  /** Gives the handle back. */
+  close(): void;
+  /** The same as {@link close}. */
+  [Symbol.dispose](): void;
+}
 
 /**
  * Proof that a lock is held, and the means to give it back. A guard that is garbage-collected before it was released
@@ -18,7 +30,7 @@ import type { Abandoned, LockMode } from './types';
  */
 export class LockGuard {
   /** The lock that was acquired. */
-  readonly lock: SharedLock | Lock;
+  readonly lock: GuardedLock;
   /**
    * The last exclusive holder ended (died, was killed, forgot the lock and exited) without releasing, and nobody has
    * finished an exclusive hold since: what the lock protects may be half written. `null` if all is well.
@@ -31,11 +43,11 @@ export class LockGuard {
   private currentMode: LockMode;
   private owner: Owner | undefined;
   private done = false;
-  /** @internal Registered to be missed when it is garbage-collected. */
-  watched = false;
+  /** @internal Registered with it, to be missed when it is garbage-collected. */
+  watcher: LeakFinder | undefined;
 
   /** @internal Guards come from locks. */
-  constructor(lock: SharedLock | Lock, hold: Hold, mode: LockMode, owner: Owner | undefined) {
+  constructor(lock: GuardedLock, hold: Hold, mode: LockMode, owner: Owner | undefined) {
     this.lock = lock;
     this.hold = hold;
     this.tokenLow = hold.tokenLow;
@@ -102,16 +114,10 @@ export class LockGuard {
   }
 
   /** @internal The owner that `{ within: guard }` means. */
-  ownerForNested(): Owner {
+  [OWNER](): Owner {
     if (this.done) throw notHeldError(this.lock, 'the guard given as `within` was released before');
     this.owner ??= new HoldSet(this.hold);
     return this.owner;
-  }
-
-  /** @internal From now on a garbage collection of this guard is a leak. */
-  watch(): this {
-    watchGuard(this);
-    return this;
   }
 
   /** @internal Releases unless that was done; `finished` is false if a callback threw: then `abandoned` stays set. */
@@ -121,7 +127,7 @@ export class LockGuard {
 
   private end(finished: boolean): void {
     this.done = true;
-    if (this.watched) forgetGuard(this);
+    this.watcher?.forget(this);
     this.hold.leave(finished);
   }
 }

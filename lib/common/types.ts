@@ -1,27 +1,10 @@
-import type { LockGuard } from './guard';
+// The words of the public interface that mean the same for all locks.
 
 /** Shared: any number of holders. Exclusive: one, alone. */
 export type LockMode = 'shared' | 'exclusive';
 
-/** How a lock is opened. */
-export interface LockOptions {
-  /**
-   * 1 to 64 characters of `A-Z a-z 0-9 . _ -`. Locks of different namespaces have nothing to do with each other.
-   * @default 'default'
-   */
-  namespace?: string;
-  /**
-   * Strict first-in, first-out. Otherwise a running process may take a free lock ahead of sleeping waiters for at most
-   * one millisecond, which is what makes a contended lock fast.
-   * @default false
-   */
-  fair?: boolean;
-  /** A group, by name or id, whose members share the namespace (mode 0660). Default: this user alone. */
-  group?: string | number;
-}
-
-/** How long, and on whose behalf, to wait. */
-export interface AcquireOptions {
+/** How long to wait. */
+export interface WaitOptions {
   /**
    * In milliseconds; 0 tries once. When it is over the acquire fails with `ERR_LOCK_TIMEOUT`.
    * @default Infinity
@@ -29,8 +12,6 @@ export interface AcquireOptions {
   timeout?: number;
   /** Ends the wait; the acquire fails with `signal.reason`. */
   signal?: AbortSignal;
-  /** Acquire as the owner of that guard. */
-  within?: LockGuard;
 }
 
 /** One holder or waiter, in any process of the machine. */

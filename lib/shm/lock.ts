@@ -1,6 +1,6 @@
 import type { LockGuard } from './guard';
 import { NamedLock, type Work } from './named-lock';
-import type { AcquireOptions } from './types';
+import type { AcquireOptions } from './options';
 
 /**
  * A named lock that is held by one at a time: {@link SharedLock} in exclusive mode alone, and the same lock as a

@@ -2,7 +2,7 @@
 import { closeSync, existsSync, openSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import { threadId } from 'node:worker_threads';
-import { followForks } from './epoch';
+import { followForks } from '../local/epoch';
 import { missingNativeError, type OpenFailure, unusableNativeError } from './errors';
 
 /** A hold or wait as the native part reports it. */
@@ -33,7 +33,7 @@ export interface NativeBinding {
   /** Whether the namespace of this lock is still the one that newcomers find. */
   check(id: number): number;
 
-  /** Takes the lock if it is free. Never waits. Key and hold pass through the report: call `tryAcquire` below. */
+  /** Takes the lock if it is free. Never waits. Key and hold pass through the report: call `Native.tryAcquire`. */
   tryAcquire(): void;
   /** Queues: a hold. `report[GRANTED]` tells whether it was granted at once. */
   enqueue(key: number, async: boolean): number;
@@ -48,7 +48,7 @@ export interface NativeBinding {
   listen(hold: number): number;
   /** OK or STOLEN. */
   checkHold(hold: number): number;
-  /** Hold and status pass through the report: call `release` below. */
+  /** Hold and status pass through the report: call `Native.release`. */
   release(): void;
   downgrade(hold: number): number;
   /** [pid, threadId, since in ms, token] */
@@ -98,7 +98,7 @@ export function keyOf(id: number, exclusive: boolean, fair: boolean): number {
   return (id << 2) | (fair ? 2 : 0) | (exclusive ? 1 : 0);
 }
 
-const PACKAGE = join(__dirname, '..');
+const PACKAGE = join(__dirname, '../..');
 
 function load(): NativeModule {
   const file = find();
@@ -166,58 +166,61 @@ function usesMusl(): boolean {
   }
 }
 
-/** The native part as one thread sees it. */
-export interface Native {
-  readonly binding: NativeBinding;
-  /** Why the last `openLock` failed. */
-  failure(): OpenFailure;
-}
-
-const notOpen = (): void => {
-  throw new Error('the native part is not open');
-};
-// The uncontended path. Its functions are kept out of the binding, because that is a dictionary to V8, and a call through
-// it looks them up by name each time; its argument and result pass through the report, because a call with neither costs
-// half of one with both.
-let report = new Int32Array(Object.keys(Report).length);
-let callTryAcquire = notOpen;
-let callRelease = notOpen;
-
-/** Set in a hold or an OK of the two calls below if the report has more to say: READY or ABANDONED. */
+/** Set in a hold or an OK of `tryAcquire` and `release` if the report has more to say: READY or ABANDONED. */
 export const ATTENTION = 1 << 30;
 
-/** Takes the lock if it is free: a hold, or a status. Never waits. */
-export function tryAcquire(key: number): number {
-  report[Report.ARGUMENT] = key;
-  callTryAcquire();
-  return report[Report.RESULT] as number;
-}
+/**
+ * The native part as one thread sees it.
+ *
+ * V8 looks up the binding's functions by name at each call. Those of the uncontended path are kept in fields; argument and
+ * result go through the report, which halves the cost of a call.
+ */
+export class Native {
+  private readonly report: Int32Array;
+  private readonly callTryAcquire: () => void;
+  private readonly callRelease: () => void;
 
-/** Gives a hold back: a status. */
-export function release(hold: number): number {
-  report[Report.ARGUMENT] = hold;
-  callRelease();
-  return report[Report.RESULT] as number;
-}
+  private constructor(
+    private readonly module: NativeModule,
+    readonly binding: NativeBinding,
+  ) {
+    this.report = new Int32Array(binding.report);
+    this.callTryAcquire = binding.tryAcquire;
+    this.callRelease = binding.release;
+    followForks(this.report.subarray(Report.FORKS, Report.FORKS + 1));
+  }
 
-/** What the last call said beyond its result; `index` is one of {@link Report}. */
-export function reported(index: number): number {
-  return report[index] as number;
-}
+  /** Loads the native part, if that was not done, and opens it for this thread. */
+  static open(onReady: () => void): Native {
+    const module = load();
+    return new Native(module, module.open(threadId, onReady));
+  }
 
-/** Once per thread (more exactly: per copy of this file). */
-export function openNative(onReady: () => void): Native {
-  const module = load();
-  const binding = module.open(threadId, onReady);
-  report = new Int32Array(binding.report);
-  followForks(report.subarray(Report.FORKS, Report.FORKS + 1));
-  callTryAcquire = binding.tryAcquire;
-  callRelease = binding.release;
-  return {
-    binding,
-    failure: () => {
-      const [errno, foundVersion, foundAbi] = binding.failure();
-      return { errno, foundVersion, foundAbi, ourVersion: module.layoutVersion, ourAbi: module.abi };
-    },
-  };
+  /** Takes the lock if it is free: a hold, or a status. Never waits. */
+  tryAcquire(key: number): number {
+    const { report } = this;
+    report[Report.ARGUMENT] = key;
+    this.callTryAcquire();
+    return report[Report.RESULT] as number;
+  }
+
+  /** Gives a hold back: a status. */
+  release(hold: number): number {
+    const { report } = this;
+    report[Report.ARGUMENT] = hold;
+    this.callRelease();
+    return report[Report.RESULT] as number;
+  }
+
+  /** What the last call said beyond its result; `index` is one of {@link Report}. */
+  reported(index: number): number {
+    return this.report[index] as number;
+  }
+
+  /** Why the last `openLock` failed. */
+  failure(): OpenFailure {
+    const [errno, foundVersion, foundAbi] = this.binding.failure();
+    const { layoutVersion, abi } = this.module;
+    return { errno, foundVersion, foundAbi, ourVersion: layoutVersion, ourAbi: abi };
+  }
 }

@@ -1,20 +1,19 @@
 // Arguments are checked here, once; everything behind this passes them on.
 import { argumentTypeError, argumentValueError, outOfRangeError } from './errors';
-import { LockGuard } from './guard';
-import type { AcquireOptions, LockOptions } from './types';
+import { isOwnable, type Ownable } from './owner';
+import type { WaitOptions } from './types';
 
 const NAMESPACE = /^[A-Za-z0-9._-]{1,64}$/;
-const GROUP_ID_MAX = 2 ** 32 - 2;
 
 export function checkName(name: unknown): asserts name is string {
   if (typeof name !== 'string') throw argumentTypeError('name', 'of type string', name);
 }
 
-function checkObject(name: string, value: unknown): void {
+export function checkObject(name: string, value: unknown): void {
   if (value === null || typeof value !== 'object') throw argumentTypeError(name, 'of type object', value);
 }
 
-function checkBoolean(name: string, value: unknown): void {
+export function checkBoolean(name: string, value: unknown): void {
   if (value !== undefined && typeof value !== 'boolean')
     throw argumentTypeError(name, 'of type boolean', value);
 }
@@ -33,23 +32,12 @@ export function checkNamespace(namespace: unknown): string {
   return namespace;
 }
 
-export function checkLockOptions(options: LockOptions): void {
-  checkObject('options', options);
-  checkBoolean('options.fair', options.fair);
-  const { group } = options;
-  if (group === undefined || typeof group === 'string') return;
-  if (typeof group !== 'number') throw argumentTypeError('options.group', 'of type string or number', group);
-  if (!Number.isInteger(group) || group < 0 || group > GROUP_ID_MAX) {
-    throw outOfRangeError('options.group', `an integer >= 0 and <= ${GROUP_ID_MAX}`, group);
-  }
-}
-
 /** Options of one acquire, checked. */
 export interface Acquire {
   /** Milliseconds, or Infinity. */
   timeout: number;
   signal: AbortSignal | undefined;
-  within: LockGuard | undefined;
+  within: Ownable | undefined;
 }
 
 export const NO_OPTIONS: Acquire = {
@@ -75,7 +63,7 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
 }
 
 export function checkAcquireOptions(
-  options: (AcquireOptions & { exclusive?: boolean }) | undefined,
+  options: (WaitOptions & { within?: unknown; exclusive?: boolean }) | undefined,
 ): Acquire {
   if (options === undefined) return NO_OPTIONS;
   checkObject('options', options);
@@ -85,7 +73,7 @@ export function checkAcquireOptions(
   if (signal !== undefined && !isAbortSignal(signal)) {
     throw argumentTypeError('options.signal', 'an instance of AbortSignal', signal);
   }
-  if (within !== undefined && !(within instanceof LockGuard)) {
+  if (within !== undefined && !isOwnable(within)) {
     throw argumentTypeError('options.within', 'an instance of LockGuard', within);
   }
   checkBoolean('options.exclusive', options.exclusive);

@@ -1,7 +1,7 @@
+import { checkTryOptions } from '../common/options';
 import type { LockGuard } from './guard';
 import { NamedLock, type Work } from './named-lock';
-import { checkTryOptions } from './options';
-import type { AcquireOptions } from './types';
+import type { AcquireOptions } from './options';
 
 /**
  * A named lock that is held shared, by any number of holders, or exclusively, by one; between all processes and threads

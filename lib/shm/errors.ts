@@ -1,38 +1,6 @@
-// The only place where status codes become words.
+// The words of shared memory: the only place where status codes become errors, and what the loader of the native part says.
 import { constants } from 'node:os';
-import type { LockInfo } from './types';
-
-/** Every `code` that a {@link LockError} can have. */
-export type LockErrorCode =
-  | 'ERR_LOCK_TIMEOUT'
-  | 'ERR_LOCK_NOT_REENTRANT'
-  | 'ERR_LOCK_UPGRADE'
-  | 'ERR_LOCK_NOT_HELD'
-  | 'ERR_LOCK_WOULD_DEADLOCK'
-  | 'ERR_LOCK_CLOSED'
-  | 'ERR_LOCK_CAPACITY'
-  | 'ERR_LOCK_NO_SPACE'
-  | 'ERR_LOCK_PERMISSION'
-  | 'ERR_LOCK_INCOMPATIBLE'
-  | 'ERR_LOCK_CORRUPT'
-  | 'ERR_LOCK_NAMESPACE_REMOVED'
-  | 'ERR_LOCK_UNSUPPORTED';
-
-/** What went wrong with a lock. Tell errors apart by {@link LockError.code}, never by their text. */
-export class LockError extends Error {
-  /** `'LockError'`. */
-  override readonly name = 'LockError';
-  /** What went wrong. */
-  readonly code: LockErrorCode;
-  /** With `ERR_LOCK_TIMEOUT`: who held the lock when the time was up. */
-  declare readonly holders?: LockInfo[];
-
-  constructor(code: LockErrorCode, message: string, details: { cause?: unknown; holders?: LockInfo[] } = {}) {
-    super(message, details.cause === undefined ? undefined : { cause: details.cause });
-    this.code = code;
-    if (details.holders !== undefined) this.holders = details.holders;
-  }
-}
+import { LockError, type LockErrorCode, type Named, shown } from '../common/errors';
 
 /** Results of native calls; the same values as `enum class Status` in native/status.h. */
 export const Status = {
@@ -54,9 +22,6 @@ export const Status = {
 } as const;
 
 /** What an error message needs to know of the lock that it is about. */
-interface Named {
-  readonly name: string;
-}
 export interface Subject extends Named {
   readonly segment: string;
 }
@@ -69,11 +34,6 @@ export interface OpenFailure {
   readonly ourVersion: number;
   readonly ourAbi: number;
 }
-
-const shown = (name: string): string => {
-  const text = JSON.stringify(name);
-  return text.length > 80 ? `${text.slice(0, 79)}…"` : text;
-};
 
 const file = (subject: Subject): string => `/dev/shm${subject.segment}`;
 
@@ -155,64 +115,6 @@ export function errorOf(status: number, wanted: string, subject: Subject, failur
   return new LockError(code, `Cannot ${wanted} ${shown(subject.name)}: ${reason}`, { cause });
 }
 
-export function timeoutError(
-  subject: Named,
-  mode: string,
-  timeoutMs: number,
-  holders: LockInfo[],
-): LockError {
-  const who = holders.map((holder) => `pid ${holder.pid} thread ${holder.threadId} (${holder.mode})`);
-  const found =
-    who.length === 0 ? 'nobody held it at that moment, others were first' : `held by ${who.join(', ')}`;
-  return new LockError(
-    'ERR_LOCK_TIMEOUT',
-    `Could not acquire ${shown(subject.name)} (${mode}) within ${timeoutMs} ms: ${found}`,
-    { holders },
-  );
-}
-
-export function notReentrantError(subject: Named, held: string, wanted: string): LockError {
-  return new LockError(
-    'ERR_LOCK_NOT_REENTRANT',
-    `Cannot acquire ${shown(subject.name)} (${wanted}): this owner holds it already (${held}), and the lock is not ` +
-      'reentrant; use SharedRLock or RLock, or release it first',
-  );
-}
-
-export function nestedDowngradeError(subject: Named): LockError {
-  return new LockError(
-    'ERR_LOCK_NOT_REENTRANT',
-    `Cannot downgrade ${shown(subject.name)}: guards of nested acquires count on its exclusive mode; release them first`,
-  );
-}
-
-export function upgradeError(subject: Named): LockError {
-  return new LockError(
-    'ERR_LOCK_UPGRADE',
-    `Cannot upgrade a shared lock to an exclusive lock: ${shown(subject.name)} is held shared by this owner; release ` +
-      'it first, or acquire it exclusively from the start',
-  );
-}
-
-export function closedError(subject: Named): LockError {
-  return new LockError(
-    'ERR_LOCK_CLOSED',
-    `The handle of ${shown(subject.name)} was closed; make a new one with the same name`,
-  );
-}
-
-export function notHeldError(subject: Named, what = 'lock released too many times'): LockError {
-  return new LockError('ERR_LOCK_NOT_HELD', `${shown(subject.name)} is not held by this guard: ${what}`);
-}
-
-export function deadlockError(subject: Named, mode: string): LockError {
-  return new LockError(
-    'ERR_LOCK_WOULD_DEADLOCK',
-    `Waiting for ${shown(subject.name)} (${mode}) would block the very thread that holds it; release the guard first, ` +
-      'or wait asynchronously',
-  );
-}
-
 /** How the native part can be made where there is no binary of it. */
 const buildCommand = (folder: string): string =>
   `npm install node-addon-api && cd ${JSON.stringify(folder)} && ` +
@@ -252,45 +154,5 @@ export function unusableNativeError(folder: string, file: string, cause: unknown
     'ERR_LOCK_UNSUPPORTED',
     `proclock can not use its native part on ${here()}: ${file}: ${reason}. ${advice}`,
     { cause },
-  );
-}
-
-// ---- wrong arguments, in the words of Node's own API
-
-function received(value: unknown): string {
-  if (value == null) return ` Received ${value}`;
-  if (typeof value === 'function') return ` Received function ${value.name}`;
-  if (typeof value === 'object') return ` Received an instance of ${value.constructor?.name ?? 'Object'}`;
-  return ` Received type ${typeof value} (${typeof value === 'string' ? shown(value) : String(value)})`;
-}
-
-const withCode = <E extends Error>(error: E, code: string): E & { code: string } =>
-  Object.assign(error, { code });
-
-export function argumentTypeError(name: string, expected: string, value: unknown): TypeError {
-  return withCode(
-    new TypeError(`The "${name}" argument must be ${expected}.${received(value)}`),
-    'ERR_INVALID_ARG_TYPE',
-  );
-}
-
-export function argumentValueError(name: string, reason: string, value: unknown): TypeError {
-  return withCode(
-    new TypeError(`The argument "${name}" ${reason}.${received(value)}`),
-    'ERR_INVALID_ARG_VALUE',
-  );
-}
-
-export function returnTypeError(name: string, expected: string, value: unknown): TypeError {
-  return withCode(
-    new TypeError(`The "${name}" function must return ${expected}.${received(value)}`),
-    'ERR_INVALID_RETURN_VALUE',
-  );
-}
-
-export function outOfRangeError(name: string, range: string, value: unknown): RangeError {
-  return withCode(
-    new RangeError(`The value of "${name}" is out of range. It must be ${range}.${received(value)}`),
-    'ERR_OUT_OF_RANGE',
   );
 }

@@ -3,21 +3,25 @@
 //
 // JavaScript is told of a start from a snapshot, but not of a fork(): even `process.pid` stays what it was. The native
 // part counts forks in memory that it shares with JavaScript; where it is not loaded, none is noticed. This file does not
-// load it.
+// load it. The count is the only state of lib/local.
 import { startupSnapshot } from 'node:v8';
 
-/** `epoch.count[0]` is another number in each process that goes on with the same state. */
-export const epoch: { count: Int32Array } = { count: new Int32Array(1) };
+let count: Int32Array = new Int32Array(1);
+
+/** Another number in each process that goes on with the same state. */
+export function currentEpoch(): number {
+  return count[0] as number;
+}
 
 /** From now on counts in this array of length 1, in which the native part adds one in the child of a fork(). */
-export function followForks(count: Int32Array): void {
-  count[0] = epoch.count[0] as number;
-  epoch.count = count;
+export function followForks(shared: Int32Array): void {
+  shared[0] = currentEpoch();
+  count = shared;
 }
 
 // Optional: other runtimes than Node do not have it all.
 if (startupSnapshot?.isBuildingSnapshot?.()) {
   startupSnapshot.addDeserializeCallback(() => {
-    epoch.count[0] = (epoch.count[0] as number) + 1;
+    count[0] = currentEpoch() + 1;
   });
 }

@@ -1,0 +1,143 @@
+// What can go wrong, and the words for it, as far as it is the same for all locks.
+import type { LockInfo } from './types';
+
+/** Every `code` that a {@link LockError} can have. */
+export type LockErrorCode =
+  | 'ERR_LOCK_TIMEOUT'
+  | 'ERR_LOCK_NOT_REENTRANT'
+  | 'ERR_LOCK_UPGRADE'
+  | 'ERR_LOCK_NOT_HELD'
+  | 'ERR_LOCK_WOULD_DEADLOCK'
+  | 'ERR_LOCK_CLOSED'
+  | 'ERR_LOCK_CAPACITY'
+  | 'ERR_LOCK_NO_SPACE'
+  | 'ERR_LOCK_PERMISSION'
+  | 'ERR_LOCK_INCOMPATIBLE'
+  | 'ERR_LOCK_CORRUPT'
+  | 'ERR_LOCK_NAMESPACE_REMOVED'
+  | 'ERR_LOCK_UNSUPPORTED';
+
+/** What went wrong with a lock. Tell errors apart by {@link LockError.code}, never by their text. */
+export class LockError extends Error {
+  /** `'LockError'`. */
+  override readonly name = 'LockError';
+  /** What went wrong. */
+  readonly code: LockErrorCode;
+  /** With `ERR_LOCK_TIMEOUT`: who held the lock when the time was up. */
+  declare readonly holders?: LockInfo[];
+
+  constructor(code: LockErrorCode, message: string, details: { cause?: unknown; holders?: LockInfo[] } = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.code = code;
+    if (details.holders !== undefined) this.holders = details.holders;
+  }
+}
+
+/** What an error message needs to know of the lock that it is about. */
+export interface Named {
+  readonly name: string;
+}
+
+/** A name as it stands in a message. */
+export function shown(name: string): string {
+  const text = JSON.stringify(name);
+  return text.length > 80 ? `${text.slice(0, 79)}…"` : text;
+}
+
+export function timeoutError(
+  subject: Named,
+  mode: string,
+  timeoutMs: number,
+  holders: LockInfo[],
+): LockError {
+  const who = holders.map((holder) => `pid ${holder.pid} thread ${holder.threadId} (${holder.mode})`);
+  const found =
+    who.length === 0 ? 'nobody held it at that moment, others were first' : `held by ${who.join(', ')}`;
+  return new LockError(
+    'ERR_LOCK_TIMEOUT',
+    `Could not acquire ${shown(subject.name)} (${mode}) within ${timeoutMs} ms: ${found}`,
+    { holders },
+  );
+}
+
+export function notReentrantError(subject: Named, held: string, wanted: string): LockError {
+  return new LockError(
+    'ERR_LOCK_NOT_REENTRANT',
+    `Cannot acquire ${shown(subject.name)} (${wanted}): this owner holds it already (${held}), and the lock is not ` +
+      'reentrant; use SharedRLock or RLock, or release it first',
+  );
+}
+
+export function nestedDowngradeError(subject: Named): LockError {
+  return new LockError(
+    'ERR_LOCK_NOT_REENTRANT',
+    `Cannot downgrade ${shown(subject.name)}: guards of nested acquires count on its exclusive mode; release them first`,
+  );
+}
+
+export function upgradeError(subject: Named): LockError {
+  return new LockError(
+    'ERR_LOCK_UPGRADE',
+    `Cannot upgrade a shared lock to an exclusive lock: ${shown(subject.name)} is held shared by this owner; release ` +
+      'it first, or acquire it exclusively from the start',
+  );
+}
+
+export function closedError(subject: Named): LockError {
+  return new LockError(
+    'ERR_LOCK_CLOSED',
+    `The handle of ${shown(subject.name)} was closed; make a new one with the same name`,
+  );
+}
+
+export function notHeldError(subject: Named, what = 'lock released too many times'): LockError {
+  return new LockError('ERR_LOCK_NOT_HELD', `${shown(subject.name)} is not held by this guard: ${what}`);
+}
+
+export function deadlockError(subject: Named, mode: string): LockError {
+  return new LockError(
+    'ERR_LOCK_WOULD_DEADLOCK',
+    `Waiting for ${shown(subject.name)} (${mode}) would block the very thread that holds it; release the guard first, ` +
+      'or wait asynchronously',
+  );
+}
+
+// ---- wrong arguments, in the words of Node's own API
+
+function received(value: unknown): string {
+  if (value == null) return ` Received ${value}`;
+  if (typeof value === 'function') return ` Received function ${value.name}`;
+  if (typeof value === 'object') return ` Received an instance of ${value.constructor?.name ?? 'Object'}`;
+  return ` Received type ${typeof value} (${typeof value === 'string' ? shown(value) : String(value)})`;
+}
+
+const withCode = <E extends Error>(error: E, code: string): E & { code: string } =>
+  Object.assign(error, { code });
+
+export function argumentTypeError(name: string, expected: string, value: unknown): TypeError {
+  return withCode(
+    new TypeError(`The "${name}" argument must be ${expected}.${received(value)}`),
+    'ERR_INVALID_ARG_TYPE',
+  );
+}
+
+export function argumentValueError(name: string, reason: string, value: unknown): TypeError {
+  return withCode(
+    new TypeError(`The argument "${name}" ${reason}.${received(value)}`),
+    'ERR_INVALID_ARG_VALUE',
+  );
+}
+
+export function returnTypeError(name: string, expected: string, value: unknown): TypeError {
+  return withCode(
+    new TypeError(`The "${name}" function must return ${expected}.${received(value)}`),
+    'ERR_INVALID_RETURN_VALUE',
+  );
+}
+
+export function outOfRangeError(name: string, range: string, value: unknown): RangeError {
+  return withCode(
+    new RangeError(`The value of "${name}" is out of range. It must be ${range}.${received(value)}`),
+    'ERR_OUT_OF_RANGE',
+  );
+}

@@ -1,0 +1,150 @@
+// What this thread holds of the native locks.
+import { setImmediate as setSoon } from 'node:timers';
+import type { Held, Owner } from '../common/owner';
+import type { Abandoned, LockMode } from '../common/types';
+import { Report } from './binding';
+import { errorOf, Status, type Subject } from './errors';
+import type { Ready } from './ready';
+import { Recent } from './recent';
+
+/** What a hold needs of its lock. */
+export interface LockOfHold extends Subject {
+  addUser(): void;
+  /** The hold has ended, and is a user no longer. */
+  forgetHold(hold: Hold): void;
+}
+
+/**
+ * One hold of the native lock: what all guards of nested acquires have in common. One object per native index, used
+ * again and again; `serial` grows when a hold ends.
+ */
+export class Hold implements Held {
+  record!: LockOfHold;
+  mode: LockMode = 'shared';
+  serial = 0;
+  abandoned: Abandoned | null = null;
+  owner: Owner | undefined;
+  private depth = 0;
+  private finished = true;
+  private stolen: (() => void) | undefined;
+  tokenLow = 0;
+  tokenHigh = 0;
+
+  constructor(
+    private readonly holds: Holds,
+    private readonly ready: Ready,
+    private readonly index: number,
+  ) {}
+
+  /** Called with the report of the native call that granted it, which says that nothing was abandoned. */
+  begin(record: LockOfHold, mode: LockMode): this {
+    const { native } = this.ready;
+    this.record = record;
+    this.mode = mode;
+    this.depth = 1;
+    this.finished = true;
+    this.tokenLow = native.reported(Report.TOKEN_LOW);
+    this.tokenHigh = native.reported(Report.TOKEN_HIGH);
+    this.abandoned = null;
+    record.addUser();
+    return this;
+  }
+
+  readAbandoned(): void {
+    const found = this.ready.native.binding.abandoned(this.index);
+    if (found === undefined) return;
+    const [pid, threadId, since, token] = found;
+    this.abandoned = { pid, threadId, since: new Date(since), token };
+  }
+
+  /** From now on `stolen` is called when somebody steals the lock. */
+  listen(stolen: () => void): void {
+    this.stolen = stolen;
+    // Most holds end within the same turn of the event loop: the native part learns of the others only.
+    this.holds.listening.add(this);
+  }
+
+  listenIfHeld(): void {
+    const { index, ready, stolen } = this;
+    if (stolen === undefined || ready.hasListener(index)) return;
+    ready.listen(index, () => {
+      if (this.wasLost()) stolen();
+    });
+    if (ready.native.binding.listen(index) === Status.STOLEN) stolen();
+  }
+
+  /** Whether somebody stole the lock, so that this holds nothing any more. */
+  wasLost(): boolean {
+    return this.ready.native.binding.checkHold(this.index) === Status.STOLEN;
+  }
+
+  /** A nested acquire of the same owner. */
+  reenter(): Hold {
+    this.depth++;
+    return this;
+  }
+
+  /**
+   * One guard less; with the last one the lock is released.
+   * @param finished whether its user came to the end of what was to be done: a callback that throws did not
+   */
+  leave(finished: boolean): void {
+    this.finished = this.finished && finished;
+    if (--this.depth > 0) return;
+    const { index, ready, record } = this;
+    const { native } = ready;
+    // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
+    if (this.abandoned !== null && this.mode === 'exclusive' && this.finished)
+      native.binding.clearAbandoned(index);
+    if (this.stolen !== undefined) {
+      this.stolen = undefined;
+      ready.unlisten(index);
+    }
+    if (this.owner !== undefined) {
+      this.owner.forget(this);
+      this.owner = undefined;
+    }
+    this.serial++;
+    const result = native.release(index);
+    if (result !== Status.OK) ready.settle();
+    record.forgetHold(this);
+    if (result < 0) throw errorOf(result, 'release', record);
+  }
+
+  /** @returns false if nested guards still count on exclusive mode */
+  downgrade(): boolean {
+    if (this.depth > 1) return false;
+    const status = this.ready.native.binding.downgrade(this.index);
+    this.ready.settle();
+    if (status !== Status.OK) throw errorOf(status, 'downgrade', this.record);
+    this.mode = 'shared';
+    return true;
+  }
+}
+
+/** The holds of this thread, by native index. */
+export class Holds {
+  /** Those that are to be told if they are stolen, unless they end before. */
+  readonly listening = new Recent<Hold>(setSoon, (holds, count) => {
+    for (let i = 0; i < count; i++) (holds[i] as Hold).listenIfHeld();
+  });
+  private readonly all: Hold[] = [];
+
+  constructor(private readonly ready: Ready) {}
+
+  at(index: number): Hold {
+    let hold = this.all[index];
+    if (hold === undefined) {
+      hold = new Hold(this, this.ready, index);
+      this.all[index] = hold;
+    }
+    return hold;
+  }
+
+  /** The hold that a native call has just granted. */
+  granted(record: LockOfHold, index: number, mode: LockMode): Hold {
+    const hold = this.at(index).begin(record, mode);
+    if (this.ready.native.reported(Report.ABANDONED) !== 0) hold.readAbandoned();
+    return hold;
+  }
+}

@@ -1,0 +1,149 @@
+import type { LockError } from '../common/errors';
+import { checkNamespace, NO_OPTIONS } from '../common/options';
+import {
+  type LockManagerSnapshot,
+  type LockRequestOptions,
+  type Request,
+  type RequestedLocks,
+  runRequest,
+  type WebLock,
+} from '../common/web-locks';
+import type { Hold } from './hold';
+import { checkLockOptions } from './options';
+import { type LockRecord, segmentOf } from './record';
+import { droppedHandles, records } from './thread';
+import { Wait } from './wait';
+
+/** The options of a {@link LockManager}. */
+export interface LockManagerOptions {
+  /** As that of a `SharedLock`: the same names in the same namespace are the same locks. @default 'default' */
+  namespace?: string;
+}
+
+/** How many names stay open after their last request, because the next one is likely to be for one of them. */
+const RECENT_NAMES_MAX = 64;
+
+/** The locks of a manager: those of the names that it used last are open. */
+class RecentNames implements RequestedLocks {
+  /** The least recently used one first. */
+  private readonly open = new Map<string, LockRecord>();
+  private latest: string | undefined;
+
+  constructor(private readonly namespace: string) {}
+
+  /** Does something with the lock of this name, in the namespace that is there now. */
+  use<T>(name: string, work: (record: LockRecord) => T): T {
+    const { open } = this;
+    const known = open.get(name);
+    if (known !== undefined) {
+      try {
+        if (name !== this.latest) {
+          this.latest = name;
+          open.delete(name);
+          open.set(name, known);
+        }
+        return work(known);
+      } catch (error) {
+        if ((error as LockError).code !== 'ERR_LOCK_NAMESPACE_REMOVED') throw error;
+        open.delete(name);
+        known.leave();
+      }
+    }
+    const record = records().enter(name, segmentOf(this.namespace, -1), -1);
+    open.set(name, record);
+    this.latest = name;
+    if (open.size > RECENT_NAMES_MAX) {
+      for (const [oldest, unused] of open) {
+        open.delete(oldest);
+        unused.leave();
+        break;
+      }
+    }
+    return work(record);
+  }
+
+  /** Takes the lock, or begins to wait for it. */
+  take(request: Request): Hold | Promise<Hold> | undefined {
+    const { name, mode, signal } = request;
+    return this.use(name, (record) => {
+      const key = record.key(mode, true);
+      const hold = request.steal ? undefined : record.tryNow(key, mode);
+      if (hold !== undefined) return hold;
+      // Nobody waits for somebody, or robs somebody, in a namespace that was removed.
+      record.checkNamespace();
+      if (request.steal) {
+        return this.wait(Wait.begin(record, key, mode, NO_OPTIONS, undefined, true), record);
+      }
+      if (request.ifAvailable) return record.tryAgain(key, mode);
+      return this.wait(Wait.begin(record, key, mode, { ...NO_OPTIONS, signal }), record);
+    });
+  }
+
+  /** The record of the lock stays open while somebody waits. */
+  private wait(hold: Promise<Hold>, record: LockRecord): Promise<Hold> {
+    record.addUser();
+    const leave = (): void => record.leave();
+    hold.then(leave, leave);
+    return hold;
+  }
+
+  /** Closes them all. */
+  leave(): void {
+    for (const record of this.open.values()) record.leave();
+  }
+}
+
+/**
+ * The Web Locks API across processes: what `navigator.locks` is to the tabs of a browser, this is to all processes and
+ * threads of this user on this machine. Strictly first-in, first-out. Requests have no owner: a nested request for the
+ * same name waits for the outer one, for ever.
+ *
+ * @example
+ * ```ts
+ * await locks.request('nightly', { ifAvailable: true }, async (lock) => {
+ *   if (lock === null) return; // another process is at it
+ *   await runNightlyJob();
+ * });
+ * ```
+ */
+export class LockManager {
+  private readonly names: RecentNames;
+
+  /** Touches nothing yet: the namespace is entered by the first request or query. */
+  constructor(options: LockManagerOptions = {}) {
+    checkLockOptions(options);
+    this.names = new RecentNames(checkNamespace(options.namespace));
+    droppedHandles.register(this, this.names);
+  }
+
+  /**
+   * Waits for the lock, then calls the callback (never before this returns) and holds the lock until what it returns has
+   * settled.
+   * @returns what the callback returns
+   * @throws {DOMException} `NotSupportedError`: options that exclude each other, or a name that begins with `-`;
+   * `AbortError`: the lock was stolen from us
+   * @throws {LockError} those of the namespace: see the error table
+   */
+  request<T>(name: string, callback: (lock: WebLock) => T): Promise<Awaited<T>>;
+  request<T>(
+    name: string,
+    options: LockRequestOptions & { ifAvailable?: false },
+    callback: (lock: WebLock) => T,
+  ): Promise<Awaited<T>>;
+  request<T>(
+    name: string,
+    options: LockRequestOptions,
+    callback: (lock: WebLock | null) => T,
+  ): Promise<Awaited<T>>;
+  request(name: string, first: unknown, ...rest: unknown[]): Promise<unknown> {
+    return runRequest(this.names, name, [first, ...rest]);
+  }
+
+  /** Every lock of the namespace that is held or waited for, by SharedLocks and the like as well, in all processes. */
+  async query(): Promise<LockManagerSnapshot> {
+    return this.names.use('', (record) => record.snapshotOfAll());
+  }
+}
+
+/** The locks of the default namespace. */
+export const locks: LockManager = new LockManager();

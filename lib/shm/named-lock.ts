@@ -1,0 +1,255 @@
+// What all lock classes have in common: a handle on a named lock, and one way behind all that acquire it.
+import { randomUUID } from 'node:crypto';
+import { callSync, callUntilSettled, modeOf, optionsOf, workOf } from '../common/call';
+import { currentContext } from '../common/context';
+import { argumentValueError, closedError } from '../common/errors';
+import {
+  type Acquire,
+  checkAcquireOptions,
+  checkName,
+  checkNamespace,
+  throwIfAborted,
+} from '../common/options';
+import { checkNested, HoldSet, mayNest, OWNER, type Owner } from '../common/owner';
+import type { LockMode, LockSnapshot } from '../common/types';
+import { LockGuard } from './guard';
+import type { Hold } from './hold';
+import { type AcquireOptions, checkLockOptions, type LockOptions } from './options';
+import { type LockRecord, segmentOf, threadOwner } from './record';
+import { droppedHandles, leaks, records } from './thread';
+import { timedOut, Wait, waitSync } from './wait';
+
+/** A function that is called while the lock is held. */
+export type Work<T> = (guard: LockGuard) => T | PromiseLike<T>;
+type SyncWork<T> = (guard: LockGuard) => T;
+type Options = AcquireOptions & { exclusive?: boolean };
+
+/** One acquire that may go on: all that can be refused without looking at the lock was looked at. */
+interface Plan {
+  /** Whether it blocks, or does not wait at all: then the thread is the owner where nobody else is. */
+  readonly sync: boolean;
+  readonly wanted: LockMode;
+  readonly options: Acquire;
+  /** The hold of the same owner that it nests in. */
+  readonly nested: Hold | undefined;
+  /** Who was named by `within`. */
+  readonly owner: Owner | undefined;
+  /** The callback around the caller. */
+  readonly context: HoldSet | undefined;
+}
+
+function groupId(group: string | number | undefined): number {
+  if (group === undefined) return -1;
+  if (typeof group === 'number') return group;
+  const id = records().ready.native.binding.groupId(group);
+  if (id < 0) throw argumentValueError('options.group', 'must be a group of this system', group);
+  return id;
+}
+
+export abstract class NamedLock {
+  /** The name, also of an anonymous lock: pass it on to whoever is to share it. */
+  readonly name: string;
+  /** The namespace, as given or `'default'`. */
+  readonly namespace: string;
+  /** @internal */
+  protected abstract readonly reentrant: boolean;
+  private readonly record: LockRecord;
+  private readonly sharedKey: number;
+  private readonly exclusiveKey: number;
+  private readonly waits = new Set<Wait>();
+  private closed = false;
+
+  /**
+   * @param name any string; without one, a fresh unique name
+   * @throws {LockError} if the namespace can not be entered: see the error table
+   */
+  constructor(name?: string, options: LockOptions = {}) {
+    if (name !== undefined) checkName(name);
+    checkLockOptions(options);
+    this.name = name ?? `anonymous-${randomUUID()}`;
+    this.namespace = checkNamespace(options.namespace);
+    const group = groupId(options.group);
+    this.record = records().enter(this.name, segmentOf(this.namespace, group), group);
+    this.sharedKey = this.record.key('shared', options.fair === true);
+    this.exclusiveKey = this.record.key('exclusive', options.fair === true);
+    droppedHandles.register(this, this.record, this);
+  }
+
+  /** Who holds this lock and who waits for it, in every process. */
+  query(): LockSnapshot {
+    this.checkOpen();
+    return this.record.snapshot(true);
+  }
+
+  /**
+   * Gives the handle back. Its pending acquires reject with `ERR_LOCK_CLOSED`; open guards stay valid until they are
+   * released. A second call does nothing.
+   */
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    droppedHandles.unregister(this);
+    for (const wait of [...this.waits]) wait.withdraw(closedError(this));
+    this.record.leave();
+  }
+
+  /** The same as {@link close}. */
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  // All ways to acquire are one: `plan` refuses what can be refused at once, the hold is that of the same owner, or one that
+  // was free, or one that was waited for, and `use` makes of it what was asked for.
+
+  /**
+   * Waits without blocking. Not an async function, because each promise costs more than the lock: there is one of ours if
+   * nobody has to wait.
+   * @internal
+   */
+  protected run<T>(
+    mode: LockMode | undefined,
+    first: Options | Work<T> | undefined,
+    second: Work<T> | undefined,
+  ): Promise<LockGuard | T> {
+    try {
+      if (first === undefined && second === undefined) {
+        const guard = this.quick(mode ?? 'shared', false);
+        if (guard !== undefined) return Promise.resolve(guard);
+      }
+      const plan = this.plan(mode, optionsOf<Options>(first, second), false);
+      const fn = workOf<Options, Work<T>>(first, second);
+      const hold = plan.nested ?? this.tryNow(plan.wanted);
+      if (hold !== undefined) return Promise.resolve(this.use(plan, hold, fn));
+      return this.wait(plan).then((granted) => this.use(plan, granted, fn));
+    } catch (error) {
+      return Promise.reject(error);
+    }
+  }
+
+  /**
+   * Blocks.
+   * @internal
+   */
+  protected runSync<T>(
+    mode: LockMode | undefined,
+    first: Options | SyncWork<T> | undefined,
+    second: SyncWork<T> | undefined,
+  ): LockGuard | T {
+    if (first === undefined && second === undefined) {
+      const guard = this.quick(mode ?? 'shared', true);
+      if (guard !== undefined) return guard;
+    }
+    const plan = this.plan(mode, optionsOf<Options>(first, second), true);
+    const fn = workOf<Options, SyncWork<T>>(first, second);
+    const hold = plan.nested ?? this.tryNow(plan.wanted) ?? this.waitSync(plan);
+    return this.use(plan, hold, fn) as LockGuard | T;
+  }
+
+  /**
+   * Does not wait. `null` stands for all that is the matter with the lock.
+   * @internal
+   */
+  protected tryRun(wanted: LockMode): LockGuard | null {
+    const guard = this.quick(wanted, true);
+    if (guard !== undefined) return guard;
+    const held = this.heldBy(undefined, currentContext(), true);
+    if (held !== undefined && !mayNest(this.reentrant, held.mode, wanted)) {
+      this.checkOpen();
+      return null;
+    }
+    const plan = this.plan(wanted, undefined, true);
+    const hold = plan.nested ?? this.tryNow(wanted) ?? this.tryAgain(wanted);
+    return hold === undefined ? null : (this.use(plan, hold, undefined) as LockGuard);
+  }
+
+  /**
+   * The uncontended acquire without options, outside of callbacks, of an owner that holds nothing. Leaves everything else
+   * to the long way.
+   */
+  private quick(wanted: LockMode, sync: boolean): LockGuard | undefined {
+    const { record } = this;
+    if (this.closed || currentContext() !== undefined) return undefined;
+    if (!sync) {
+      const hold = this.tryNow(wanted);
+      return hold === undefined ? undefined : this.watchedGuard(hold, wanted, undefined);
+    }
+    if (record.threadHold() !== undefined) return undefined;
+    const hold = this.tryNow(wanted);
+    if (hold === undefined) return undefined;
+    record.setThreadHold(hold);
+    return this.watchedGuard(hold, wanted, threadOwner);
+  }
+
+  /** What is refused is refused here, in this order: wrong arguments, an abort, a closed handle, the owner table. */
+  private plan(mode: LockMode | undefined, given: Options | undefined, sync: boolean): Plan {
+    const options = checkAcquireOptions(given);
+    const wanted = mode ?? modeOf(given);
+    const owner = options.within?.[OWNER]();
+    const context = currentContext();
+    throwIfAborted(options.signal);
+    this.checkOpen();
+    const held = this.heldBy(owner, context, sync);
+    if (held !== undefined) checkNested(this, this.reentrant, held.mode, wanted);
+    return { sync, wanted, options, nested: held?.reenter(), owner, context };
+  }
+
+  /** The hold that a call would nest in. */
+  private heldBy(owner: Owner | undefined, context: HoldSet | undefined, sync: boolean): Hold | undefined {
+    const { record } = this;
+    // What stands for a lock of ours has holds of ours.
+    if (owner !== undefined) return owner.find(record) as Hold | undefined;
+    const held = sync ? threadOwner.find(record) : undefined;
+    return (held ?? context?.find(record)) as Hold | undefined;
+  }
+
+  /** A guard for the caller, or the result of the callback that is given one. */
+  private use<T>(plan: Plan, hold: Hold, fn: Work<T> | undefined): LockGuard | T | PromiseLike<T> {
+    const { sync, wanted } = plan;
+    const owner = plan.owner ?? (sync ? threadOwner : undefined);
+    // A callback is an owner by itself, but its thread is one as well while it runs.
+    if (plan.nested === undefined && (sync || fn === undefined)) owner?.add(hold);
+    if (fn === undefined) return this.watchedGuard(hold, wanted, owner);
+    const context = new HoldSet(hold, plan.context, plan.owner);
+    const guard = new LockGuard(this, hold, wanted, context);
+    return sync ? callSync(context, guard, fn) : callUntilSettled(context, guard, fn);
+  }
+
+  /** A guard that is missed when it is dropped. */
+  private watchedGuard(hold: Hold, mode: LockMode, owner: Owner | undefined): LockGuard {
+    const guard = new LockGuard(this, hold, mode, owner);
+    leaks.watch(guard);
+    return guard;
+  }
+
+  private checkOpen(): void {
+    if (this.closed) throw closedError(this);
+  }
+
+  private key(mode: LockMode): number {
+    return mode === 'exclusive' ? this.exclusiveKey : this.sharedKey;
+  }
+
+  private tryNow(wanted: LockMode): Hold | undefined {
+    return this.record.tryNow(this.key(wanted), wanted);
+  }
+
+  private tryAgain(wanted: LockMode): Hold | undefined {
+    return this.record.tryAgain(this.key(wanted), wanted);
+  }
+
+  private wait({ wanted, options }: Plan): Promise<Hold> {
+    if (options.timeout === 0) return Promise.resolve(this.tryOnce(wanted));
+    return Wait.begin(this.record, this.key(wanted), wanted, options, this.waits);
+  }
+
+  private waitSync({ wanted, options }: Plan): Hold {
+    if (options.timeout === 0) return this.tryOnce(wanted);
+    return waitSync(this.record, this.key(wanted), wanted, options.timeout);
+  }
+
+  private tryOnce(wanted: LockMode): Hold {
+    const hold = this.tryAgain(wanted);
+    if (hold === undefined) throw timedOut(this.record, wanted, 0);
+    return hold;
+  }
+}

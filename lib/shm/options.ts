@@ -1,0 +1,41 @@
+// The options of locks in shared memory.
+import { argumentTypeError, outOfRangeError } from '../common/errors';
+import { checkBoolean, checkObject } from '../common/options';
+import type { WaitOptions } from '../common/types';
+import type { LockGuard } from './guard';
+
+const GROUP_ID_MAX = 2 ** 32 - 2;
+
+/** How a lock is opened. */
+export interface LockOptions {
+  /**
+   * 1 to 64 characters of `A-Z a-z 0-9 . _ -`. Locks of different namespaces have nothing to do with each other.
+   * @default 'default'
+   */
+  namespace?: string;
+  /**
+   * Strict first-in, first-out. Otherwise a running process may take a free lock ahead of sleeping waiters for at most
+   * one millisecond, which is what makes a contended lock fast.
+   * @default false
+   */
+  fair?: boolean;
+  /** A group, by name or id, whose members share the namespace (mode 0660). Default: this user alone. */
+  group?: string | number;
+}
+
+/** How long, and on whose behalf, to wait. */
+export interface AcquireOptions extends WaitOptions {
+  /** Acquire as the owner of that guard. */
+  within?: LockGuard;
+}
+
+export function checkLockOptions(options: LockOptions): void {
+  checkObject('options', options);
+  checkBoolean('options.fair', options.fair);
+  const { group } = options;
+  if (group === undefined || typeof group === 'string') return;
+  if (typeof group !== 'number') throw argumentTypeError('options.group', 'of type string or number', group);
+  if (!Number.isInteger(group) || group < 0 || group > GROUP_ID_MAX) {
+    throw outOfRangeError('options.group', `an integer >= 0 and <= ${GROUP_ID_MAX}`, group);
+  }
+}

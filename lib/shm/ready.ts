@@ -1,0 +1,100 @@
+// The native part of this thread, and who of the thread wants to hear from it: which wait or hold is meant by which native
+// index, and what is tried again because another process was stopped in the middle of a change.
+import { setTimeout as setTimer } from 'node:timers';
+import { Native, Report } from './binding';
+
+/** How long until work that a stopped process kept us from is tried again. */
+const STALLED_RETRY_MS = 10;
+
+/** A wait, as far as it is told of anything. */
+export interface Waiting {
+  /** It was poked: it may have been granted. */
+  react(): void;
+  /** The queue may be accessible again. @returns whether it still is not */
+  enqueue(): boolean;
+}
+
+export class Ready {
+  readonly native: Native;
+  /** By native index: who waits. */
+  private readonly waits = new Map<number, Waiting>();
+  /** By native index: who wants to know that a hold was stolen. */
+  private readonly listeners = new Map<number, () => void>();
+  /** Waits that have no place in the queue yet. */
+  private readonly unqueued = new Set<Waiting>();
+  private pending = 0;
+  private retryIsDue = false;
+
+  constructor() {
+    this.native = Native.open(() => this.drain());
+  }
+
+  /** One wait more; the event loop runs for as long as there is one. */
+  addPending(): void {
+    if (++this.pending === 1) this.native.binding.keepAlive(true);
+  }
+
+  /** A wait is over; `index` is the one that it was registered with, if it was. */
+  endPending(index: number, wait: Waiting): void {
+    this.unqueued.delete(wait);
+    this.waits.delete(index);
+    if (--this.pending === 0) this.native.binding.keepAlive(false);
+  }
+
+  /** From now on this wait is told when it is poked. */
+  await(index: number, wait: Waiting): void {
+    this.waits.set(index, wait);
+  }
+
+  /** From now on `stolen` is called when that hold is poked. */
+  listen(index: number, stolen: () => void): void {
+    this.listeners.set(index, stolen);
+  }
+
+  hasListener(index: number): boolean {
+    return this.listeners.has(index);
+  }
+
+  unlisten(index: number): void {
+    this.listeners.delete(index);
+  }
+
+  /** This wait could not be queued: that is tried again. */
+  enqueueLater(wait: Waiting): void {
+    this.unqueued.add(wait);
+    this.retryLater();
+  }
+
+  /** After a native call that may have poked waits of this very thread: they need no other thread to be told. */
+  settle(): void {
+    if (this.native.reported(Report.READY) !== 0) this.drain();
+  }
+
+  /** Lets all waits of this thread that were poked try again. */
+  private drain(): void {
+    const { native } = this;
+    do {
+      for (const index of native.binding.takeReady()) {
+        this.waits.get(index)?.react();
+        this.listeners.get(index)?.();
+      }
+    } while (native.reported(Report.READY) !== 0);
+    if (native.reported(Report.OWED) !== 0) this.retryLater();
+  }
+
+  private retryLater(): void {
+    if (this.retryIsDue) return;
+    this.retryIsDue = true;
+    setTimer(() => {
+      this.retryIsDue = false;
+      const left = this.native.binding.settleOwed(0);
+      for (const wait of this.unqueued) {
+        // One that is still refused is enough to know.
+        if (wait.enqueue()) break;
+        this.unqueued.delete(wait);
+      }
+      this.settle();
+      if (left > 0) this.retryLater();
+    }, STALLED_RETRY_MS).unref();
+  }
+}

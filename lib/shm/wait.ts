@@ -1,0 +1,166 @@
+// Pending acquires of this thread.
+import { performance } from 'node:perf_hooks';
+import { clearTimeout as clearTimer, setTimeout as setTimer } from 'node:timers';
+import { deadlockError, type LockError, timeoutError } from '../common/errors';
+import { type Acquire, reasonOf } from '../common/options';
+import type { LockInfo, LockMode } from '../common/types';
+import { Report } from './binding';
+import { errorOf, Status } from './errors';
+import type { Hold } from './hold';
+import type { Ready, Waiting } from './ready';
+import type { LockRecord } from './record';
+
+const TIMER_MAX_MS = 2 ** 31 - 1;
+
+/** One pending acquire. It ends once: granted, timed out, aborted, closed, or with an error. */
+export class Wait implements Waiting {
+  private readonly ready: Ready;
+  private index = -1;
+  private timer: ReturnType<typeof setTimer> | undefined;
+  private readonly deadline: number;
+  private ended = false;
+
+  private constructor(
+    private readonly record: LockRecord,
+    private readonly key: number,
+    private readonly mode: LockMode,
+    private readonly options: Acquire,
+    private readonly group: Set<Wait> | undefined,
+    private readonly steals: boolean,
+    private readonly resolve: (hold: Hold) => void,
+    private readonly reject: (reason: unknown) => void,
+  ) {
+    this.ready = record.ready;
+    this.deadline = performance.now() + options.timeout;
+    options.signal?.addEventListener('abort', this.onAbort, { once: true });
+    if (options.timeout !== Number.POSITIVE_INFINITY) this.arm();
+    group?.add(this);
+    this.ready.addPending();
+  }
+
+  /** Queues for the lock, or steals it. `group` has the wait for as long as it is pending. */
+  static begin(
+    record: LockRecord,
+    key: number,
+    mode: LockMode,
+    options: Acquire,
+    group?: Set<Wait>,
+    steals = false,
+  ): Promise<Hold> {
+    return new Promise((resolve, reject) => {
+      const wait = new Wait(record, key, mode, options, group, steals, resolve, reject);
+      if (wait.enqueue()) record.ready.enqueueLater(wait);
+      record.ready.settle();
+    });
+  }
+
+  /** Takes its place in the queue. @returns whether it has to wait until the queue can be touched again */
+  enqueue(): boolean {
+    const { native } = this.ready;
+    const index = this.steals ? native.binding.steal(this.key) : native.binding.enqueue(this.key, true);
+    if (index === Status.STALLED) return true;
+    if (index >= 0 && !this.steals && native.reported(Report.GRANTED) === 0) {
+      this.index = index;
+      this.ready.await(index, this);
+      return false;
+    }
+    this.end();
+    this.settle(index >= 0 ? Status.OK : index, index);
+    return false;
+  }
+
+  /** Was poked: tries again. */
+  react(): void {
+    const status = this.ready.native.binding.react(this.index);
+    if (status === Status.AGAIN) return;
+    this.end();
+    this.settle(status, this.index);
+  }
+
+  /** Leaves the queue. */
+  withdraw(reason: unknown): void {
+    const { index, ready } = this;
+    this.end();
+    if (index >= 0) ready.native.binding.withdraw(index);
+    this.reject(reason);
+    ready.settle();
+  }
+
+  private readonly onAbort = (): void => this.withdraw(reasonOf(this.options.signal as AbortSignal));
+
+  private arm(): void {
+    const left = Math.min(Math.max(this.deadline - performance.now(), 0), TIMER_MAX_MS);
+    this.timer = setTimer(() => this.onTimer(), Math.ceil(left));
+  }
+
+  private onTimer(): void {
+    if (performance.now() < this.deadline) {
+      this.arm();
+      return;
+    }
+    // The poke may have come in time, and only its delivery be late on a busy event loop.
+    if (this.index >= 0) this.react();
+    if (this.ended) return;
+    const error = timedOut(this.record, this.mode, this.options.timeout);
+    if (!this.ended) this.withdraw(error); // looking for the holders may have found a dead one
+  }
+
+  private end(): void {
+    this.ended = true;
+    clearTimer(this.timer);
+    this.options.signal?.removeEventListener('abort', this.onAbort);
+    this.group?.delete(this);
+    this.ready.endPending(this.index, this);
+  }
+
+  private settle(status: number, index: number): void {
+    const { record, mode } = this;
+    if (status === Status.OK) this.resolve(record.holds.granted(record, index, mode));
+    else this.reject(errorOf(status, `acquire (${mode})`, record));
+  }
+}
+
+/** Blocks this thread until the lock is granted, for at most `timeoutMs`. */
+export function waitSync(record: LockRecord, key: number, mode: LockMode, timeoutMs: number): Hold {
+  const { ready } = record;
+  if (ready.native.binding.heldByThread(record.id) !== 0) throw deadlockError(record, mode);
+  try {
+    const hold = blockUntil(performance.now() + timeoutMs, record, key, mode);
+    if (hold === undefined) throw timedOut(record, mode, timeoutMs);
+    return hold;
+  } finally {
+    ready.settle(); // asynchronous waits of this thread, which were poked meanwhile
+  }
+}
+
+/** Blocks in slices, between which a worker can be terminated. `undefined`: the time is up. */
+function blockUntil(deadline: number, record: LockRecord, key: number, mode: LockMode): Hold | undefined {
+  const { native } = record.ready;
+  let index = native.binding.enqueue(key, false);
+  while (index === Status.STALLED && performance.now() < deadline) {
+    index = native.binding.enqueue(key, false);
+  }
+  if (index === Status.STALLED) return undefined;
+  if (index < 0) throw errorOf(index, `acquire (${mode})`, record);
+  if (native.reported(Report.GRANTED) !== 0) return record.holds.granted(record, index, mode);
+  for (;;) {
+    const status = native.binding.wait(index, Math.max(deadline - performance.now(), 0));
+    if (status === Status.OK) return record.holds.granted(record, index, mode);
+    if (status !== Status.AGAIN) throw errorOf(status, `acquire (${mode})`, record);
+    if (performance.now() < deadline) continue;
+    native.binding.withdraw(index);
+    return undefined;
+  }
+}
+
+/** The error of an acquire whose time is up, with who holds the lock at this moment. */
+export function timedOut(record: LockRecord, mode: LockMode, timeoutMs: number): LockError {
+  let holders: LockInfo[] = [];
+  try {
+    holders = record.snapshot(false).held;
+  } catch (error) {
+    // What keeps us from looking is the better answer, unless that is a matter of time as well.
+    if ((error as LockError).code !== 'ERR_LOCK_TIMEOUT') return error as LockError;
+  }
+  return timeoutError(record, mode, timeoutMs, holders);
+}
