@@ -4,7 +4,6 @@ import {
   type LockManagerSnapshot,
   type LockRequestOptions,
   type Request,
-  type RequestedLocks,
   runRequest,
   type WebLock,
 } from '../common/web-locks';
@@ -24,7 +23,7 @@ export interface LockManagerOptions {
 const RECENT_NAMES_MAX = 64;
 
 /** The locks of a manager: those of the names that it used last are open. */
-class RecentNames implements RequestedLocks {
+class RecentNames {
   /** The least recently used one first. */
   private readonly open = new Map<string, LockRecord>();
   private latest: string | undefined;
@@ -136,7 +135,12 @@ export class LockManager {
     callback: (lock: WebLock | null) => T,
   ): Promise<Awaited<T>>;
   request(name: string, first: unknown, ...rest: unknown[]): Promise<unknown> {
-    return runRequest(this.names, name, [first, ...rest]);
+    return runRequest(this, name, [first, ...rest]);
+  }
+
+  /** @internal */
+  take(request: Request): Hold | Promise<Hold> | undefined {
+    return this.names.take(request);
   }
 
   /** Every lock of the namespace that is held or waited for, by SharedLocks and the like as well, in all processes. */
