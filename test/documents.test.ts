@@ -66,3 +66,17 @@ test('docs/guarantees.md names checks that exist', () => {
   ]);
   expect(unknown).toEqual([]);
 });
+
+test('docs/architecture.md has each file of lib/ and test/ on its map', () => {
+  const map = read('docs/architecture.md');
+  const filesIn = (folder: string, pattern: RegExp) =>
+    readdirSync(join(ROOT, folder)).filter((name) => pattern.test(name));
+  const missing = [
+    ...['lib/common', 'lib/shm', 'lib/local'].flatMap((folder) => filesIn(folder, /\.ts$/)),
+    ...filesIn('test/support', /./).map((name) => `support/${name}`),
+    ...filesIn('test', /\.test\.ts$/).map((name) =>
+      name.replace(/^web-locks-.*$/, 'web-locks-*').replace('.test.ts', ''),
+    ),
+  ].filter((name) => !map.includes(`\`${name}\``));
+  expect(missing).toEqual([]);
+});

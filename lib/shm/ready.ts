@@ -42,7 +42,7 @@ export class Ready {
   }
 
   /** From now on this wait is told when it is poked. */
-  await(index: number, wait: Waiting): void {
+  register(index: number, wait: Waiting): void {
     this.waits.set(index, wait);
   }
 

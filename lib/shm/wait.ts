@@ -61,7 +61,7 @@ export class Wait implements Waiting {
     if (index === Status.STALLED) return true;
     if (index >= 0 && !this.steals && native.reported(Report.GRANTED) === 0) {
       this.index = index;
-      this.ready.await(index, this);
+      this.ready.register(index, this);
       return false;
     }
     this.end();
