@@ -22,7 +22,17 @@ const JEST = [
     'keep-alive',
     'loaded-twice',
   ],
-  ...['local', 'names', 'own-pokes', 'owner', 'query', 'reentrant-hold', 'try-acquire', 'unsupported'],
+  ...[
+    'local',
+    'names',
+    'own-pokes',
+    'owner',
+    'owner-contexts',
+    'query',
+    'reentrant-hold',
+    'try-acquire',
+    'unsupported',
+  ],
   ...['web-locks-arguments', 'web-locks-callback', 'web-locks-query', 'web-locks-signal', 'would-deadlock'],
 ];
 

@@ -1,18 +1,48 @@
 // The owner context of the callback around the caller. The only state of lib/common: one for each copy of the package in a
 // thread.
+//
+// On Node 20 an AsyncLocalStorage makes every await of the process slower from its first run() on, and is kept in a list of
+// the process, for ever: programs without callback forms never pay, and when no callback has been running for a while it
+// is taken off the list.
 import { AsyncLocalStorage } from 'node:async_hooks';
-import type { HoldSet } from './owner';
+import { startTimer } from './clock';
+import { type Held, HoldSet, type Owner } from './owner';
+
+const IDLE_MS = 100;
 
 const contexts = new AsyncLocalStorage<HoldSet>();
-let used = false;
+/** Contexts that have begun and not ended. */
+let active = 0;
+let enabled = false;
+let lookIsDue = false;
 
 /** The context of the innermost callback around the caller that has not settled. */
 export function currentContext(): HoldSet | undefined {
-  return used ? contexts.getStore()?.innermostActive() : undefined;
+  return enabled ? contexts.getStore()?.innermostActive() : undefined;
+}
+
+/** A context for a callback that holds this, inside of another one, or `within` some other owner. */
+export function beginContext(hold: Held, parent: HoldSet | undefined, within: Owner | undefined): HoldSet {
+  active++;
+  return new HoldSet(hold, parent, within);
+}
+
+/** What runs in it is no owner from now on. */
+export function endContext(context: HoldSet): void {
+  context.end();
+  if (--active > 0 || lookIsDue) return;
+  lookIsDue = true;
+  startTimer(disableIfIdle, IDLE_MS);
 }
 
 export function runInContext<A, T>(context: HoldSet, fn: (argument: A) => T, argument: A): T {
-  // The first run() makes every await of the process slower on Node 20: programs without callback forms never pay.
-  used = true;
+  enabled = true;
   return contexts.run(context, fn, argument);
+}
+
+function disableIfIdle(): void {
+  lookIsDue = false;
+  if (active > 0) return;
+  enabled = false;
+  contexts.disable();
 }

@@ -1,8 +1,8 @@
 // What this thread holds of the native locks.
-import { setImmediate as setSoon } from 'node:timers';
+import { startSoon } from '../common/clock';
 import type { Held, Owner } from '../common/owner';
 import type { Abandoned, LockMode } from '../common/types';
-import { Report } from './binding';
+import { type Native, Report } from './binding';
 import { errorOf, Status, type Subject } from './errors';
 import type { Ready } from './ready';
 import { Recent } from './recent';
@@ -30,15 +30,19 @@ export class Hold implements Held {
   tokenLow = 0;
   tokenHigh = 0;
 
+  private readonly native: Native;
+
   constructor(
     private readonly holds: Holds,
     private readonly ready: Ready,
     private readonly index: number,
-  ) {}
+  ) {
+    this.native = ready.native;
+  }
 
   /** Called with the report of the native call that granted it, which says that nothing was abandoned. */
   begin(record: LockOfHold, mode: LockMode): this {
-    const { native } = this.ready;
+    const { native } = this;
     this.record = record;
     this.mode = mode;
     this.depth = 1;
@@ -51,7 +55,7 @@ export class Hold implements Held {
   }
 
   readAbandoned(): void {
-    const found = this.ready.native.binding.abandoned(this.index);
+    const found = this.native.binding.abandoned(this.index);
     if (found === undefined) return;
     const [pid, threadId, since, token] = found;
     this.abandoned = { pid, threadId, since: new Date(since), token };
@@ -75,7 +79,7 @@ export class Hold implements Held {
 
   /** Whether somebody stole the lock, so that this holds nothing any more. */
   wasLost(): boolean {
-    return this.ready.native.binding.checkHold(this.index) === Status.STOLEN;
+    return this.native.binding.checkHold(this.index) === Status.STOLEN;
   }
 
   /** A nested acquire of the same owner. */
@@ -91,8 +95,7 @@ export class Hold implements Held {
   leave(finished: boolean): void {
     this.finished = this.finished && finished;
     if (--this.depth > 0) return;
-    const { index, ready, record } = this;
-    const { native } = ready;
+    const { index, native, ready, record } = this;
     // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
     if (this.abandoned !== null && this.mode === 'exclusive' && this.finished)
       native.binding.clearAbandoned(index);
@@ -114,7 +117,7 @@ export class Hold implements Held {
   /** @returns false if nested guards still count on exclusive mode */
   downgrade(): boolean {
     if (this.depth > 1) return false;
-    const status = this.ready.native.binding.downgrade(this.index);
+    const status = this.native.binding.downgrade(this.index);
     this.ready.settle();
     if (status !== Status.OK) throw errorOf(status, 'downgrade', this.record);
     this.mode = 'shared';
@@ -125,7 +128,7 @@ export class Hold implements Held {
 /** The holds of this thread, by native index. */
 export class Holds {
   /** Those that are to be told if they are stolen, unless they end before. */
-  readonly listening = new Recent<Hold>(setSoon, (holds, count) => {
+  readonly listening = new Recent<Hold>(startSoon, (holds, count) => {
     for (let i = 0; i < count; i++) (holds[i] as Hold).listenIfHeld();
   });
   private readonly all: Hold[] = [];

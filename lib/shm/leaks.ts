@@ -2,7 +2,7 @@
 //
 // Registering every guard with a FinalizationRegistry would cost more than the lock. Most guards live for microseconds:
 // only those that are still open after a while are registered.
-import { setTimeout as setTimer } from 'node:timers';
+import { startTimer } from '../common/clock';
 import { Recent } from './recent';
 
 const RECENT_MS = 100;
@@ -30,7 +30,7 @@ interface Leak {
 export class LeakFinder {
   private readonly registry = new FinalizationRegistry<Leak>(giveBack);
   private readonly recent = new Recent<Watched>(
-    (then) => setTimer(then, RECENT_MS).unref(),
+    (then) => startTimer(then, RECENT_MS),
     (guards, count) => {
       for (let i = 0; i < count; i++) this.register(guards[i] as Watched);
     },

@@ -1,7 +1,7 @@
 // What all lock classes have in common: a handle on a named lock, and one way behind all that acquire it.
 import { randomUUID } from 'node:crypto';
 import { callSync, callUntilSettled, modeOf, optionsOf, workOf } from '../common/call';
-import { currentContext } from '../common/context';
+import { beginContext, currentContext } from '../common/context';
 import { argumentValueError, closedError } from '../common/errors';
 import {
   type Acquire,
@@ -10,7 +10,7 @@ import {
   checkNamespace,
   throwIfAborted,
 } from '../common/options';
-import { checkNested, HoldSet, mayNest, OWNER, type Owner } from '../common/owner';
+import { checkNested, type HoldSet, mayNest, OWNER, type Owner } from '../common/owner';
 import type { LockMode, LockSnapshot } from '../common/types';
 import { LockGuard } from './guard';
 import type { Hold } from './hold';
@@ -209,7 +209,7 @@ export abstract class NamedLock {
     // A callback is an owner by itself, but its thread is one as well while it runs.
     if (plan.nested === undefined && (sync || fn === undefined)) owner?.add(hold);
     if (fn === undefined) return this.watchedGuard(hold, wanted, owner);
-    const context = new HoldSet(hold, plan.context, plan.owner);
+    const context = beginContext(hold, plan.context, plan.owner);
     const guard = new LockGuard(this, hold, wanted, context);
     return sync ? callSync(context, guard, fn) : callUntilSettled(context, guard, fn);
   }

@@ -1,6 +1,6 @@
 // The native part of this thread, and who of the thread wants to hear from it: which wait or hold is meant by which native
 // index, and what is tried again because another process was stopped in the middle of a change.
-import { setTimeout as setTimer } from 'node:timers';
+import { startTimer } from '../common/clock';
 import { Native, Report } from './binding';
 
 /** How long until work that a stopped process kept us from is tried again. */
@@ -85,7 +85,7 @@ export class Ready {
   private retryLater(): void {
     if (this.retryIsDue) return;
     this.retryIsDue = true;
-    setTimer(() => {
+    startTimer(() => {
       this.retryIsDue = false;
       const left = this.native.binding.settleOwed(0);
       for (const wait of this.unqueued) {
@@ -95,6 +95,6 @@ export class Ready {
       }
       this.settle();
       if (left > 0) this.retryLater();
-    }, STALLED_RETRY_MS).unref();
+    }, STALLED_RETRY_MS);
   }
 }

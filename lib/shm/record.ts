@@ -1,7 +1,7 @@
 // The locks that are open in this thread.
 import type { Owner } from '../common/owner';
 import type { LockInfo, LockMode, LockSnapshot } from '../common/types';
-import { ATTENTION, keyOf, type NativeInfo } from './binding';
+import { ATTENTION, keyOf, type Native, type NativeInfo } from './binding';
 import { errorOf, Status } from './errors';
 import { type Hold, Holds, type LockOfHold } from './hold';
 import { Ready } from './ready';
@@ -10,6 +10,7 @@ import { Ready } from './ready';
 export class LockRecord implements LockOfHold {
   readonly ready: Ready;
   readonly holds: Holds;
+  private readonly native: Native;
   private users = 0;
   private sync: Hold | undefined;
 
@@ -20,6 +21,7 @@ export class LockRecord implements LockOfHold {
     readonly id: number,
   ) {
     this.ready = records.ready;
+    this.native = this.ready.native;
     this.holds = records.holds;
   }
 
@@ -53,19 +55,18 @@ export class LockRecord implements LockOfHold {
 
   /** Takes the lock if it is free. `key` says the same as `mode`, and whether strictly in order. */
   tryNow(key: number, mode: LockMode): Hold | undefined {
-    const { holds, ready } = this;
-    const index = ready.native.tryAcquire(key);
-    if (index >= 0 && index < ATTENTION) return holds.at(index).begin(this, mode);
+    const index = this.native.tryAcquire(key);
+    if (index >= 0 && index < ATTENTION) return this.holds.at(index).begin(this, mode);
     // The grant first: settling makes native calls, and they write the report.
-    const hold = index >= 0 ? holds.granted(this, index & ~ATTENTION, mode) : undefined;
-    ready.settle();
+    const hold = index >= 0 ? this.holds.granted(this, index & ~ATTENTION, mode) : undefined;
+    this.ready.settle();
     if (hold === undefined && index !== Status.BUSY) throw errorOf(index, `acquire (${mode})`, this);
     return hold;
   }
 
   /** Once more, after a look whether those who hold it are alive. */
   tryAgain(key: number, mode: LockMode): Hold | undefined {
-    const status = this.ready.native.binding.look(this.id);
+    const status = this.native.binding.look(this.id);
     this.ready.settle();
     if (status !== Status.OK) throw errorOf(status, `acquire (${mode})`, this);
     return this.tryNow(key, mode);
@@ -73,14 +74,14 @@ export class LockRecord implements LockOfHold {
 
   /** @param patient whether to block for up to a second if a process was stopped in the middle of a change */
   snapshot(patient: boolean): LockSnapshot {
-    const infos = this.ready.native.binding.query(this.id, patient);
+    const infos = this.native.binding.query(this.id, patient);
     this.ready.settle(); // it may have found somebody dead
     return this.snapshotOf(infos);
   }
 
   /** All locks of this one's namespace. */
   snapshotOfAll(): LockSnapshot {
-    const infos = this.ready.native.binding.queryAll(this.id);
+    const infos = this.native.binding.queryAll(this.id);
     this.ready.settle();
     return this.snapshotOf(infos);
   }
@@ -95,14 +96,14 @@ export class LockRecord implements LockOfHold {
 
   /** @throws {LockError} `ERR_LOCK_NAMESPACE_REMOVED` if newcomers would find another namespace than that of this lock */
   checkNamespace(): void {
-    const status = this.ready.native.binding.check(this.id);
+    const status = this.native.binding.check(this.id);
     this.ready.settle(); // its waits are over
     if (status !== Status.OK) throw errorOf(status, 'enter the namespace of', this);
   }
 
   /** Whether the namespace was deleted since. */
   isGone(): boolean {
-    return this.ready.native.binding.check(this.id) !== Status.OK;
+    return this.native.binding.check(this.id) !== Status.OK;
   }
 
   private info(info: NativeInfo): LockInfo {

@@ -1,6 +1,5 @@
 // Pending acquires of this thread.
-import { performance } from 'node:perf_hooks';
-import { clearTimeout as clearTimer, setTimeout as setTimer } from 'node:timers';
+import { now, startTimer, type Timer } from '../common/clock';
 import { deadlockError, type LockError, timeoutError } from '../common/errors';
 import { type Acquire, reasonOf } from '../common/options';
 import type { LockInfo, LockMode } from '../common/types';
@@ -10,13 +9,11 @@ import type { Hold } from './hold';
 import type { Ready, Waiting } from './ready';
 import type { LockRecord } from './record';
 
-const TIMER_MAX_MS = 2 ** 31 - 1;
-
 /** One pending acquire. It ends once: granted, timed out, aborted, closed, or with an error. */
 export class Wait implements Waiting {
   private readonly ready: Ready;
   private index = -1;
-  private timer: ReturnType<typeof setTimer> | undefined;
+  private timer: Timer | undefined;
   private readonly deadline: number;
   private ended = false;
 
@@ -31,7 +28,7 @@ export class Wait implements Waiting {
     private readonly reject: (reason: unknown) => void,
   ) {
     this.ready = record.ready;
-    this.deadline = performance.now() + options.timeout;
+    this.deadline = now() + options.timeout;
     options.signal?.addEventListener('abort', this.onAbort, { once: true });
     if (options.timeout !== Number.POSITIVE_INFINITY) this.arm();
     group?.add(this);
@@ -89,12 +86,12 @@ export class Wait implements Waiting {
   private readonly onAbort = (): void => this.withdraw(reasonOf(this.options.signal as AbortSignal));
 
   private arm(): void {
-    const left = Math.min(Math.max(this.deadline - performance.now(), 0), TIMER_MAX_MS);
-    this.timer = setTimer(() => this.onTimer(), Math.ceil(left));
+    const left = Math.max(this.deadline - now(), 0);
+    this.timer = startTimer(() => this.onTimer(), Math.ceil(left));
   }
 
   private onTimer(): void {
-    if (performance.now() < this.deadline) {
+    if (now() < this.deadline) {
       this.arm();
       return;
     }
@@ -107,7 +104,7 @@ export class Wait implements Waiting {
 
   private end(): void {
     this.ended = true;
-    clearTimer(this.timer);
+    this.timer?.clear();
     this.options.signal?.removeEventListener('abort', this.onAbort);
     this.group?.delete(this);
     this.ready.endPending(this.index, this);
@@ -125,7 +122,7 @@ export function waitSync(record: LockRecord, key: number, mode: LockMode, timeou
   const { ready } = record;
   if (ready.native.binding.heldByThread(record.id) !== 0) throw deadlockError(record, mode);
   try {
-    const hold = blockUntil(performance.now() + timeoutMs, record, key, mode);
+    const hold = blockUntil(now() + timeoutMs, record, key, mode);
     if (hold === undefined) throw timedOut(record, mode, timeoutMs);
     return hold;
   } finally {
@@ -137,17 +134,17 @@ export function waitSync(record: LockRecord, key: number, mode: LockMode, timeou
 function blockUntil(deadline: number, record: LockRecord, key: number, mode: LockMode): Hold | undefined {
   const { native } = record.ready;
   let index = native.binding.enqueue(key, false);
-  while (index === Status.STALLED && performance.now() < deadline) {
+  while (index === Status.STALLED && now() < deadline) {
     index = native.binding.enqueue(key, false);
   }
   if (index === Status.STALLED) return undefined;
   if (index < 0) throw errorOf(index, `acquire (${mode})`, record);
   if (native.reported(Report.GRANTED) !== 0) return record.holds.granted(record, index, mode);
   for (;;) {
-    const status = native.binding.wait(index, Math.max(deadline - performance.now(), 0));
+    const status = native.binding.wait(index, Math.max(deadline - now(), 0));
     if (status === Status.OK) return record.holds.granted(record, index, mode);
     if (status !== Status.AGAIN) throw errorOf(status, `acquire (${mode})`, record);
-    if (performance.now() < deadline) continue;
+    if (now() < deadline) continue;
     native.binding.withdraw(index);
     return undefined;
   }

@@ -1,0 +1,53 @@
+// Real time, whatever a test library has done to the clock and the timers of the process.
+//
+// Such a library replaces properties: of the global object, of `performance` and `process`, of the module node:timers. What
+// was taken from there when this file was loaded stays real. For one that came first:
+//   - The time is that of `process.uptime`, which none of them replaces: the same clock as that of `performance.now`.
+//   - Timers that are not those of Node (which tell themselves by their text) are replaced by those that sockets have inside.
+// Who replaces these as well, before the package is loaded, stops our clock.
+import timers from 'node:timers';
+
+const { uptime } = process;
+
+/** Milliseconds, of a clock that never goes back. */
+export function now(): number {
+  return uptime.call(process) * 1000;
+}
+
+/** Does nothing when it was cleared before its time; keeps no process alive. */
+export interface Timer {
+  clear(): void;
+}
+
+const TIMER_MAX_MS = 2 ** 31 - 1;
+
+const { clearTimeout, setImmediate, setTimeout } = timers;
+const real = [setTimeout, setImmediate, clearTimeout].every((timer) =>
+  new RegExp(`^function ${timer.name}\\(`).test(Function.prototype.toString.call(timer)),
+);
+
+/** Calls `then` once, in `ms` milliseconds, or earlier if that is more than Node's timers can count: look at the clock. */
+export const startTimer: (then: () => void, ms: number) => Timer = real
+  ? (then, ms) => {
+      const timer = setTimeout(then, Math.min(ms, TIMER_MAX_MS)).unref();
+      return { clear: () => clearTimeout(timer) };
+    }
+  : (then, ms) => {
+      // Loaded where it is needed: it takes some milliseconds.
+      const { Socket } = require('node:net') as typeof import('node:net');
+      const socket = new Socket();
+      socket.setTimeout(Math.min(Math.max(ms, 1), TIMER_MAX_MS), () => {
+        socket.destroy();
+        then();
+      });
+      return { clear: () => socket.destroy() };
+    };
+
+/** Calls `then` once this turn of the event loop is over. */
+export const startSoon: (then: () => void) => void = real
+  ? (then) => {
+      setImmediate(then);
+    }
+  : (then) => {
+      startTimer(then, 1);
+    };
