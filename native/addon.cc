@@ -23,10 +23,15 @@ namespace {
 using proclock::Client;
 using proclock::Status;
 
-// One per open() in one JavaScript thread. Owns all that was acquired through it.
+// One per open() in one JavaScript thread. Owns all that was acquired through it, until its binding is garbage-collected or
+// the thread ends. What is left of it then is an answer for functions that somebody took out of the binding.
 struct Instance {
   std::unique_ptr<Client> client;
   napi_threadsafe_function on_ready = nullptr;
+  // What on_ready calls. Weak, so that a copy of the package that nobody uses any more can be collected: but while waits are
+  // pending, nobody else may know of those who wait.
+  napi_ref callback = nullptr;
+  bool kept_alive = false;
   Client::Report* report = nullptr;
   Napi::Reference<Napi::ArrayBuffer> report_buffer;
   proclock::OpenFailure failure;
@@ -163,10 +168,16 @@ Napi::Value take_ready(const Napi::CallbackInfo& info) {
 // keepAlive(on): whether pending waits keep the event loop running
 Napi::Value keep_alive(const Napi::CallbackInfo& info) {
   if (!check(info, info.Length() == 1 && info[0].IsBoolean())) return info.Env().Undefined();
-  if (info[0].As<Napi::Boolean>().Value()) {
-    napi_ref_threadsafe_function(info.Env(), instance_of(info).on_ready);
+  Instance& instance = instance_of(info);
+  const bool on = info[0].As<Napi::Boolean>().Value();
+  if (on == instance.kept_alive) return info.Env().Undefined();
+  instance.kept_alive = on;
+  if (on) {
+    napi_reference_ref(info.Env(), instance.callback, nullptr);
+    napi_ref_threadsafe_function(info.Env(), instance.on_ready);
   } else {
-    napi_unref_threadsafe_function(info.Env(), instance_of(info).on_ready);
+    napi_reference_unref(info.Env(), instance.callback, nullptr);
+    napi_unref_threadsafe_function(info.Env(), instance.on_ready);
   }
   return info.Env().Undefined();
 }
@@ -256,6 +267,53 @@ void set_plain(Napi::Object exports, Instance* instance, const char* name, napi_
   exports.Set(name, function);
 }
 
+// Calls the function that was given to open(), if it is still there. Without an environment the thread is ending.
+void call_back(napi_env env, napi_value, void* context, void*) {
+  if (env == nullptr) return;
+  napi_value callback = nullptr;
+  napi_value undefined;
+  napi_get_reference_value(env, static_cast<Instance*>(context)->callback, &callback);
+  if (callback == nullptr) return;
+  napi_get_undefined(env, &undefined);
+  napi_call_function(env, undefined, callback, 0, nullptr, nullptr);
+}
+
+// The thread ends. Its thread-safe function is torn down after this by a hook of its own.
+void end_with_thread(void* data) {
+  Instance* instance = static_cast<Instance*>(data);
+  instance->client.reset();
+  instance->on_ready = nullptr;
+}
+
+// The binding was garbage-collected. Everything that was acquired through it is given back.
+void end_with_binding(napi_env env, void* data, void*) {
+  Instance* instance = static_cast<Instance*>(data);
+  if (instance->client == nullptr) return;
+  instance->client.reset();  // before the function that it calls
+  napi_release_threadsafe_function(instance->on_ready, napi_tsfn_abort);
+  instance->on_ready = nullptr;
+  napi_delete_reference(env, instance->callback);
+  instance->report_buffer.Reset();
+  napi_remove_env_cleanup_hook(env, end_with_thread, instance);
+}
+
+// What an AsyncLocalStorage has put there when it was made. A thread-safe function lives as long as its thread, and would keep
+// whatever the program had stored where it happened to use its first lock. (Node 24 keeps that elsewhere, out of reach.)
+void forget_stores(napi_env env, napi_value resource) {
+  napi_value symbols;
+  uint32_t count = 0;
+  if (napi_get_all_property_names(env, resource, napi_key_own_only, napi_key_skip_strings,
+                                  napi_key_keep_numbers, &symbols) != napi_ok) {
+    return;
+  }
+  napi_get_array_length(env, symbols, &count);
+  for (uint32_t i = 0; i < count; i++) {
+    napi_value symbol;
+    if (napi_get_element(env, symbols, i, &symbol) == napi_ok)
+      napi_delete_property(env, resource, symbol, nullptr);
+  }
+}
+
 // open(threadId, onReady): a binding with functions of its own. There can be several in one thread (test runners load a
 // module anew for each file), and each is told of its own waits.
 Napi::Value open(const Napi::CallbackInfo& info) {
@@ -271,8 +329,11 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, sizeof(Client::Report));
   instance->report_buffer = Napi::Persistent(buffer);
   instance->report_buffer.SuppressDestruct();
-  napi_create_threadsafe_function(env, info[1], nullptr, Napi::String::New(env, "proclock"), 0, 1, nullptr,
-                                  nullptr, nullptr, nullptr, &instance->on_ready);
+  napi_create_reference(env, info[1], 0, &instance->callback);
+  Napi::Object resource = Napi::Object::New(env);
+  napi_create_threadsafe_function(env, nullptr, resource, Napi::String::New(env, "proclock"), 0, 1, nullptr,
+                                  nullptr, instance, call_back, &instance->on_ready);
+  forget_stores(env, resource);
   napi_unref_threadsafe_function(env, instance->on_ready);
   // The client knows the function, not the environment: it is called from other threads, until its destructor has run.
   const auto notify = [](void* data) {
@@ -284,9 +345,10 @@ Napi::Value open(const Napi::CallbackInfo& info) {
                                               notify, instance->on_ready);
   // Hooks run in reverse: registered after the thread-safe function's own, this one ends all use of it before that is
   // torn down. Everything that the thread holds is given back here, on the thread itself.
-  env.AddCleanupHook([](Instance* ending) { ending->client.reset(); }, instance);
+  napi_add_env_cleanup_hook(env, end_with_thread, instance);
 
   Napi::Object binding = Napi::Object::New(env);
+  napi_add_finalizer(env, binding, instance, end_with_binding, nullptr, nullptr);
   binding.Set("report", buffer);
   set_plain(binding, instance, "tryAcquire", direct<try_acquire>);
   set_plain(binding, instance, "release", direct<release>);
