@@ -43,10 +43,11 @@ export const startTimer: (then: () => void, ms: number) => Timer = real
       return { clear: () => socket.destroy() };
     };
 
-/** Calls `then` once this turn of the event loop is over. */
-export const startSoon: (then: () => void) => void = real
-  ? (then) => {
-      setImmediate(then);
+/** Calls `then` once this turn of the event loop is over. Without `keepsAlive` the loop may sleep before, or end. */
+export const startSoon: (then: () => void, keepsAlive?: boolean) => void = real
+  ? (then, keepsAlive = true) => {
+      const immediate = setImmediate(then);
+      if (!keepsAlive) immediate.unref();
     }
   : (then) => {
       startTimer(then, 1);

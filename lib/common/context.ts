@@ -2,18 +2,20 @@
 // thread.
 //
 // On Node 20 an AsyncLocalStorage makes every await of the process slower from its first run() on, and is kept in a list of
-// the process, for ever: programs without callback forms never pay, and when no callback has been running for a while it
-// is taken off the list.
+// the process, for ever. Programs without callback forms never pay; and when no callback has been running for some turns of
+// the event loop, it is taken off the list, so that a copy of the package that nobody uses any more is garbage.
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { startTimer } from './clock';
+import { startSoon } from './clock';
 import { type Held, HoldSet, type Owner } from './owner';
 
-const IDLE_MS = 100;
+/** Too few to matter to who counts turns, enough for a busy program to begin the next callback. */
+const IDLE_TURNS = 4;
 
 const contexts = new AsyncLocalStorage<HoldSet>();
 /** Contexts that have begun and not ended. */
 let active = 0;
 let enabled = false;
+let idleTurns = 0;
 let lookIsDue = false;
 
 /** The context of the innermost callback around the caller that has not settled. */
@@ -30,9 +32,9 @@ export function beginContext(hold: Held, parent: HoldSet | undefined, within: Ow
 /** What runs in it is no owner from now on. */
 export function endContext(context: HoldSet): void {
   context.end();
-  if (--active > 0 || lookIsDue) return;
-  lookIsDue = true;
-  startTimer(disableIfIdle, IDLE_MS);
+  if (--active > 0) return;
+  idleTurns = 0;
+  if (!lookIsDue) lookAfterTurn();
 }
 
 export function runInContext<A, T>(context: HoldSet, fn: (argument: A) => T, argument: A): T {
@@ -40,9 +42,18 @@ export function runInContext<A, T>(context: HoldSet, fn: (argument: A) => T, arg
   return contexts.run(context, fn, argument);
 }
 
-function disableIfIdle(): void {
+function lookAfterTurn(): void {
+  lookIsDue = true;
+  startSoon(look, false);
+}
+
+function look(): void {
   lookIsDue = false;
   if (active > 0) return;
+  if (++idleTurns < IDLE_TURNS) {
+    lookAfterTurn();
+    return;
+  }
   enabled = false;
   contexts.disable();
 }

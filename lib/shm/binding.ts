@@ -1,5 +1,6 @@
 // The one loader of the native part, and the one statement of what it offers.
 import { closeSync, existsSync, openSync, readSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { threadId } from 'node:worker_threads';
 import { followForks } from '../local/epoch';
@@ -100,11 +101,14 @@ export function keyOf(id: number, exclusive: boolean, fair: boolean): number {
 
 const PACKAGE = join(__dirname, '../..');
 
+/** Not our own `require`: what is loaded first by a file keeps that file for ever, in a program that loads us anew. */
+const requireForAll = createRequire(__filename);
+
 function load(): NativeModule {
   const file = find();
   let module: NativeModule;
   try {
-    module = require(file) as NativeModule;
+    module = requireForAll(file) as NativeModule;
   } catch (cause) {
     throw unusableNativeError(PACKAGE, file, cause);
   }
@@ -119,7 +123,7 @@ function find(): string {
   const musl = told === undefined ? usesMusl() : told === 'musl';
   if (musl) process.env.LIBC = 'musl';
   try {
-    return require('node-gyp-build').resolve(PACKAGE);
+    return requireForAll('node-gyp-build').resolve(PACKAGE);
   } catch (cause) {
     const { code, resource } = cause as NodeJS.ErrnoException & { resource?: string };
     if (code === 'ERR_ACCESS_DENIED') throw unusableNativeError(PACKAGE, resource ?? PACKAGE, cause);

@@ -1,5 +1,4 @@
 // What this thread holds of the native locks.
-import { startSoon } from '../common/clock';
 import type { Held, Owner } from '../common/owner';
 import type { Abandoned, LockMode } from '../common/types';
 import { type Native, Report } from './binding';
@@ -128,7 +127,7 @@ export class Hold implements Held {
 /** The holds of this thread, by native index. */
 export class Holds {
   /** Those that are to be told if they are stolen, unless they end before. */
-  readonly listening = new Recent<Hold>(startSoon, (holds, count) => {
+  readonly listening = new Recent<Hold>((holds, count) => {
     for (let i = 0; i < count; i++) (holds[i] as Hold).listenIfHeld();
   });
   private readonly all: Hold[] = [];

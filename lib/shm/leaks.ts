@@ -1,11 +1,8 @@
 // Finds guards that were dropped without being released.
 //
 // Registering every guard with a FinalizationRegistry would cost more than the lock. Most guards live for microseconds:
-// only those that are still open after a while are registered.
-import { startTimer } from '../common/clock';
+// only those that are still open when their turn of the event loop is over are registered.
 import { Recent } from './recent';
-
-const RECENT_MS = 100;
 
 /** What is to be known of a guard to miss it. */
 export interface Watched {
@@ -29,12 +26,9 @@ interface Leak {
 
 export class LeakFinder {
   private readonly registry = new FinalizationRegistry<Leak>(giveBack);
-  private readonly recent = new Recent<Watched>(
-    (then) => startTimer(then, RECENT_MS),
-    (guards, count) => {
-      for (let i = 0; i < count; i++) this.register(guards[i] as Watched);
-    },
-  );
+  private readonly recent = new Recent<Watched>((guards, count) => {
+    for (let i = 0; i < count; i++) this.register(guards[i] as Watched);
+  });
 
   /** From now on a garbage collection of this guard is a leak. */
   watch(guard: Watched): void {

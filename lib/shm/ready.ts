@@ -22,11 +22,13 @@ export class Ready {
   private readonly listeners = new Map<number, () => void>();
   /** Waits that have no place in the queue yet. */
   private readonly unqueued = new Set<Waiting>();
+  /** Kept here, for the native part keeps it only while there are waits: all of this can be garbage-collected. */
+  private readonly onReady = (): void => this.drain();
   private pending = 0;
   private retryIsDue = false;
 
   constructor() {
-    this.native = Native.open(() => this.drain());
+    this.native = Native.open(this.onReady);
   }
 
   /** One wait more; the event loop runs for as long as there is one. */

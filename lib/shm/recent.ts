@@ -1,5 +1,6 @@
-// New objects of which most end at once, and the few others are worth some work: what is kept here is looked at when a while
-// has passed, or the list is full.
+// New objects of which most end at once, and the few others are worth some work: what is kept here is looked at when this
+// turn of the event loop is over, or the list is full.
+import { startSoon } from '../common/clock';
 
 const RECENT_MAX = 64;
 
@@ -9,11 +10,8 @@ export class Recent<T> {
   private count = 0;
   private lookIsDue = false;
 
-  /** `later` calls its argument once, when a while has passed; `look` is given the first `count` of `items`. */
-  constructor(
-    private readonly later: (then: () => void) => void,
-    private readonly look: (items: readonly T[], count: number) => void,
-  ) {}
+  /** `look` is given the first `count` of `items`. */
+  constructor(private readonly look: (items: readonly T[], count: number) => void) {}
 
   /** Keeps it, strongly, until it is looked at. */
   add(item: T): void {
@@ -25,7 +23,7 @@ export class Recent<T> {
 
   private lookLater(): void {
     this.lookIsDue = true;
-    this.later(() => {
+    startSoon(() => {
       this.lookIsDue = false;
       this.flush();
     });
