@@ -21,10 +21,12 @@ function writeEntry(entry) {
   const names = Object.keys(require(source)).filter((name) => name !== 'default');
   if (names.length === 0) throw new Error(`${source} exports nothing`);
 
-  // Node would find most names in the CommonJS file by itself, by guessing from its text. This does not guess.
+  // Node would find most names in the CommonJS file by itself, by guessing from its text. This does not guess. Tools that run
+  // this file themselves, as vitest does with what it is told to inline, have the exports by name, and a default of their own.
   const lines = [
-    `import cjs from ${specifier};`,
+    `import * as all from ${specifier};`,
     '',
+    `const cjs = all.default?.${names[0]} === undefined ? all : all.default;`,
     'export const {',
     ...names.sort().map((name) => `  ${name},`),
     '} = cjs;',

@@ -1,8 +1,10 @@
 // Without a binary for this platform the package can be loaded, and says what is missing when a lock is first used.
 import { execFileSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { bundle } from './support/bundle';
+import { DIST } from './support/segment';
 
 const ROOT = join(__dirname, '..');
 const FOREIGN = join('prebuilds', 'plan9-mips', 'proclock.node');
@@ -104,4 +106,62 @@ test('proclock/local works', () => {
     local.count++;
     console.log(local.count, Object.keys(local));`;
   expect(evaluate(program)).toBe("1 [ 'count' ]\n");
+});
+
+describe('bundled into one file', () => {
+  const MAIN = `
+    try {
+      new bundled.SharedLock('x');
+    } catch ({ code, message }) {
+      console.log(JSON.stringify({ code, message }));
+    }`;
+  const run = (place: string): Failure => {
+    const file = join(folder, place);
+    mkdirSync(join(file, '..'), { recursive: true });
+    writeFileSync(file, bundle(DIST, 'index', MAIN));
+    return JSON.parse(execFileSync(process.execPath, [file], { cwd: folder, encoding: 'utf8' }));
+  };
+  const says = (failure: Failure) => {
+    expect(failure.code).toBe('ERR_LOCK_UNSUPPORTED');
+    for (const word of [
+      'bundled',
+      'external',
+      'webpack',
+      'serverExternalPackages',
+      'Vite',
+      '--external:proclock',
+    ]) {
+      expect(failure.message).toContain(word);
+    }
+    expect(failure.message).not.toContain('binding.gyp');
+  };
+
+  test('the error says how to leave the package out of the bundle', () => says(run('app.js')));
+
+  test('it takes no addon of the program around it for ours', () => {
+    mkdirSync(join(folder, 'build/Release'), { recursive: true });
+    writeFileSync(join(folder, 'build/Release/theirs.node'), 'not ours');
+    writeFileSync(join(folder, 'package.json'), '{ "name": "theirs" }');
+    says(run('dist/server/app.js'));
+  });
+});
+
+test('an ESM entry has its exports also where a tool runs it and the CommonJS file itself', () => {
+  // As vitest does with what it inlines: the default export is what was assigned, not what was defined.
+  for (const entry of ['index', 'local']) {
+    const text = readFileSync(join(DIST, `${entry}.mjs`), 'utf8')
+      .replace(/import (?:\* as )?(\w+) from ".*";/, 'const $1 = imported;')
+      .replace('export const {', 'return {')
+      .replace(/} = (\w+);/, '};');
+    const named = require(join(DIST, `${entry}.js`)) as object;
+    const names = Object.keys(named);
+    const stale = Object.fromEntries(names.map((key) => [key, undefined]));
+    const destructured = text.replace(
+      /return {([^}]*)}/,
+      (_, list) => `return (({${list}}) => ({${list}}))(cjs)`,
+    );
+    const evaluate = (imported: object) => new Function('imported', destructured)(imported) as object;
+    expect(evaluate({ ...named, default: stale })).toEqual(Object.fromEntries(Object.entries(named)));
+    expect(evaluate({ default: named })).toEqual(Object.fromEntries(Object.entries(named)));
+  }
 });

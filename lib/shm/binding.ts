@@ -1,10 +1,10 @@
 // The one loader of the native part, and the one statement of what it offers.
-import { closeSync, existsSync, openSync, readSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync, readSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { threadId } from 'node:worker_threads';
 import { followForks } from '../local/epoch';
-import { missingNativeError, type OpenFailure, unusableNativeError } from './errors';
+import { bundledError, missingNativeError, type OpenFailure, unusableNativeError } from './errors';
 
 /** A hold or wait as the native part reports it. */
 export interface NativeInfo {
@@ -99,40 +99,59 @@ export function keyOf(id: number, exclusive: boolean, fair: boolean): number {
   return (id << 2) | (fair ? 2 : 0) | (exclusive ? 1 : 0);
 }
 
-const PACKAGE = join(__dirname, '../..');
-
-/** Not our own `require`: what is loaded first by a file keeps that file for ever, in a program that loads us anew. */
-const requireForAll = createRequire(__filename);
+/**
+ * The folder of the package.
+ * @throws {LockError} if this code is not there, but in a bundle: what is in that folder is somebody else's
+ */
+function packageFolder(): string {
+  // Bundlers make programs in which there is neither.
+  const [file, folder] =
+    typeof __filename === 'string' && typeof __dirname === 'string'
+      ? [__filename, join(__dirname, '../..')]
+      : ['an ES module', process.cwd()];
+  let name: unknown;
+  try {
+    name = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')).name;
+  } catch (cause) {
+    // May not be read: so says whoever looks for the binary.
+    if ((cause as NodeJS.ErrnoException).code === 'ERR_ACCESS_DENIED') return folder;
+  }
+  if (name !== 'proclock') throw bundledError(file);
+  return folder;
+}
 
 function load(): NativeModule {
-  const file = find();
+  const folder = packageFolder();
+  // Not our own `require`: what is loaded first by a file keeps that file for ever, in a program that loads us anew.
+  const requireForAll = createRequire(join(folder, 'package.json'));
+  const file = find(folder, requireForAll);
   let module: NativeModule;
   try {
     module = requireForAll(file) as NativeModule;
   } catch (cause) {
-    throw unusableNativeError(PACKAGE, file, cause);
+    throw unusableNativeError(folder, file, cause);
   }
-  if (!module.supported) throw unusableNativeError(PACKAGE, file, undefined);
+  if (!module.supported) throw unusableNativeError(folder, file, undefined);
   return module;
 }
 
 /** The binary in prebuilds/ or build/. It is looked for at run time, so that a bundler leaves it alone. */
-function find(): string {
+function find(folder: string, requireForAll: NodeJS.Require): string {
   // Every Linux but Alpine is one with glibc to node-gyp-build, unless it is told; it reads this when it is loaded.
   const told = process.env.LIBC;
   const musl = told === undefined ? usesMusl() : told === 'musl';
   if (musl) process.env.LIBC = 'musl';
   try {
-    return requireForAll('node-gyp-build').resolve(PACKAGE);
+    return requireForAll('node-gyp-build').resolve(folder);
   } catch (cause) {
     const { code, resource } = cause as NodeJS.ErrnoException & { resource?: string };
-    if (code === 'ERR_ACCESS_DENIED') throw unusableNativeError(PACKAGE, resource ?? PACKAGE, cause);
+    if (code === 'ERR_ACCESS_DENIED') throw unusableNativeError(folder, resource ?? folder, cause);
     const libc = process.platform === 'linux' ? (musl ? '.musl' : '.glibc') : '';
     const lookedFor = [
       `prebuilds/${process.platform}-${process.arch}/proclock${libc}.node`,
       'build/Release/proclock.node',
     ];
-    throw missingNativeError(PACKAGE, lookedFor, existsSync(join(PACKAGE, 'prebuilds')), cause);
+    throw missingNativeError(folder, lookedFor, existsSync(join(folder, 'prebuilds')), cause);
   } finally {
     if (told === undefined) delete process.env.LIBC;
   }

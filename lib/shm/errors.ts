@@ -1,4 +1,5 @@
 // The words of shared memory: the only place where status codes become errors, and what the loader of the native part says.
+import { existsSync } from 'node:fs';
 import { constants } from 'node:os';
 import { LockError, type LockErrorCode, type Named, shown } from '../common/errors';
 
@@ -39,6 +40,54 @@ const file = (subject: Subject): string => `/dev/shm${subject.segment}`;
 
 const libc = (abi: number): string => ({ 1: 'glibc', 2: 'musl' })[abi & 0xff] ?? 'an unknown libc';
 
+/** What this process or machine has run out of, by errno. */
+const shortages: Record<number, (subject: Subject) => string> = {
+  [constants.errno.EMFILE]: (subject) =>
+    `this process has no file descriptor left to open ${file(subject)} (EMFILE); close what is not needed, or raise its ` +
+    'limit (ulimit -n)',
+  [constants.errno.ENFILE]: (subject) =>
+    `this machine has no file descriptor left to open ${file(subject)} (ENFILE); find out who has so many open, or raise ` +
+    'the limit (sysctl fs.file-max)',
+  [constants.errno.EAGAIN]: (subject) =>
+    `this process can start no thread to watch ${file(subject)} (EAGAIN); end what is not needed, or raise the limit ` +
+    '(ulimit -u, or the pids limit of its container)',
+};
+
+/** Why the segment may not be used. Whoever was let in, and finds that it is another file than it should be, has no errno. */
+function permissionReason(subject: Subject, errno: number): string {
+  const { EACCES, EPERM, EROFS } = constants.errno;
+  if (errno === EROFS) {
+    return (
+      `${file(subject)} can not be written, since /dev/shm is mounted read-only; mount it writable ` +
+      '(mount -o remount,rw /dev/shm; in a container with a read-only root: --tmpfs /dev/shm)'
+    );
+  }
+  const group = Number(/^\/proclock-g(\d+)-/.exec(subject.segment)?.[1] ?? -1);
+  const refused = errno === EACCES || errno === EPERM;
+  if (refused && group >= 0 && process.getegid?.() !== group && !process.getgroups?.().includes(group)) {
+    return (
+      `${file(subject)} is for the members of group ${group}, and this process is none; add its user to the group (a ` +
+      'process that runs already does not notice), or use another group'
+    );
+  }
+  if (errno === EPERM) {
+    return (
+      `the system does not permit to use ${file(subject)} (EPERM): a sandbox forbids it (seccomp, the policy of a ` +
+      'container or service); allow shared memory there'
+    );
+  }
+  if (errno === EACCES && !existsSync(file(subject))) {
+    return (
+      `${file(subject)} can not be made, since this process may not write to /dev/shm (EACCES): its mode is not 1777, or a ` +
+      'sandbox forbids it (snap, AppArmor, SELinux); allow it there'
+    );
+  }
+  return (
+    `${file(subject)} is not ours, or its mode is not the one that this namespace has (0600, with a group 0660); ` +
+    'use the same user, open the namespace with the `group` option, or remove the file if nobody uses it'
+  );
+}
+
 const advice: Record<number, (subject: Subject, errno: number) => [LockErrorCode, string]> = {
   [Status.CLOSED]: () => ['ERR_LOCK_CLOSED', 'its handle was closed; make a new one with the same name'],
   [Status.NOT_HELD]: () => [
@@ -54,19 +103,15 @@ const advice: Record<number, (subject: Subject, errno: number) => [LockErrorCode
     `namespace ${file(subject)} is full (at most 2,048 processes, 262,144 names in use and 524,288 open holds and ` +
       'waits); close locks that are not needed, or spread them over several namespaces',
   ],
-  [Status.NO_SPACE]: (subject) => [
+  [Status.NO_SPACE]: (subject, errno) => [
     'ERR_LOCK_NO_SPACE',
-    `there is no shared memory left for ${file(subject)} (ENOSPC, or a file-size limit); free space in /dev/shm ` +
-      'or make it larger (in a container: --shm-size)',
+    errno === constants.errno.ENOMEM
+      ? `there is no memory left to map ${file(subject)} (ENOMEM), which takes 160 MB of addresses but hardly any memory; ` +
+        'raise the limit of this process (ulimit -v) or of its container'
+      : `there is no shared memory left for ${file(subject)} (ENOSPC, or a file-size limit); free space in /dev/shm ` +
+        'or make it larger (in a container: --shm-size)',
   ],
-  [Status.PERMISSION]: (subject, errno) => [
-    'ERR_LOCK_PERMISSION',
-    errno === constants.errno.EROFS
-      ? `${file(subject)} can not be written, since /dev/shm is mounted read-only; mount it writable ` +
-        '(mount -o remount,rw /dev/shm; in a container with a read-only root: --tmpfs /dev/shm)'
-      : `${file(subject)} is not ours, or its mode is not the one that this namespace has (0600, with a group 0660); ` +
-        'use the same user, open the namespace with the `group` option, or remove the file if nobody uses it',
-  ],
+  [Status.PERMISSION]: (subject, errno) => ['ERR_LOCK_PERMISSION', permissionReason(subject, errno)],
   [Status.CORRUPT]: (subject) => [
     'ERR_LOCK_CORRUPT',
     `the content of ${file(subject)} is not possible; stop the programs that use it and remove the file`,
@@ -84,10 +129,11 @@ const advice: Record<number, (subject: Subject, errno: number) => [LockErrorCode
     'ERR_LOCK_TIMEOUT',
     `a process was stopped (SIGSTOP, a debugger) while it had the guard of ${file(subject)}; let it continue, or end it`,
   ],
-  [Status.SYSTEM]: (subject) => [
+  [Status.SYSTEM]: (subject, errno) => [
     'ERR_LOCK_UNSUPPORTED',
-    `POSIX shared memory can not be used (${file(subject)}); is /dev/shm mounted and writable, and ` +
-      'was the file descriptor of it closed by somebody (daemonizing closes them all)?',
+    shortages[errno]?.(subject) ??
+      `POSIX shared memory can not be used (${file(subject)}); is /dev/shm mounted and writable, and ` +
+        'was the file descriptor of it closed by somebody (daemonizing closes them all)?',
   ],
 };
 
@@ -121,6 +167,17 @@ const buildCommand = (folder: string): string =>
   `echo '{ "includes": ["proclock.gypi"] }' > binding.gyp && npx --yes node-gyp rebuild && rm binding.gyp`;
 
 const here = (): string => `${process.platform}-${process.arch} (Node ${process.version})`;
+
+/** The package was made part of another file, far from its binaries. */
+export function bundledError(file: string): LockError {
+  return new LockError(
+    'ERR_LOCK_UNSUPPORTED',
+    `proclock was bundled into ${file}, and its native part was not. Mark it external, so that it is loaded from ` +
+      "node_modules when the program runs. webpack: externals: { proclock: 'commonjs proclock' }. Next.js: " +
+      "serverExternalPackages: ['proclock']. Vite: ssr: { external: ['proclock'] }, or for Rollup external: ['proclock']. " +
+      'esbuild: --external:proclock',
+  );
+}
 
 /** There is no binary. `complete`: the package has those that it is published with. */
 export function missingNativeError(
