@@ -80,8 +80,11 @@ testAsRoot('the segment is of a group that we are not in', () => {
 });
 
 testAsRoot('two users have two locks of one name', () => {
-  const body = `${open} lock.exclusiveSync(); process.seteuid(${NOBODY});
-    return new SharedLock('x', { namespace }).tryExclusive() !== null;`;
+  const body = `${open} lock.exclusiveSync();
+    const source = 'console.log(new (require(process.argv[1]).SharedLock)("x", { namespace: process.argv[2] }).tryExclusive() !== null)';
+    const dist = Object.keys(require.cache).find((file) => file.endsWith('dist/index.js'));
+    const { stdout } = require('node:child_process').spawnSync(process.execPath, ['-e', source, dist, namespace], { uid: ${NOBODY} });
+    return String(stdout) === 'true\\n';`;
   expect(inProcess(namespace, body)).toMatchObject({ code: '', value: true });
 });
 

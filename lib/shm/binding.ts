@@ -1,7 +1,7 @@
 // The one loader of the native part, and the one statement of what it offers.
-import { closeSync, existsSync, openSync, readFileSync, readSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { join } from 'node:path';
+import { isAbsolute, join } from 'node:path';
 import { threadId } from 'node:worker_threads';
 import { followForks } from '../local/epoch';
 import { bundledError, missingNativeError, type OpenFailure, unusableNativeError } from './errors';
@@ -101,23 +101,14 @@ export function keyOf(id: number, exclusive: boolean, fair: boolean): number {
 
 /**
  * The folder of the package.
- * @throws {LockError} if this code is not there, but in a bundle: what is in that folder is somebody else's
+ * @throws {LockError} if this code is not there, but in a bundle: what is in the folders around that is somebody else's
  */
 function packageFolder(): string {
-  // Bundlers make programs in which there is neither.
-  const [file, folder] =
-    typeof __filename === 'string' && typeof __dirname === 'string'
-      ? [__filename, join(__dirname, '../..')]
-      : ['an ES module', process.cwd()];
-  let name: unknown;
-  try {
-    name = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')).name;
-  } catch (cause) {
-    // May not be read: so says whoever looks for the binary.
-    if ((cause as NodeJS.ErrnoException).code === 'ERR_ACCESS_DENIED') return folder;
-  }
-  if (name !== 'proclock') throw bundledError(file);
-  return folder;
+  // Bundlers make programs in which there is neither __filename nor __dirname.
+  const file = typeof __filename === 'string' ? __filename : 'an ES module';
+  if (!isAbsolute(file) || !/[\\/](dist|lib)[\\/]shm[\\/]binding\.[jt]s$/.test(file))
+    throw bundledError(file);
+  return join(__dirname, '../..');
 }
 
 function load(): NativeModule {

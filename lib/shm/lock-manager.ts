@@ -9,7 +9,7 @@ import {
 } from '../common/web-locks';
 import type { Hold } from './hold';
 import { checkLockOptions } from './options';
-import { type LockRecord, segmentOf } from './record';
+import type { LockRecord } from './record';
 import { droppedHandles, records } from './thread';
 import { Wait } from './wait';
 
@@ -48,7 +48,7 @@ class RecentNames {
         known.leave();
       }
     }
-    const record = records().enter(name, segmentOf(this.namespace, -1), -1);
+    const record = records().enter(name, this.namespace, -1);
     open.set(name, record);
     this.latest = name;
     if (open.size > RECENT_NAMES_MAX) {

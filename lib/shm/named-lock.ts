@@ -15,7 +15,7 @@ import type { LockMode, LockSnapshot } from '../common/types';
 import { LockGuard } from './guard';
 import type { Hold } from './hold';
 import { type AcquireOptions, checkLockOptions, type LockOptions } from './options';
-import { type LockRecord, segmentOf, threadOwner } from './record';
+import { type LockRecord, threadOwner } from './record';
 import { droppedHandles, leaks, records } from './thread';
 import { timedOut, Wait, waitSync } from './wait';
 
@@ -69,7 +69,7 @@ export abstract class NamedLock {
     this.name = name ?? `anonymous-${randomUUID()}`;
     this.namespace = checkNamespace(options.namespace);
     const group = groupId(options.group);
-    this.record = records().enter(this.name, segmentOf(this.namespace, group), group);
+    this.record = records().enter(this.name, this.namespace, group);
     this.sharedKey = this.record.key('shared', options.fair === true);
     this.exclusiveKey = this.record.key('exclusive', options.fair === true);
     droppedHandles.register(this, this.record, this);

@@ -17,12 +17,16 @@ export class LockRecord implements LockOfHold {
   constructor(
     private readonly records: Records,
     readonly name: string,
-    readonly segment: string,
+    readonly space: Space,
     readonly id: number,
   ) {
     this.ready = records.ready;
     this.native = this.ready.native;
     this.holds = records.holds;
+  }
+
+  get segment(): string {
+    return this.space.segment;
   }
 
   /** Counts one user, who is to call {@link leave}. */
@@ -118,23 +122,36 @@ export class LockRecord implements LockOfHold {
   }
 }
 
+/** A namespace in which locks of this thread are open. */
+interface Space {
+  readonly namespace: string;
+  readonly group: number;
+  readonly segment: string;
+  /** By name. */
+  readonly records: Map<string, LockRecord>;
+}
+
 /** All locks that are open in this thread. */
 export class Records {
   readonly ready = new Ready();
   readonly holds = new Holds(this.ready);
-  private readonly open = new Map<string, LockRecord>();
+  /** By namespace: those of this user. */
+  private readonly own = new Map<string, Space>();
+  /** By group id and namespace. */
+  private readonly ofGroups = new Map<string, Space>();
 
-  /** The lock of this name, with one user more. */
-  enter(name: string, segment: string, group: number): LockRecord {
-    const key = keyInMap(segment, name);
-    let record = this.open.get(key);
+  /** The lock of this name, with one user more; `group` is a gid, or -1 for this user alone. */
+  enter(name: string, namespace: string, group: number): LockRecord {
+    const space = this.spaceOf(namespace, group);
+    let record = space.records.get(name);
     // A namespace that was deleted since is left to those who still use it; a new handle enters the new one.
     if (record === undefined || record.isGone()) {
       const { native } = this.ready;
-      const id = native.binding.openLock(segment, group, name);
-      if (id < 0) throw errorOf(id, 'open', { name, segment }, native.failure());
-      record = new LockRecord(this, name, segment, id);
-      this.open.set(key, record);
+      const id = native.binding.openLock(space.segment, group, name);
+      if (id < 0) throw errorOf(id, 'open', { name, segment: space.segment }, native.failure());
+      record = new LockRecord(this, name, space, id);
+      space.records.set(name, record);
+      this.spaces(group).set(keyOfSpace(namespace, group), space);
     }
     record.addUser();
     return record;
@@ -142,14 +159,34 @@ export class Records {
 
   /** Nobody uses this one any more. */
   close(record: LockRecord): void {
-    const key = keyInMap(record.segment, record.name);
-    if (this.open.get(key) === record) this.open.delete(key);
-    this.ready.native.binding.closeLock(record.id);
+    const { space, name, id } = record;
+    if (space.records.get(name) === record) space.records.delete(name);
+    if (space.records.size === 0) this.spaces(space.group).delete(keyOfSpace(space.namespace, space.group));
+    this.ready.native.binding.closeLock(id);
+  }
+
+  /**
+   * The namespace as it is open already: a program that has become another user since goes on in that of the former one,
+   * or a name would have two holders in one process.
+   */
+  private spaceOf(namespace: string, group: number): Space {
+    return (
+      this.spaces(group).get(keyOfSpace(namespace, group)) ?? {
+        namespace,
+        group,
+        segment: `/proclock-${group < 0 ? process.geteuid?.() : `g${group}`}-${namespace}`,
+        records: new Map(),
+      }
+    );
+  }
+
+  private spaces(group: number): Map<string, Space> {
+    return group < 0 ? this.own : this.ofGroups;
   }
 }
 
-function keyInMap(segment: string, name: string): string {
-  return `${segment}\0${name}`;
+function keyOfSpace(namespace: string, group: number): string {
+  return group < 0 ? namespace : `${group} ${namespace}`;
 }
 
 /** Sync calls belong to the JavaScript thread that makes them. */
@@ -162,11 +199,6 @@ export const threadOwner: Owner = {
   add: (hold) => (hold.record as LockRecord).setThreadHold(hold as Hold),
   forget: () => {},
 };
-
-/** The segment of a namespace; `group` is a gid, or -1 for this user alone. */
-export function segmentOf(namespace: string, group: number): string {
-  return `/proclock-${group < 0 ? process.geteuid?.() : `g${group}`}-${namespace}`;
-}
 
 /** Unique on the machine: a pid alone is not, across PID namespaces and reuse. */
 function clientIdOf(info: NativeInfo): string {
