@@ -65,7 +65,7 @@ export class HoldSet implements Owner {
   private first: Held | undefined;
   private parent: HoldSet | undefined;
   private within: Owner | undefined;
-  private more: Map<object, Held[]> | undefined;
+  private more: Map<object, Held[]> | undefined = undefined;
 
   constructor(first: Held, parent?: HoldSet, within?: Owner) {
     this.first = first;

@@ -21,7 +21,7 @@ export interface NativeInfo {
 
 /**
  * The native surface. Numbers >= 0 are results, numbers below are a `Status`. A *key* is a lock's id and how it is
- * wanted (see `keyOf`); a *hold* is a small integer that names one hold or wait of this thread until it ends.
+ * wanted (see `wayOf`); a *hold* is a small integer that names one hold or wait of this thread until it ends.
  */
 export interface NativeBinding {
   /** What calls say beyond their result: see `Report`. */
@@ -95,8 +95,13 @@ export const Report = {
   FORKS: 8,
 } as const;
 
-export function keyOf(id: number, exclusive: boolean, fair: boolean): number {
-  return (id << 2) | (fair ? 2 : 0) | (exclusive ? 1 : 0);
+/** How a lock is wanted: what makes a key of its id. */
+export function wayOf(exclusive: boolean, fair: boolean): number {
+  return (fair ? 2 : 0) | (exclusive ? 1 : 0);
+}
+
+export function keyOf(id: number, way: number): number {
+  return (id << 2) | way;
 }
 
 /**

@@ -44,7 +44,7 @@ export class LockGuard {
   private owner: Owner | undefined;
   private done = false;
   /** @internal Registered with it, to be missed when it is garbage-collected. */
-  watcher: LeakFinder | undefined;
+  watcher: LeakFinder | undefined = undefined;
 
   /** @internal Guards come from locks. */
   constructor(lock: GuardedLock, hold: Hold, mode: LockMode, owner: Owner | undefined) {

@@ -8,8 +8,9 @@ import { Recent } from './recent';
 
 /** What a hold needs of its lock. */
 export interface LockOfHold extends Subject {
-  addUser(): void;
-  /** The hold has ended, and is a user no longer. */
+  /** Counts one hold. */
+  addUse(): void;
+  /** The hold has ended. */
   forgetHold(hold: Hold): void;
 }
 
@@ -22,10 +23,10 @@ export class Hold implements Held {
   mode: LockMode = 'shared';
   serial = 0;
   abandoned: Abandoned | null = null;
-  owner: Owner | undefined;
+  owner: Owner | undefined = undefined;
   private depth = 0;
   private finished = true;
-  private stolen: (() => void) | undefined;
+  private stolen: (() => void) | undefined = undefined;
   tokenLow = 0;
   tokenHigh = 0;
 
@@ -49,7 +50,7 @@ export class Hold implements Held {
     this.tokenLow = native.reported(Report.TOKEN_LOW);
     this.tokenHigh = native.reported(Report.TOKEN_HIGH);
     this.abandoned = null;
-    record.addUser();
+    record.addUse();
     return this;
   }
 

@@ -9,7 +9,7 @@ import {
 } from '../common/web-locks';
 import type { Hold } from './hold';
 import { checkLockOptions } from './options';
-import type { LockRecord } from './record';
+import { type LockRecord, wayFor } from './record';
 import { droppedHandles, records } from './thread';
 import { Wait } from './wait';
 
@@ -65,25 +65,15 @@ class RecentNames {
   take(request: Request): Hold | Promise<Hold> | undefined {
     const { name, mode, signal } = request;
     return this.use(name, (record) => {
-      const key = record.key(mode, true);
-      const hold = request.steal ? undefined : record.tryNow(key, mode);
+      const way = wayFor(mode, true);
+      const hold = request.steal ? undefined : record.tryNow(way, mode);
       if (hold !== undefined) return hold;
       // Nobody waits for somebody, or robs somebody, in a namespace that was removed.
       record.checkNamespace();
-      if (request.steal) {
-        return this.wait(Wait.begin(record, key, mode, NO_OPTIONS, undefined, true), record);
-      }
-      if (request.ifAvailable) return record.tryAgain(key, mode);
-      return this.wait(Wait.begin(record, key, mode, { ...NO_OPTIONS, signal }), record);
+      if (request.steal) return Wait.begin(record, way, mode, NO_OPTIONS, undefined, true);
+      if (request.ifAvailable) return record.tryAgain(way, mode);
+      return Wait.begin(record, way, mode, { ...NO_OPTIONS, signal });
     });
-  }
-
-  /** The record of the lock stays open while somebody waits. */
-  private wait(hold: Promise<Hold>, record: LockRecord): Promise<Hold> {
-    record.addUser();
-    const leave = (): void => record.leave();
-    hold.then(leave, leave);
-    return hold;
   }
 
   /** Closes them all. */

@@ -15,7 +15,7 @@ import type { LockMode, LockSnapshot } from '../common/types';
 import { LockGuard } from './guard';
 import type { Hold } from './hold';
 import { type AcquireOptions, checkLockOptions, type LockOptions } from './options';
-import { type LockRecord, threadOwner } from './record';
+import { type LockRecord, threadOwner, wayFor } from './record';
 import { droppedHandles, leaks, records } from './thread';
 import { timedOut, Wait, waitSync } from './wait';
 
@@ -54,8 +54,8 @@ export abstract class NamedLock {
   /** @internal */
   protected abstract readonly reentrant: boolean;
   private readonly record: LockRecord;
-  private readonly sharedKey: number;
-  private readonly exclusiveKey: number;
+  private readonly sharedWay: number;
+  private readonly exclusiveWay: number;
   private readonly waits = new Set<Wait>();
   private closed = false;
 
@@ -70,8 +70,8 @@ export abstract class NamedLock {
     this.namespace = checkNamespace(options.namespace);
     const group = groupId(options.group);
     this.record = records().enter(this.name, this.namespace, group);
-    this.sharedKey = this.record.key('shared', options.fair === true);
-    this.exclusiveKey = this.record.key('exclusive', options.fair === true);
+    this.sharedWay = wayFor('shared', options.fair === true);
+    this.exclusiveWay = wayFor('exclusive', options.fair === true);
     droppedHandles.register(this, this.record, this);
   }
 
@@ -225,26 +225,26 @@ export abstract class NamedLock {
     if (this.closed) throw closedError(this);
   }
 
-  private key(mode: LockMode): number {
-    return mode === 'exclusive' ? this.exclusiveKey : this.sharedKey;
+  private way(mode: LockMode): number {
+    return mode === 'exclusive' ? this.exclusiveWay : this.sharedWay;
   }
 
   private tryNow(wanted: LockMode): Hold | undefined {
-    return this.record.tryNow(this.key(wanted), wanted);
+    return this.record.tryNow(this.way(wanted), wanted);
   }
 
   private tryAgain(wanted: LockMode): Hold | undefined {
-    return this.record.tryAgain(this.key(wanted), wanted);
+    return this.record.tryAgain(this.way(wanted), wanted);
   }
 
   private wait({ wanted, options }: Plan): Promise<Hold> {
     if (options.timeout === 0) return Promise.resolve(this.tryOnce(wanted));
-    return Wait.begin(this.record, this.key(wanted), wanted, options, this.waits);
+    return Wait.begin(this.record, this.way(wanted), wanted, options, this.waits);
   }
 
   private waitSync({ wanted, options }: Plan): Hold {
     if (options.timeout === 0) return this.tryOnce(wanted);
-    return waitSync(this.record, this.key(wanted), wanted, options.timeout);
+    return waitSync(this.record, this.way(wanted), wanted, options.timeout);
   }
 
   private tryOnce(wanted: LockMode): Hold {

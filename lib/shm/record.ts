@@ -1,25 +1,41 @@
 // The locks that are open in this thread.
 import type { Owner } from '../common/owner';
 import type { LockInfo, LockMode, LockSnapshot } from '../common/types';
-import { ATTENTION, keyOf, type Native, type NativeInfo } from './binding';
+import { ATTENTION, keyOf, type Native, type NativeInfo, wayOf } from './binding';
 import { errorOf, Status } from './errors';
 import { type Hold, Holds, type LockOfHold } from './hold';
 import { Ready } from './ready';
+
+/** In place of a native id, of which there are never so many. */
+const ASLEEP = 2 ** 29 - 1;
+
+/** How many records sleep at once when a namespace is full: so many that looking for them costs an open hardly anything. */
+const SLEEPERS_MAX = 4096;
+
+/** What a key is made of beside the id of its lock. */
+export function wayFor(mode: LockMode, fair: boolean): number {
+  return wayOf(mode === 'exclusive', fair);
+}
 
 /** One lock as this thread knows it, shared by all handles of its name; closed when neither handle nor hold is left. */
 export class LockRecord implements LockOfHold {
   readonly ready: Ready;
   readonly holds: Holds;
   private readonly native: Native;
+  /** Handles. */
   private users = 0;
-  private sync: Hold | undefined;
+  /** Holds and waits. */
+  private uses = 0;
+  private id: number;
+  private sync: Hold | undefined = undefined;
 
   constructor(
     private readonly records: Records,
     readonly name: string,
     readonly space: Space,
-    readonly id: number,
+    id: number,
   ) {
+    this.id = id;
     this.ready = records.ready;
     this.native = this.ready.native;
     this.holds = records.holds;
@@ -29,14 +45,40 @@ export class LockRecord implements LockOfHold {
     return this.space.segment;
   }
 
-  /** Counts one user, who is to call {@link leave}. */
+  /** Counts one handle, which is to call {@link leave}. */
   addUser(): void {
     this.users++;
   }
 
   leave(): void {
-    if (--this.users > 0) return;
-    this.records.close(this);
+    if (--this.users === 0 && this.uses === 0) this.records.close(this);
+  }
+
+  /** Counts one hold or wait, which is to call {@link endUse}. */
+  addUse(): void {
+    this.uses++;
+  }
+
+  endUse(): void {
+    if (--this.uses === 0 && this.users === 0) this.records.close(this);
+  }
+
+  /** Gives the native lock back if nobody holds it or waits for it here. The next one who needs it opens it again. */
+  sleep(): boolean {
+    if (this.uses > 0 || this.id === ASLEEP) return false;
+    this.native.binding.closeLock(this.id);
+    this.id = ASLEEP;
+    return true;
+  }
+
+  /** The native id. */
+  private open(): number {
+    if (this.id === ASLEEP) this.id = this.records.openNative(this.space, this.name);
+    return this.id;
+  }
+
+  closeNative(): void {
+    if (this.id !== ASLEEP) this.native.binding.closeLock(this.id);
   }
 
   threadHold(): Hold | undefined {
@@ -50,17 +92,17 @@ export class LockRecord implements LockOfHold {
   /** To be called when a hold of this lock ends. */
   forgetHold(hold: Hold): void {
     if (this.sync === hold) this.sync = undefined;
-    this.leave();
+    this.endUse();
   }
 
-  key(mode: LockMode, fair: boolean): number {
-    return keyOf(this.id, mode === 'exclusive', fair);
-  }
-
-  /** Takes the lock if it is free. `key` says the same as `mode`, and whether strictly in order. */
-  tryNow(key: number, mode: LockMode): Hold | undefined {
-    const index = this.native.tryAcquire(key);
+  /** Takes the lock if it is free. `way` says the same as `mode`, and whether strictly in order. */
+  tryNow(way: number, mode: LockMode): Hold | undefined {
+    const index = this.native.tryAcquire(keyOf(this.id, way));
     if (index >= 0 && index < ATTENTION) return this.holds.at(index).begin(this, mode);
+    if (this.id === ASLEEP) {
+      this.open();
+      return this.tryNow(way, mode);
+    }
     // The grant first: settling makes native calls, and they write the report.
     const hold = index >= 0 ? this.holds.granted(this, index & ~ATTENTION, mode) : undefined;
     this.ready.settle();
@@ -69,23 +111,37 @@ export class LockRecord implements LockOfHold {
   }
 
   /** Once more, after a look whether those who hold it are alive. */
-  tryAgain(key: number, mode: LockMode): Hold | undefined {
-    const status = this.native.binding.look(this.id);
+  tryAgain(way: number, mode: LockMode): Hold | undefined {
+    const status = this.native.binding.look(this.open());
     this.ready.settle();
     if (status !== Status.OK) throw errorOf(status, `acquire (${mode})`, this);
-    return this.tryNow(key, mode);
+    return this.tryNow(way, mode);
   }
 
   /** @param patient whether to block for up to a second if a process was stopped in the middle of a change */
   snapshot(patient: boolean): LockSnapshot {
-    const infos = this.native.binding.query(this.id, patient);
+    const infos = this.native.binding.query(this.open(), patient);
     this.ready.settle(); // it may have found somebody dead
     return this.snapshotOf(infos);
   }
 
+  /** A place in its queue. */
+  enqueue(way: number, async: boolean): number {
+    return this.native.binding.enqueue(keyOf(this.open(), way), async);
+  }
+
+  steal(way: number): number {
+    return this.native.binding.steal(keyOf(this.open(), way));
+  }
+
+  /** Whether this thread holds it, in whatever way. */
+  isHeldByThread(): boolean {
+    return this.native.binding.heldByThread(this.open()) !== 0;
+  }
+
   /** All locks of this one's namespace. */
   snapshotOfAll(): LockSnapshot {
-    const infos = this.native.binding.queryAll(this.id);
+    const infos = this.native.binding.queryAll(this.open());
     this.ready.settle();
     return this.snapshotOf(infos);
   }
@@ -100,14 +156,14 @@ export class LockRecord implements LockOfHold {
 
   /** @throws {LockError} `ERR_LOCK_NAMESPACE_REMOVED` if newcomers would find another namespace than that of this lock */
   checkNamespace(): void {
-    const status = this.native.binding.check(this.id);
+    const status = this.native.binding.check(this.open());
     this.ready.settle(); // its waits are over
     if (status !== Status.OK) throw errorOf(status, 'enter the namespace of', this);
   }
 
   /** Whether the namespace was deleted since. */
   isGone(): boolean {
-    return this.native.binding.check(this.id) !== Status.OK;
+    return this.id !== ASLEEP && this.native.binding.check(this.id) !== Status.OK;
   }
 
   private info(info: NativeInfo): LockInfo {
@@ -146,10 +202,7 @@ export class Records {
     let record = space.records.get(name);
     // A namespace that was deleted since is left to those who still use it; a new handle enters the new one.
     if (record === undefined || record.isGone()) {
-      const { native } = this.ready;
-      const id = native.binding.openLock(space.segment, group, name);
-      if (id < 0) throw errorOf(id, 'open', { name, segment: space.segment }, native.failure());
-      record = new LockRecord(this, name, space, id);
+      record = new LockRecord(this, name, space, this.openNative(space, name));
       space.records.set(name, record);
       this.spaces(group).set(keyOfSpace(namespace, group), space);
     }
@@ -159,10 +212,20 @@ export class Records {
 
   /** Nobody uses this one any more. */
   close(record: LockRecord): void {
-    const { space, name, id } = record;
+    const { space, name } = record;
     if (space.records.get(name) === record) space.records.delete(name);
     if (space.records.size === 0) this.spaces(space.group).delete(keyOfSpace(space.namespace, space.group));
-    this.ready.native.binding.closeLock(id);
+    record.closeNative();
+  }
+
+  /** The native lock of that name: its id. */
+  openNative(space: Space, name: string): number {
+    const { segment, group } = space;
+    const { native } = this.ready;
+    let id = native.binding.openLock(segment, group, name);
+    if (id === Status.CAPACITY && makeRoom(space)) id = native.binding.openLock(segment, group, name);
+    if (id < 0) throw errorOf(id, 'open', { name, segment }, native.failure());
+    return id;
   }
 
   /**
@@ -183,6 +246,24 @@ export class Records {
   private spaces(group: number): Map<string, Space> {
     return group < 0 ? this.own : this.ofGroups;
   }
+}
+
+/**
+ * Closes locks that nobody uses, natively. Garbage is among them: handles that were dropped are found by the garbage collector,
+ * but their finalisers run when the event loop turns, and a loop that opens a lock for each key need not let it.
+ * @returns whether there were any
+ */
+function makeRoom({ records }: Space): boolean {
+  let sleepers = 0;
+  let looks = records.size;
+  for (const [name, record] of records) {
+    if (looks-- === 0 || sleepers === SLEEPERS_MAX) break;
+    if (record.sleep()) sleepers++;
+    // To the end of the line, for the next time to begin with those that were not looked at.
+    records.delete(name);
+    records.set(name, record);
+  }
+  return sleepers > 0;
 }
 
 function keyOfSpace(namespace: string, group: number): string {

@@ -19,7 +19,7 @@ export class Wait implements Waiting {
 
   private constructor(
     private readonly record: LockRecord,
-    private readonly key: number,
+    private readonly way: number,
     private readonly mode: LockMode,
     private readonly options: Acquire,
     private readonly group: Set<Wait> | undefined,
@@ -33,19 +33,20 @@ export class Wait implements Waiting {
     if (options.timeout !== Number.POSITIVE_INFINITY) this.arm();
     group?.add(this);
     this.ready.addPending();
+    record.addUse();
   }
 
   /** Queues for the lock, or steals it. `group` has the wait for as long as it is pending. */
   static begin(
     record: LockRecord,
-    key: number,
+    way: number,
     mode: LockMode,
     options: Acquire,
     group?: Set<Wait>,
     steals = false,
   ): Promise<Hold> {
     return new Promise((resolve, reject) => {
-      const wait = new Wait(record, key, mode, options, group, steals, resolve, reject);
+      const wait = new Wait(record, way, mode, options, group, steals, resolve, reject);
       if (wait.enqueue()) record.ready.enqueueLater(wait);
       record.ready.settle();
     });
@@ -53,12 +54,12 @@ export class Wait implements Waiting {
 
   /** Takes its place in the queue. @returns whether it has to wait until the queue can be touched again */
   enqueue(): boolean {
-    const { native } = this.ready;
-    const index = this.steals ? native.binding.steal(this.key) : native.binding.enqueue(this.key, true);
+    const { ready, record, steals, way } = this;
+    const index = steals ? record.steal(way) : record.enqueue(way, true);
     if (index === Status.STALLED) return true;
-    if (index >= 0 && !this.steals && native.reported(Report.GRANTED) === 0) {
+    if (index >= 0 && !steals && ready.native.reported(Report.GRANTED) === 0) {
       this.index = index;
-      this.ready.register(index, this);
+      ready.register(index, this);
       return false;
     }
     this.end();
@@ -80,6 +81,7 @@ export class Wait implements Waiting {
     this.end();
     if (index >= 0) ready.native.binding.withdraw(index);
     this.reject(reason);
+    this.record.endUse();
     ready.settle();
   }
 
@@ -114,15 +116,16 @@ export class Wait implements Waiting {
     const { record, mode } = this;
     if (status === Status.OK) this.resolve(record.holds.granted(record, index, mode));
     else this.reject(errorOf(status, `acquire (${mode})`, record));
+    record.endUse(); // after its hold has begun: the lock is not closed in between
   }
 }
 
 /** Blocks this thread until the lock is granted, for at most `timeoutMs`. */
-export function waitSync(record: LockRecord, key: number, mode: LockMode, timeoutMs: number): Hold {
+export function waitSync(record: LockRecord, way: number, mode: LockMode, timeoutMs: number): Hold {
   const { ready } = record;
-  if (ready.native.binding.heldByThread(record.id) !== 0) throw deadlockError(record, mode);
+  if (record.isHeldByThread()) throw deadlockError(record, mode);
   try {
-    const hold = blockUntil(now() + timeoutMs, record, key, mode);
+    const hold = blockUntil(now() + timeoutMs, record, way, mode);
     if (hold === undefined) throw timedOut(record, mode, timeoutMs);
     return hold;
   } finally {
@@ -131,11 +134,11 @@ export function waitSync(record: LockRecord, key: number, mode: LockMode, timeou
 }
 
 /** Blocks in slices, between which a worker can be terminated. `undefined`: the time is up. */
-function blockUntil(deadline: number, record: LockRecord, key: number, mode: LockMode): Hold | undefined {
+function blockUntil(deadline: number, record: LockRecord, way: number, mode: LockMode): Hold | undefined {
   const { native } = record.ready;
-  let index = native.binding.enqueue(key, false);
+  let index = record.enqueue(way, false);
   while (index === Status.STALLED && now() < deadline) {
-    index = native.binding.enqueue(key, false);
+    index = record.enqueue(way, false);
   }
   if (index === Status.STALLED) return undefined;
   if (index < 0) throw errorOf(index, `acquire (${mode})`, record);
