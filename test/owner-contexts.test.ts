@@ -73,10 +73,13 @@ describe.each(FORMS)('%s: what a callback returns', (form) => {
         return Promise;
       }
       // biome-ignore lint/suspicious/noThenProperty: it is what the test is about.
-      override then<A, B>(resolve?: ((value: T) => A) | null, reject?: ((reason: unknown) => B) | null) {
+      override then<A = T, B = never>(
+        resolve?: ((value: T) => A | PromiseLike<A>) | null,
+        reject?: ((reason: unknown) => B | PromiseLike<B>) | null,
+      ): Promise<A | B> {
         return nested('rows')
           .then((rows) => super.then(() => rows as T))
-          .then(resolve, reject) as Promise<A | B>;
+          .then(resolve, reject);
       }
     }
     expect(await run(() => new Query<unknown>((resolve) => resolve(1)))).toBe('rows');
