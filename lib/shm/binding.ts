@@ -3,6 +3,7 @@ import { closeSync, existsSync, openSync, readSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { isAbsolute, join } from 'node:path';
 import { threadId } from 'node:worker_threads';
+import type { LockMode } from '../common/types';
 import { followForks } from '../local/epoch';
 import { bundledError, missingNativeError, type OpenFailure, unusableNativeError } from './errors';
 
@@ -96,8 +97,8 @@ export const Report = {
 } as const;
 
 /** How a lock is wanted: what makes a key of its id. */
-export function wayOf(exclusive: boolean, fair: boolean): number {
-  return (fair ? 2 : 0) | (exclusive ? 1 : 0);
+export function wayOf(mode: LockMode, fair: boolean): number {
+  return (fair ? 2 : 0) | (mode === 'exclusive' ? 1 : 0);
 }
 
 export function keyOf(id: number, way: number): number {

@@ -7,9 +7,10 @@ import {
   runRequest,
   type WebLock,
 } from '../common/web-locks';
+import { wayOf } from './binding';
 import type { Hold } from './hold';
 import { checkLockOptions } from './options';
-import { type LockRecord, wayFor } from './record';
+import type { LockRecord } from './record';
 import { droppedHandles, records } from './thread';
 import { Wait } from './wait';
 
@@ -65,7 +66,7 @@ class RecentNames {
   take(request: Request): Hold | Promise<Hold> | undefined {
     const { name, mode, signal } = request;
     return this.use(name, (record) => {
-      const way = wayFor(mode, true);
+      const way = wayOf(mode, true);
       const hold = request.steal ? undefined : record.tryNow(way, mode);
       if (hold !== undefined) return hold;
       // Nobody waits for somebody, or robs somebody, in a namespace that was removed.

@@ -12,10 +12,11 @@ import {
 } from '../common/options';
 import { checkNested, type HoldSet, mayNest, OWNER, type Owner } from '../common/owner';
 import type { LockMode, LockSnapshot } from '../common/types';
+import { wayOf } from './binding';
 import { LockGuard } from './guard';
 import type { Hold } from './hold';
 import { type AcquireOptions, checkLockOptions, type LockOptions } from './options';
-import { type LockRecord, threadOwner, wayFor } from './record';
+import { type LockRecord, threadOwner } from './record';
 import { droppedHandles, leaks, records } from './thread';
 import { timedOut, Wait, waitSync } from './wait';
 
@@ -70,8 +71,8 @@ export abstract class NamedLock {
     this.namespace = checkNamespace(options.namespace);
     const group = groupId(options.group);
     this.record = records().enter(this.name, this.namespace, group);
-    this.sharedWay = wayFor('shared', options.fair === true);
-    this.exclusiveWay = wayFor('exclusive', options.fair === true);
+    this.sharedWay = wayOf('shared', options.fair === true);
+    this.exclusiveWay = wayOf('exclusive', options.fair === true);
     droppedHandles.register(this, this.record, this);
   }
 

@@ -1,7 +1,7 @@
 // The locks that are open in this thread.
 import type { Owner } from '../common/owner';
 import type { LockInfo, LockMode, LockSnapshot } from '../common/types';
-import { ATTENTION, keyOf, type Native, type NativeInfo, wayOf } from './binding';
+import { ATTENTION, keyOf, type Native, type NativeInfo } from './binding';
 import { errorOf, Status } from './errors';
 import { type Hold, Holds, type LockOfHold } from './hold';
 import { Ready } from './ready';
@@ -11,11 +11,6 @@ const ASLEEP = 2 ** 29 - 1;
 
 /** How many records sleep at once when a namespace is full: so many that looking for them costs an open hardly anything. */
 const SLEEPERS_MAX = 4096;
-
-/** What a key is made of beside the id of its lock. */
-export function wayFor(mode: LockMode, fair: boolean): number {
-  return wayOf(mode === 'exclusive', fair);
-}
 
 /** One lock as this thread knows it, shared by all handles of its name; closed when neither handle nor hold is left. */
 export class LockRecord implements LockOfHold {
