@@ -1,12 +1,12 @@
 /* Names and the pool of storages, as in names.h and recovery.h: an entry that is made, reclaimed and made again for
- * another name, storages that go through the pool from lock to lock, and the guard's owner dying behind the guard.
+ * another name, storages that go through the pool from lock to lock, and the latch's owner dying behind the latch.
  *
  * NP processes open one of NAMES names, hold it, release it, close it, and replace its storage as a recovery does, for ever.
  * There are ENTRIES entries, and one name more. So opening one reclaims the entry of another; with two entries, while the
  * second lock is held, replaced, or has a straggler, and storages go from one lock to the other. Each process opens two
  * of the three names then: one that only it opens, and the one in the middle.
  *
- * Behind the guard each store to a fact (the name of an entry, its gate, its token, the floor; the lock of a slot) is a
+ * Behind the latch each store to a fact (the name of an entry, its gate, its token, the floor; the lock of a slot) is a
  * step of its own, since a death after it leaves the rest undone. The lists are derived; a rebuild makes them anew.
  *
  * Abstracted, and why that is sound:
@@ -15,7 +15,7 @@
  *               when it goes on.
  *   tokens      count up to TOKENS, then nobody acquires. The clock from which a new entry starts does not move: it is
  *               no help then, and the floor has to do alone.
- *   the index   finds every entry that has a name: a chain of buckets under the guard, made anew by a rebuild.
+ *   the index   finds every entry that has a name: a chain of buckets under the latch, made anew by a rebuild.
  *   no room     whoever finds no entry, or no storage, gives up.
  *   which entry the first free one; of those that can be reclaimed any, where the code takes the one unused for longest.
  *
@@ -57,7 +57,7 @@ bit held[NP];
 bit pooled[NS];
 byte retired[NS];       /* the lock's entry, or NONE */
 
-byte guard = NONE;
+byte latch = NONE;
 bit dead[NP];
 byte kills = 0;
 
@@ -169,7 +169,7 @@ closed:
     };
 enter:
     atomic {
-      (guard == NONE || dead[guard]) -> rebuilt = guard != NONE; guard = me;
+      (latch == NONE || dead[latch]) -> rebuilt = latch != NONE; latch = me;
 #ifdef MUTANT_NO_REBUILD
       rebuilt = 0;
 #endif
@@ -273,7 +273,7 @@ bind:
     atomic { lock[me] = e; wants[me] = want; want = 0 };
 leave:
     atomic {
-      guard = NONE; rebuilt = 0; e = 0; s = 0;
+      latch = NONE; rebuilt = 0; e = 0; s = 0;
       if
       :: why == 1 -> why = 0
       :: why == 2 -> why = 0
@@ -326,12 +326,12 @@ close:
 
   d_step { want = 0; e = 0; s = 0; old = 0; d = 0; why = 0; rebuilt = 0 };
 end:
-  lock[me] == NONE && guard != me;
+  lock[me] == NONE && latch != me;
   goto start
 }
 
 #define KILL(i) \
-  :: atomic { kills < KILLS && !dead[i] && (lock[i] != NONE || guard == i) -> kills++; dead[i] = 1; \
+  :: atomic { kills < KILLS && !dead[i] && (lock[i] != NONE || latch == i) -> kills++; dead[i] = 1; \
        if :: held[i] -> owed[wants[i]] = 1 :: else fi }
 active proctype Killer() {
 end:

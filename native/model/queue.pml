@@ -6,8 +6,8 @@
  * in which everybody is at rest, and somebody is asleep: nobody holds then, and nobody is going to do anything.
  * -DLIVENESS is the other formulation, for a stream of others: in every weakly fair run who waits is granted.
  *
- * Labels are the step names of protocol.h and queue.h. What only the guard's owner reads and writes (the list, most
- * flags) is one step; what is touched without the guard (gate, POKED, wake words, doorbells, sleeping) is one step per
+ * Labels are the step names of protocol.h and queue.h. What only the latch's owner reads and writes (the list, most
+ * flags) is one step; what is touched without the latch (gate, POKED, wake words, doorbells, sleeping) is one step per
  * access.
  *
  * Abstracted, and why that is sound:
@@ -21,13 +21,13 @@
  *   time         the barrier is up or down as it likes (-DLIVENESS: it comes up some time after the front changed); a poke
  *                is overdue at any time (TICK). A waiter that was woken and does not run on counts as at rest (STOP).
  *   lists        a rebuild finds the queue by the tickets, so it is not torn; it derives the gate's flags anew.
- *   Bell         waits with the guard until a dead owner's mess is cleared up by somebody else.
+ *   Bell         waits with the latch until a dead owner's mess is cleared up by somebody else.
  *   steal        S1 to S5 are steps, since a death between them leaves more or less done. The storage s is nobody's until
  *                S4: the thief's slot is `old` until then. Being robbed is no rest: who was robbed owes nothing, so
  *                whatever it may do yet does not count as something that is going to happen.
  *
- *   a stalled guard  only what is done later for it differs: LATE leaves the queue some time after the grant, maybe after the
- *                release. Everything else that was stalled blocks on the guard instead.
+ *   a stalled latch  only what is done later for it differs: LATE leaves the queue some time after the grant, maybe after the
+ *                release. Everything else that was stalled blocks on the latch instead.
  *
  * Switches: NP, KILLS, NO_SHARED, ASYNC (a bit mask of processes), WITHDRAW, TICK, STOP, DOWNGRADE, NO_OVERTAKING, LATE;
  * SPIN (who belongs to the front tries before it reacts);
@@ -54,7 +54,7 @@
 #define STALE 5
 #define STOLEN 6
 
-/* what the guard was entered for */
+/* what the latch was entered for */
 #define ENQUEUE 1
 #define SETTLE 2
 #define LEAVE 3
@@ -101,7 +101,7 @@ bit gr = 0;     /* the gate says RECOVERING, since a thief is at work or has die
 byte q[NP];
 byte qn = 0;
 
-byte guard = NONE;
+byte latch = NONE;
 bit dead[NP];
 byte kills = 0;
 
@@ -152,7 +152,7 @@ hidden byte exclusion, progress, telling;
 #define TICKS false
 #endif
 #define GONE_NOW(i) (i == d)
-#define STILL (!ANY(MOVES) && !ANY(GONE) && guard == NONE && !TICKS)
+#define STILL (!ANY(MOVES) && !ANY(GONE) && latch == NONE && !TICKS)
 #ifdef MEET
 #define HOLDS(i) (!dead[i] && ph[i] == HELD)
 /* Beside shared holders there is room for shared waiters that head the queue. */
@@ -509,10 +509,10 @@ asleep:
       fi
     };
 
-    /* ---- under the guard */
+    /* ---- under the latch */
 enter:
     atomic {
-      (guard == NONE || dead[guard]) -> again = guard != NONE; guard = me;
+      (latch == NONE || dead[latch]) -> again = latch != NONE; latch = me;
       if
       :: again -> again = 0; rebuilt = 1; POKED = 0; QUEUED = qn > 0
 #if defined(STEAL) && ASYNC != 0 && !defined(MUTANT_REBUILD_TELLS_NO_ROBBED)
@@ -622,7 +622,7 @@ work:
     QUEUED = 1; /* W2 */
 leave:
     atomic {
-      guard = NONE;
+      latch = NONE;
       if
       :: why == ENQUEUE ->
         why = 0;
@@ -642,7 +642,7 @@ leave:
       :: why == POKE -> why = 0
       fi
     };
-    /* the wakes that waited until the guard was free */
+    /* the wakes that waited until the latch was free */
     do
     :: atomic { later & 1 -> later = later & ~1; wake(0) }
     :: atomic { later & 2 -> later = later & ~2; wake(1) }
@@ -890,7 +890,7 @@ poked_all:
   d_step { k = 0; d = NONE; why = 0; todo = 0; later = 0; back = 0; i = 0; j = 0; m = 0; front = 0; undo = 0;
     rebuilt = 0; again = 0; told = 0; was = 0 };
 end:
-  ph[me] == FREE && guard != me;
+  ph[me] == FREE && latch != me;
   goto start
 }
 
@@ -902,7 +902,7 @@ start:
     do
     :: atomic { rung[me] = 0; bell_asleep[me] = 0 };
        atomic {
-         guard == NONE ->
+         latch == NONE ->
          if
          :: on_bell[me] ->
            on_bell[me] = 0; woken[me] = 1;

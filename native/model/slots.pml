@@ -23,11 +23,11 @@
  *   tokens      only their order matters: they are kept relative to the greatest one granted (2), gaps closed up.
  *   a wait      a process that finds the lock held goes back to the start, and may choose anything: queue.pml is about
  *               waiting. "Progress" here: when no slot refers to the gate's storage, that is free, and nobody is left
- *               RECOVERING unless its guard's owner died. What nobody wedges, everybody gets.
- *   kStalled    an operation that says so has done nothing: here it blocks on the guard instead.
+ *               RECOVERING unless its latch's owner died. What nobody wedges, everybody gets.
+ *   kStalled    an operation that says so has done nothing: here it blocks on the latch instead.
  *
  * Switches: NP, KILLS, NO_SHARED, DOWNGRADE, STEAL, MARKS (holders clear the mark, or record one),
- * POKES (a releaser enters the guard in R3 at any time, not only where its owner has died); MUTANT_x, see
+ * POKES (a releaser enters the latch in R3 at any time, not only where its owner has died); MUTANT_x, see
  * mutants.json.
  */
 #ifndef NP
@@ -47,7 +47,7 @@
 #define STALE 5
 #define STOLEN 6
 
-/* what the guard was entered for */
+/* what the latch was entered for */
 #define LOOK 1
 #define FINISH 2
 #define POKE 3
@@ -65,7 +65,7 @@ bit gr = 0;     /* the gate says RECOVERING */
 byte rd[NS];    /* the rwlocks */
 bit wr[NS];
 
-byte guard = NONE;
+byte latch = NONE;
 bit dead[NP];
 bit known[NP];
 bit mark = 0;   /* abandoned */
@@ -124,7 +124,7 @@ hidden byte exclusion, storage, tokens, abandoned, progress;
 inline check_held() { assert(exclusion || !ANY(BESIDE)) }
 inline check_mark() { assert(abandoned || (mark == owed && !ANY(TORN))) }
 inline check_progress() {
-  assert(progress || guard != NONE || (!gr && (ANY(REFERS_TO_0) || (rd[0] == 0 && !wr[0]))))
+  assert(progress || latch != NONE || (!gr && (ANY(REFERS_TO_0) || (rd[0] == 0 && !wr[0]))))
 }
 
 /* Nobody may use it any more, so what it contains does not matter. */
@@ -304,13 +304,13 @@ holding:
 R2:
     atomic { UNLOCK(st[me], ex[me]); touch[me] = NONE };
 R3:
-    /* Whoever enters the guard here may find its owner dead. The pokes are in queue.pml. */
+    /* Whoever enters the latch here may find its owner dead. The pokes are in queue.pml. */
     atomic {
       if
 #ifdef POKES
       :: why = POKE; goto enter
 #else
-      :: guard != NONE && dead[guard] -> why = POKE; goto enter
+      :: latch != NONE && dead[latch] -> why = POKE; goto enter
 #endif
       :: true
       fi
@@ -323,10 +323,10 @@ stolen:
 #endif
     atomic { SET(me, IDLE, 0, 0); goto idle };
 
-    /* ---- under the guard */
+    /* ---- under the latch */
 enter:
     atomic {
-      (guard == NONE || dead[guard]) -> rebuilt = guard != NONE; guard = me; fresh = NONE; stealing = 0;
+      (latch == NONE || dead[latch]) -> rebuilt = latch != NONE; latch = me; fresh = NONE; stealing = 0;
       if
 #ifdef MUTANT_STEAL_NO_LOOK
       :: rebuilt || why == LOOK
@@ -386,7 +386,7 @@ settled:
     };
 leave:
     atomic {
-      guard = NONE; check_progress();
+      latch = NONE; check_progress();
       if
       :: why == FINISH || why == LOOK -> why = 0; goto idle
       :: why == POKE -> why = 0; goto R4
@@ -605,7 +605,7 @@ S5:
   /* killed: started anew when its slot is nobody's any more */
   d_step { m = 0; k = 0; n = 0; d = 0; why = 0; back = 0; v = 0; j = 0; writer = NONE; live_writer = 0; rebuilt = 0 };
 end:
-  ph[me] == FREE && guard != me;
+  ph[me] == FREE && latch != me;
   goto start
 }
 
@@ -613,7 +613,7 @@ end:
   :: atomic { \
        kills < KILLS && ph[i] != FREE && !dead[i] -> \
        kills++; dead[i] = 1; touch[i] = NONE; seen[i] = NONE; \
-       if :: guard == i -> stealing = 0 :: else fi; \
+       if :: latch == i -> stealing = 0 :: else fi; \
        if :: ph[i] == HELD && ex[i] -> torn[i] = 1 + stealing :: else fi }
 
 active proctype Killer() {
