@@ -26,7 +26,20 @@
  *               RECOVERING unless its latch's owner died. What nobody wedges, everybody gets.
  *   kStalled    an operation that says so has done nothing: here it blocks on the latch instead.
  *
- * Switches: NP, KILLS, NO_SHARED, DOWNGRADE, STEAL, MARKS (holders clear the mark, or record one),
+ * LEAVES: threads end, and leave their slots to a recovery. A slot is LEFT from then on, and a recovery by anybody, the
+ * own process included, takes it for a dead one's: it counts as nobody's in V3, its exclusive hold leaves the abandoned
+ * mark (V4), and it is freed afterwards.
+ *    T1  a thread that ends, without the latch: one CAS of its slot, again if it fails. It makes
+ *        LEFT(exclusive, g)         of HELD(exclusive, g);
+ *        LEFT(shared, g)            of RELEASING(m, g) and STALE(m, g), which are unlocked already and owe R3. A shared
+ *                                   hold is released before that;
+ *        LEFT without a storage     of STOLEN and IDLE: nothing but the slot is left.
+ * Only the owner of the latch changes a LEFT slot. After V5 it takes the storage from those that do not refer to the
+ * new one. One that does was left since V5, by a thread that got the lock after it: that is another recovery's. No mark
+ * is written for a LEFT slot that a thief finds after S0: its holder was robbed, and ended then, as with one that died
+ * then.
+ *
+ * Switches: NP, KILLS, NO_SHARED, DOWNGRADE, STEAL, LEAVES, MARKS (holders clear the mark, or record one),
  * POKES (a releaser enters the latch in R3 at any time, not only where its owner has died); MUTANT_x, see
  * mutants.json.
  */
@@ -45,7 +58,9 @@
 #define HELD 3
 #define RELEASING 4
 #define STALE 5
-#define STOLEN 6
+#define LEFT 6
+#define STOLEN 7
+#define EMPTY 8 /* LEFT that refers to nothing */
 
 /* what the latch was entered for */
 #define LOOK 1
@@ -77,6 +92,9 @@ byte touch[NP];      /* the storage whose rwlock the process is going to touch *
 byte torn[NP];       /* died holding exclusively, which is not recorded yet; 2: while somebody was stealing it */
 bit owed = 0;        /* what `mark` has to be */
 byte fresh = NONE;   /* taken, and not in the gate yet */
+#ifdef LEAVES
+bit ended[NP];       /* the thread of the slot */
+#endif
 bit stealing = 0;    /* S0 is over: who dies now may be robbed instead of recovered */
 byte kills = 0;
 
@@ -98,11 +116,17 @@ hidden byte exclusion, storage, tokens, abandoned, progress;
 #else
 #define ANY(p) (p(0) || p(1) || p(2) || p(3))
 #endif
-#define REFERS(i) (ph[i] >= TRYING && ph[i] <= STALE)
+#define REFERS(i) (ph[i] >= TRYING && ph[i] <= LEFT)
 #define REFERS_TO_0(i) (REFERS(i) && st[i] == 0)
 #define IS_V(i) (mine[i] == v)
 #define IS_S(i) (REFERS(i) && st[i] == s)
-#define GONE(i) (dead[i] && ph[i] != FREE)
+#define GONE(i) ((dead[i] && ph[i] != FREE) || ph[i] == LEFT || ph[i] == EMPTY)
+#ifdef LEAVES
+/* A slot whose thread has ended is one that a recovery is going to find. */
+#define LEAKED(i) (ended[i] && ph[i] != LEFT && ph[i] != EMPTY && ph[i] != FREE && !dead[i])
+#else
+#define LEAKED(i) 0
+#endif
 #define BESIDE(i) (i != me && !dead[i] && ph[i] == HELD && (ex[me] || ex[i]))
 #define TORN(i) (torn[i] != 0)
 #define TOUCHES(i) (!dead[i] && touch[i] == n)
@@ -124,7 +148,8 @@ hidden byte exclusion, storage, tokens, abandoned, progress;
 inline check_held() { assert(exclusion || !ANY(BESIDE)) }
 inline check_mark() { assert(abandoned || (mark == owed && !ANY(TORN))) }
 inline check_progress() {
-  assert(progress || latch != NONE || (!gr && (ANY(REFERS_TO_0) || (rd[0] == 0 && !wr[0]))))
+  assert(progress || latch != NONE || (!gr && (ANY(REFERS_TO_0) || (rd[0] == 0 && !wr[0]))));
+  assert(progress || !ANY(LEAKED))
 }
 
 /* Nobody may use it any more, so what it contains does not matter. */
@@ -201,6 +226,9 @@ proctype P(byte me) {
   bit live_writer = 0, rebuilt = 0;
 
 start:
+#ifdef LEAVES
+  ended[me] = 0;
+#endif
   dead[me] = 0;
   {
     ph[me] = IDLE;
@@ -288,6 +316,13 @@ holding:
 #else
       :: ph[me] == HELD -> ph[me] = RELEASING /* R1 */
 #endif
+#ifdef LEAVES
+#ifndef MUTANT_LEFT_STORE
+      :: ex[me] && ph[me] == HELD -> torn[me] = 1 + stealing; touch[me] = NONE; ph[me] = LEFT; ended[me] = 1; goto left /* T1 */
+#else
+      :: ex[me] && ph[me] == HELD -> m = st[me]; goto T1
+#endif
+#endif
 #ifdef DOWNGRADE
       :: ex[me] -> why = DOWN; goto enter
 #endif
@@ -297,6 +332,14 @@ holding:
 #endif
       fi
     };
+#ifdef MUTANT_LEFT_STORE
+    goto R2;
+T1:
+    atomic {
+      if :: ph[me] == HELD -> torn[me] = 1 + stealing :: else fi;
+      SET(me, LEFT, 1, m); touch[me] = NONE; m = 0; ended[me] = 1; goto left
+    };
+#endif
 #ifdef MUTANT_R4_BEFORE_R2
     d_step { m = ex[me]; n = st[me]; SET(me, IDLE, 0, 0) };
     atomic { UNLOCK(n, m); touch[me] = NONE; m = 0; n = 0; goto idle };
@@ -313,6 +356,13 @@ R3:
       :: latch != NONE && dead[latch] -> why = POKE; goto enter
 #endif
       :: true
+#ifdef LEAVES
+      :: true ->
+#ifndef MUTANT_LEFT_KEEPS_MODE
+        ex[me] = 0;
+#endif
+        ph[me] = LEFT; ended[me] = 1; goto left /* T1 */
+#endif
       fi
     };
 R4:
@@ -321,7 +371,12 @@ stolen:
 #ifdef MUTANT_STOLEN_UNLOCKED
     atomic { if :: touch[me] != NONE -> UNLOCK(touch[me], ex[me]); touch[me] = NONE :: else fi };
 #endif
-    atomic { SET(me, IDLE, 0, 0); goto idle };
+    atomic {
+#ifdef LEAVES
+      if :: SET(me, EMPTY, 0, 0); ended[me] = 1; goto left :: true fi;
+#endif
+      SET(me, IDLE, 0, 0); goto idle
+    };
 
     /* ---- under the latch */
 enter:
@@ -349,7 +404,7 @@ look:
 #endif
       :: else -> stealing = (why == STEALING); goto looked
       fi;
-      known[d] = 1;
+      known[d] = dead[d];
       if
       :: REFERS_TO_0(d) ->
 #ifdef MUTANT_DEAD_FREED_FIRST
@@ -437,8 +492,13 @@ V3:
         if
         :: ph[k] == HELD && ex[k] && !known[k] -> live_writer = 1
         :: ph[k] == HELD && ex[k] && known[k] && st[k] == 0 -> writer = k
+#ifdef MUTANT_LEFT_IS_LIVE
+        :: ph[k] == LEFT && ex[k] && st[k] == 0 -> live_writer = 1
+#else
+        :: ph[k] == LEFT && ex[k] && st[k] == 0 -> writer = k
+#endif
 #ifdef MUTANT_MARK_ANY_DEAD
-        :: known[k] && ex[k] && ph[k] != HELD && REFERS_TO_0(k) -> writer = k
+        :: known[k] && ex[k] && ph[k] != HELD && ph[k] != LEFT && REFERS_TO_0(k) -> writer = k
 #endif
         :: else
         fi;
@@ -525,7 +585,23 @@ V5:
     };
     /* what the dead referred to is nobody's */
     d_step {
-      do :: k < NP -> if :: known[k] -> SET(k, IDLE, 0, 0) :: else fi; k++ :: else -> break od;
+      do
+      :: k < NP ->
+        if
+        :: known[k] -> SET(k, IDLE, 0, 0)
+        /* One that refers to the new storage was left since V5. */
+#if defined(MUTANT_LEFT_TO_IDLE)
+        :: ph[k] == LEFT && !known[k] && st[k] != 0 -> SET(k, IDLE, 0, 0)
+#elif defined(MUTANT_LEFT_SINCE_V5)
+        :: ph[k] == LEFT && !known[k] -> SET(k, EMPTY, 0, 0)
+#else
+        :: ph[k] == LEFT && !known[k] && st[k] != 0 -> SET(k, EMPTY, 0, 0)
+#endif
+        :: else
+        fi;
+        k++
+      :: else -> break
+      od;
       k = 0;
       tidy(n)
     };
@@ -592,9 +668,16 @@ take:
     d_step { wr[n] = 1; SET(me, TRYING, 1, n); touch[me] = n };
 #endif
 S4:
-#ifndef MUTANT_STEAL_S4_FIRST
-    d_step { set_gate() };
+    d_step {
+#ifdef LEAVES
+      /* Whose thread ended after S0 was robbed at its end. */
+      do :: k < NP -> if :: ph[k] == LEFT && torn[k] == 2 -> torn[k] = 0 :: else fi; k++ :: else -> break od;
+      k = 0;
 #endif
+#ifndef MUTANT_STEAL_S4_FIRST
+      set_gate()
+#endif
+    };
 S5:
     atomic {
       ph[me] = HELD; stealing = 0; check_held(); check_mark(); grant_token();
@@ -602,7 +685,11 @@ S5:
     }
   } unless { dead[me] };
 
-  /* killed: started anew when its slot is nobody's any more */
+#ifdef LEAVES
+left: /* the thread has ended: the slot is left to a recovery */
+  skip;
+#endif
+  /* killed, or ended: started anew when its slot is nobody's any more */
   d_step { m = 0; k = 0; n = 0; d = 0; why = 0; back = 0; v = 0; j = 0; writer = NONE; live_writer = 0; rebuilt = 0 };
 end:
   ph[me] == FREE && latch != me;
