@@ -1,9 +1,9 @@
 /* Waiting, as in queue.h: the queue, pokes, who may try, withdrawing, skipping, over a lock that slots.pml has shown to
  * be right. The claim: nobody who lives sleeps for ever, whoever dies or is stopped, and nobody is starved.
  *
- * NP processes acquire (shared, exclusive), wait, withdraw, release, downgrade and steal for ever. A process may be killed
- * between any two steps, KILLS times in all, and is started anew when it has been recovered. A lost wake-up is a state
- * in which everybody is at rest, and somebody is asleep: nobody holds then, and nobody is going to do anything.
+ * NP processes acquire (shared, exclusive), wait, withdraw, release, downgrade and steal for ever. A process may be
+ * killed between any two steps, KILLS times in all, and is started anew when it has been recovered. A lost wake-up is a
+ * state in which everybody is at rest, and somebody is asleep: nobody holds then, and nobody is going to do anything.
  * -DLIVENESS is the other formulation, for a stream of others: in every weakly fair run who waits is granted.
  *
  * Labels are the step names of protocol.h and queue.h. What only the latch's owner reads and writes (the list, most
@@ -11,29 +11,40 @@
  * access.
  *
  * Abstracted, and why that is sound:
- *   generations  a recovery and a downgrade exchange the storage in one step, as slots.pml shows that they do. A slot that
- *                refers to a storage that is not the current one is `old`: its try ends either way, its unlock does
- *                nothing. A1 to A3 are one step: what comes between them makes A3 fail, and the try starts again.
+ *   generations  a recovery and a downgrade exchange the storage in one step, as slots.pml shows that they do. A slot
+ *                that refers to a storage that is not the current one is `old`: its try ends either way, its unlock
+ *                does nothing. A1 to A3 are one step: what comes between them makes A3 fail, and the try starts again.
  *   wake words   only "changed since W1" counts: a bit. An asynchronous wait's bit is set by its process's doorbell
  *                thread (Bell), which takes the slot off the doorbell.
  *   sleeping     as the kernel does it: asleep only if the word has not changed, until somebody calls wake. A slice
  *                of a synchronous wait does not end by itself, though the real one does: that would heal what is lost.
- *   time         the barrier is up or down as it likes (-DLIVENESS: it comes up some time after the front changed); a poke
- *                is overdue at any time (TICK). A waiter that was woken and does not run on counts as at rest (STOP).
+ *   time         the barrier is up or down as it likes (-DLIVENESS: it comes up some time after the front changed); a
+ *                poke is overdue at any time (TICK). A waiter that was woken and does not run on counts as at rest
+ *                (STOP).
  *   lists        a rebuild finds the queue by the tickets, so it is not torn; it derives the gate's flags anew.
  *   Bell         waits with the latch until a dead owner's mess is cleared up by somebody else.
- *   steal        S1 to S5 are steps, since a death between them leaves more or less done. The storage s is nobody's until
- *                S4: the thief's slot is `old` until then. Being robbed is no rest: who was robbed owes nothing, so
- *                whatever it may do yet does not count as something that is going to happen.
+ *   steal        S1 to S5 are steps, since a death between them leaves more or less done. The storage s is nobody's
+ *                until S4: the thief's slot is `old` until then. Being robbed is no rest: who was robbed owes nothing,
+ *                so whatever it may do yet does not count as something that is going to happen.
  *
- *   a stalled latch  only what is done later for it differs: LATE leaves the queue some time after the grant, maybe after the
- *                release. Everything else that was stalled blocks on the latch instead.
+ *   a stalled latch  only what is done later for it differs: LATE leaves the queue some time after the grant, maybe
+ *                after the release. Everything else that was stalled blocks on the latch instead.
  *
- * Switches: NP, KILLS, NO_SHARED, ASYNC (a bit mask of processes), WITHDRAW, TICK, STOP, DOWNGRADE, NO_OVERTAKING, LATE;
- * SPIN (who belongs to the front tries before it reacts);
- * STEAL (with LIVENESS once, and not by process 0: who is robbed for ever gets nothing for ever);
- * MEET (shared holders may stay for ever, since they wait for each other: a reader that fits in must not sleep);
- * WRITERS (LIVENESS: a bit mask of the processes that are exclusive, the others are shared); MUTANT_x, see mutants.json.
+ * PAIR: slots 0 and 1 are waits of one thread, in the same queue. A thread that does not react is passed over with all
+ * its waits at once: whoever finds one POKED and overdue makes it SKIPPED, in one step with the look at POKED; then
+ * every other wait of this thread in the queue SKIPPED and POKED, one step each, but not eligible, and rings for each.
+ * So all of them learn of it by the same reaction: it takes POKED away and finds SKIPPED. A skipped one enters the
+ * latch, takes SKIPPED and POKED away in one step and pokes the front, which may be itself. It takes POKED away as well
+ * since it may have been passed over a second time before it got the latch: a POKED without the right to try would tell
+ * others that a poke is under way that nobody is going to take back. It pokes since all may have been skipped, and then
+ * nobody was poked. Each of the two runs on by itself here, where a real thread does one thing at a time: there are
+ * more interleavings, not fewer. Only slot 2 is killed then.
+ *
+ * Switches: NP, KILLS, NO_SHARED, ASYNC (a bit mask of processes), WITHDRAW, TICK, STOP, DOWNGRADE, NO_OVERTAKING,
+ * LATE; PAIR; SPIN (who belongs to the front tries before it reacts); STEAL (with LIVENESS once, and not by process 0:
+ * who is robbed for ever gets nothing for ever); MEET (shared holders may stay for ever, since they wait for each
+ * other: a reader that fits in must not sleep); WRITERS (LIVENESS: a bit mask of the processes that are exclusive, the
+ * others are shared); MUTANT_x, see mutants.json.
  */
 #ifndef NP
 #define NP 3
@@ -152,6 +163,13 @@ hidden byte exclusion, progress, telling;
 #define TICKS false
 #endif
 #define GONE_NOW(i) (i == d)
+#ifdef PAIR
+#define MATE(i) ((i) < 2 && queued[1 - (i)])
+#define PASSING passing
+#else
+#define MATE(i) false
+#define PASSING false
+#endif
 #define STILL (!ANY(MOVES) && !ANY(GONE) && latch == NONE && !TICKS)
 #ifdef MEET
 #define HOLDS(i) (!dead[i] && ph[i] == HELD)
@@ -272,6 +290,9 @@ proctype P(byte me) {
   byte front = 0; /* SPINS: a try before W2 */
 #else
   bit front = 0;
+#endif
+#ifdef PAIR
+  bit passing = 0;
 #endif
   bit m = 0, undo = 0, rebuilt = 0, again = 0, told = 0, was = 0;
 #ifdef MUTANT_THIEF_POKES_NOBODY
@@ -464,11 +485,14 @@ react:
     atomic {
       poked[me] = 0;
       if
-      :: !eligible[me] -> goto to_sleep
-      :: eligible[me] && skipped[me] ->
+      :: skipped[me] ->
 #ifndef MUTANT_UNSKIP_FORGOTTEN
         why = UNSKIP; goto enter
 #endif
+      :: else
+      fi;
+      if
+      :: !eligible[me] -> goto to_sleep
       :: else
       fi
     };
@@ -607,7 +631,17 @@ work:
         was = 0;
 #endif
         if :: was && qn > 0 -> was = 0; front_changed(); back = LEAVE; goto poke_front :: else -> was = 0; goto leave fi
-      :: why == UNSKIP -> skipped[me] = 0; front_changed(); goto leave
+      :: why == UNSKIP ->
+        skipped[me] = 0;
+#ifndef MUTANT_UNSKIP_KEEPS_POKED
+        poked[me] = 0;
+#endif
+        front_changed();
+#ifdef MUTANT_UNSKIP_POKES_NOBODY
+        goto leave
+#else
+        back = LEAVE; goto poke_front
+#endif
       :: why == SKIP -> if :: POKED -> goto overdue :: else -> goto leave fi
       :: why == POKE -> if :: QUEUED && !POKED -> back = POKE; goto poke_front :: else -> goto leave fi
       :: why == DOWN ->
@@ -637,7 +671,7 @@ leave:
       :: (why == SETTLE && ph[me] != IDLE) || why == DOWN || why == STEALING -> why = 0; goto holding
       :: why == FINISH -> why = 0; goto A1
       :: why == LEAVE -> why = 0; goto idle
-      :: why == UNSKIP -> why = 0; goto W2
+      :: why == UNSKIP -> why = 0; goto react
       :: why == SKIP || why == LOOK -> why = 0; goto asleep
       :: why == POKE -> why = 0
       fi
@@ -787,7 +821,20 @@ overdue:
       if :: was -> skipped[q[k]] = 1 :: else fi;
       was = 0;
 #else
-      if :: poked[q[k]] -> skipped[q[k]] = 1 :: else fi;
+      if :: poked[q[k]] -> skipped[q[k]] = 1; was = MATE(q[k]) :: else fi;
+#endif
+#ifdef PAIR
+      if
+#ifdef MUTANT_MATE_NOT_POKED
+      :: was -> was = 0; skipped[1 - q[k]] = 1
+#else
+      :: was -> was = 0; d = k; todo = 1 << (1 - q[k]); passing = 1; back = SKIP; goto poke
+#endif
+      :: else
+      fi
+    };
+passed:
+    atomic {
 #endif
       if
       :: eligible[q[k]] && k + 1 < qn -> k++; goto overdue
@@ -849,7 +896,7 @@ poke:
       :: else -> break
       od;
       todo = todo & ~(1 << k);
-      eligible[k] = 1;
+      if :: PASSING -> skipped[k] = 1 :: else -> eligible[k] = 1 fi;
       poked[k] = 1
     };
     atomic {
@@ -882,13 +929,20 @@ poked_all:
       :: back == LOOK -> back = 0; goto look
       :: back == ENQUEUE -> back = 0; goto work
       :: back == SETTLE -> back = 0; goto keep_poked
+#ifdef PAIR
+      :: back == SKIP -> back = 0; passing = 0; k = d; d = NONE; goto passed
+#endif
       :: else -> back = 0; goto leave
       fi
     }
   } unless { dead[me] };
 
   d_step { k = 0; d = NONE; why = 0; todo = 0; later = 0; back = 0; i = 0; j = 0; m = 0; front = 0; undo = 0;
-    rebuilt = 0; again = 0; told = 0; was = 0 };
+    rebuilt = 0; again = 0; told = 0; was = 0;
+#ifdef PAIR
+    passing = 0
+#endif
+  };
 end:
   ph[me] == FREE && latch != me;
   goto start
@@ -929,8 +983,10 @@ end1:
 active proctype Killer() {
 end:
   do
+#ifndef PAIR
   KILL(0)
   KILL(1)
+#endif
 #if NP > 2
   KILL(2)
 #endif
