@@ -2,9 +2,9 @@
  *
  * Why it holds. Owner and phase are one word, so no death comes between them: whoever dies inside leaves its number and
  * what it had to do in the word. The number is drawn once and never again, and its byte is locked before its owner can
- * enter. So "the byte of this number is not locked" means "this owner is dead, for ever", and a CAS that names the value
- * about which it was asked robs nobody else. A sleeper is remembered by the bit WAITERS, which is set by a CAS on a
- * word that has an owner. The release takes it away in the same step that frees the word, and wakes one; whoever was
+ * enter. So "the byte of this number is not locked" means "this owner is dead, for ever", and a CAS that names the
+ * value about which it was asked robs nobody else. A sleeper is remembered by the bit WAITERS, which is set by a CAS on
+ * a word that has an owner. The release takes it away in the same step that frees the word, and wakes one; whoever was
  * woken, and gets the latch, sets it again, since others may sleep. What no bit remembers (a waker that dies before it
  * wakes) the deadline of the sleep finds.
  *
@@ -16,25 +16,30 @@
  *               was not taken, and the runs with -DINDEXED -DSTOPS=1 say why: a newcomer that stops between its lock of
  *               a byte and its second look makes a dead owner look alive for as long as it stands still.
  *
- * NP bodies acquire, work, release, for ever (OPS=0) or OPS times. Fate kills processes at any step, KILLS times in all,
- * and stops them at any step, STOPS times, for ever or for a while. A killed one comes again as a newcomer. THREADS:
- * bodies 0 and 1 are two threads of one process. Without STOPS any body may still be slow for as long as it likes.
+ * NP bodies acquire, work, release, for ever (OPS=0) or OPS times. Fate kills processes at any step, KILLS times in
+ * all, and stops them at any step, STOPS times, for ever or for a while. A killed one comes again as a newcomer.
+ * THREADS: bodies 0 and 1 are two threads of one process. Without STOPS any body may still be slow for as long as it
+ * likes.
+ *
+ * BLINDS: so many processes can not ask any more, since the descriptor is not theirs, say. Such a one takes no turn
+ * (L5): it would learn nothing, and the others would believe that somebody has just asked. One that can ask is always
+ * left.
  *
  * Labels: N1, N2 the name; L1 the fast path; L2 to L4 look, bit, sleep; L5, L6 turn and question; L7 theft; L8 rebuild;
  * L9, L10 release and wake.
  *
  * Abstracted, and why that is sound:
- *   memory orders   sequential consistency. The latch is one word, so its own accesses have one order anyway; what else is
- *                   read (the counter of questions) is a hint. That the content is seen is L9's release and L1's, L2's
- *                   and L7's acquire, and the kernel's lock around the byte of the dead: no model shows these.
+ *   memory orders   sequential consistency. The latch is one word, so its own accesses have one order anyway; what else
+ *                   is read (the counter of questions) is a hint. That the content is seen is L9's release and L1's,
+ *                   L2's and L7's acquire, and the kernel's lock around the byte of the dead: no model shows these.
  *   a CAS that fails     leads back to the look. So a look and the CAS of what was looked at are one step where nothing
  *                   lies between them. Where something does (L4: the sleep; L6 and L7: the question), the value is
  *                   kept and compared.
  *   spinning        is looking again.
- *   the deadline    may pass at any moment of a sleep (NO_DEADLINE: never). SPURIOUS: so many sleepers come back without
- *                   a wake all the same, as after a signal or at the deadline of their own patience.
- *   futex_wait      compares owner, phase and waiters bit (the low half), and queues, in one step, as the kernel does. A
- *                   wake takes any sleeper.
+ *   the deadline    may pass at any moment of a sleep (NO_DEADLINE: never). SPURIOUS: so many sleepers come back
+ *                   without a wake all the same, as after a signal or at the deadline of their own patience.
+ *   futex_wait      compares owner, phase and waiters bit (the low half), and queues, in one step, as the kernel does.
+ *                   A wake takes any sleeper.
  *   N2              finds its byte free: nobody else draws the number, and foreign content only costs another draw.
  *   the attach      lock is not here (prune.pml): nobody initialises the segment anew beside a live process.
  *   the end         of a process that leaves is not here: its byte goes when no thread of it can enter any more.
@@ -63,6 +68,9 @@
 #endif
 #ifndef OPS
 #define OPS 0            /* 0: for ever */
+#endif
+#ifndef BLINDS
+#define BLINDS 0
 #endif
 #ifndef SPURIOUS
 #define SPURIOUS 0
@@ -115,6 +123,13 @@ bit sleeps[NP];          /* in futex_wait; the kernel's */
 byte name[NPROC];        /* 0: none yet */
 bit dead[NPROC];
 bit stopped[NPROC];
+#if BLINDS > 0
+bit blind[NPROC];        /* can not ask about others */
+byte blinds = 0;
+#define BLIND blind[p]
+#else
+#define BLIND 0
+#endif
 
 /* What the checker knows. */
 byte in = 0;             /* the body that is inside, plus 1 */
@@ -342,6 +357,12 @@ look: /* L2: free is taken, keeping the phase; L3: or else the waiters bit is se
       }
 #endif
     fi;
+#if BLINDS > 0 && !defined(MUTANT_BLIND_TAKES_TURNS)
+    if
+    :: atomic { BLIND -> FORGET goto look }
+    :: !BLIND
+    fi;
+#endif
 #ifdef TURNS
     /* one of those who sleep asks: whoever finds that nobody has asked since it went to sleep */
     atomic {
@@ -366,7 +387,8 @@ look: /* L2: free is taken, keeping the phase; L3: or else the waiters bit is se
       asked = 0;
 #endif
       if
-      :: tok[vo] != 0 ->
+      :: BLIND -> FORGET goto look
+      :: !BLIND && tok[vo] != 0 ->
         /* no dead owner is seen alive because somebody who does not go on has its byte, or somebody has its name */
 #ifdef INDEXED
         assert(seen_alive || !(SAME && in == 0 &&
@@ -509,6 +531,9 @@ done:
 
 inline kill_process(q) {
   kills++; dead[q] = 1; stopped[q] = 0;
+#if BLINDS > 0
+  blind[q] = 0;
+#endif
   k = 0;
   do :: k < NAMES -> if :: tok[k] == q + 1 -> tok[k] = 0 :: else fi; k++ :: else -> break od;
   k = 0;
@@ -533,6 +558,10 @@ end:
 #if NPROC > 2
   :: atomic { kills < KILLS && !dead[2] -> kill_process(2) }
 #endif
+#endif
+#if BLINDS > 0
+  :: atomic { blinds < BLINDS && !dead[0] -> blinds++; blind[0] = 1 }
+  :: atomic { blinds < BLINDS && !dead[1] -> blinds++; blind[1] = 1 }
 #endif
 #if STOPS > 0
   :: atomic { stops < STOPS && !dead[0] -> stops++; stopped[0] = 1 }
