@@ -46,6 +46,9 @@
  *   D6, D8      read a number and ask about it in one step: a number that dies in between is dead at the next turn.
  *   HINTS       the first answer may be wrong, so many times: it may be that of a pidfd or a start time. The second is
  *               the token's, and true.
+ *   attaching   is one step behind the latch: a newcomer takes the first entry that is free, or a dead process's.
+ *               Leaving is one, too: the own slots are treated, the entry is given back; the token goes after the
+ *               latch.
  *   slots       one LEFT slot a process. What its treatment does is slots.pml's.
  *
  * Claims. alive: nobody alive is recovered. once: nobody is recovered twice. wishes: D1 leads to a question that begins
@@ -182,19 +185,11 @@ start:
 enter: /* D7 */
     atomic {
       if
-#ifdef MUTANT_LATCH_NOT_STOLEN
-      :: latch == 0 -> latch = number[me]
-#else
       :: latch == 0 -> latch = number[me]
       :: latch != 0 && !token[latch] && !blind[me] -> latch = number[me]; dirty = 1
-#endif
 #if STALLS > 0
       :: latch != 0 && stalls < STALLS && why == RECOVER ->
-        stalls++;
-#ifndef MUTANT_STALLED_FORGETS
-        wanted[e] = 1;
-#endif
-        x = 0; is_dead = 0; left = 0; e = 0; why = 0; goto take
+        stalls++; wanted[e] = 1; x = 0; is_dead = 0; left = 0; e = 0; why = 0; goto take
 #endif
       fi;
       if :: !dirty -> goto inside :: else fi
@@ -248,10 +243,11 @@ inside:
         is_dead = 0; x = 0
 #if GOES > 0
       :: why == GO ->
-        gone[number[me]] = 1; num[mine] = 0; mine = NONE
+        gone[number[me]] = 1; num[mine] = 0;
 #if LEFTS > 0
-        ; mark[i] = 0; slot[i] = 0; i = 0
+        mark[mine] = 0; slot[mine] = 0;
 #endif
+        mine = NONE
 #endif
       :: why == OWNER
       fi
@@ -297,7 +293,7 @@ tick:
       :: lefts < LEFTS && !slot[mine] -> lefts++; goto ends
 #endif
 #if GOES > 0
-      :: goes < GOES -> goes++; why = GO; i = mine; goto enter
+      :: goes < GOES -> goes++; why = GO; goto enter
 #endif
       fi;
       WISH(wish[e] = 1); wanted[e] = 1; e = 0
