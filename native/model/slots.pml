@@ -669,6 +669,9 @@ take:
 #endif
 S4:
     d_step {
+#if !defined(LEAVES) && defined(MUTANT_STEAL_S4_FIRST)
+      skip
+#endif
 #ifdef LEAVES
       /* Whose thread ended after S0 was robbed at its end. */
       do :: k < NP -> if :: ph[k] == LEFT && torn[k] == 2 -> torn[k] = 0 :: else fi; k++ :: else -> break od;
