@@ -55,11 +55,11 @@
       "target_name": "proclock_core",
       "type": "static_library",
       "sources": [
-        "native/client.cc",
-        "native/core.cc",
-        "native/platform_linux.cc",
-        "native/segment_linux.cc",
-        "native/runtime.cc"
+        "native/platform/core.cc",
+        "native/platform/linux/memory.cc",
+        "native/platform/linux/platform.cc",
+        "native/platform/linux/watcher.cc",
+        "native/runtime/process.cc"
       ],
       # node-gyp gives every target Node's headers. The core gets none, so that N-API cannot creep into it.
       "include_dirs/": [["exclude", ".*"]],
@@ -108,7 +108,7 @@
               "inputs": [
                 "test/native/mutants.mjs",
                 "native/model/mutants.json",
-                "<!@(node -p \"require('fs').readdirSync('native').filter(f => f.endsWith('.h')).map(f => 'native/' + f).join(' ')\")"
+                "<!@(node -p \"require('fs').readdirSync('native/core').map(f => 'native/core/' + f).join(' ')\")"
               ],
               "outputs": ["build/mutants/core.h", "build/mutants/mutant.h"],
               "action": ["node", "test/native/mutants.mjs"]
@@ -125,7 +125,7 @@
             }],
             ["OS == 'linux'", {
               # test/native/interpose.h
-              "ldflags": ["-pthread", "-Wl,--wrap=syscall,--wrap=pthread_mutex_unlock"],
+              "ldflags": ["-pthread", "-Wl,--wrap=syscall"],
               "libraries": ["-lrt"]
             }]
           ]
@@ -139,7 +139,7 @@
           "cflags": ["-O0"],
           # Made by test/native/crash-points.mjs, before make looks for them.
           "sources": [
-            "<!@(node -p \"require('fs').readdirSync('native').filter(f => /[.]cc$/.test(f)).map(f => 'build/crash/native/' + f).join(' ')\")"
+            "<!@(node -p \"require('fs').readdirSync('native', { recursive: true }).filter(f => /[.]cc$/.test(f)).map(f => 'build/crash/native/' + f).join(' ')\")"
           ],
           "conditions": [
             ["OS == 'linux'", { "ldflags": ["-pthread", "-Wl,-z,nodelete"], "libraries": ["-lrt"] }]

@@ -1,26 +1,21 @@
-// The Node-API surface: arguments in, statuses and numbers out. No decision is made here, and no word said: lib/binding.ts
-// states what each function takes and returns, lib/errors.ts makes errors of statuses.
+// The Node-API surface: arguments in, statuses and numbers out. No decision is made here, and no word said: lib/shm/binding.ts
+// states what each function takes and returns, lib/shm/errors.ts makes errors of statuses.
 //
 // The calls of the uncontended path are plain napi_callbacks with the instance as their data (an empty one costs 13 ns,
 // one through node-addon-api's wrappers 30); everything else uses node-addon-api.
 #include <napi.h>
 
-#include "status.h"
+#include "runtime/process.h"
 
-#ifdef __linux__
+#ifdef PROCLOCK_SUPPORTED
 
-#include <grp.h>
-
-#include <memory>
 #include <string>
-#include <unordered_map>
-#include <vector>
-
-#include "runtime.h"
 
 namespace {
 
-using proclock::Client;
+using Client = proclock::Client<proclock::System>;
+using Runtime = proclock::Runtime<proclock::System>;
+using proclock::Report;
 using proclock::Status;
 
 // One per open() in one JavaScript thread. Owns all that was acquired through it, until its binding is garbage-collected or
@@ -32,10 +27,14 @@ struct Instance {
   // pending, nobody else may know of those who wait.
   napi_ref callback = nullptr;
   bool kept_alive = false;
-  Client::Report* report = nullptr;
+  Report* report = nullptr;
   Napi::Reference<Napi::ArrayBuffer> report_buffer;
   proclock::OpenFailure failure;
+  int ends_left = 2;  // of the thread, and of the binding: runtimes differ in which comes first
 };
+void drop(Instance* instance) {
+  if (--instance->ends_left == 0) delete instance;
+}
 
 int32_t number(Status status) { return static_cast<int32_t>(status); }
 
@@ -66,7 +65,7 @@ napi_value direct(napi_env env, napi_callback_info info) {
   napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
   Instance* instance = static_cast<Instance*>(data);
   if (instance->client == nullptr) return nullptr;
-  Client::Report& report = *instance->report;
+  Report& report = *instance->report;
   const int32_t outcome = call(*instance->client, static_cast<uint32_t>(report.argument));
   report.result =
       outcome >= 0 && (report.ready | report.abandoned) != 0 ? outcome | Client::kAttention : outcome;
@@ -85,6 +84,7 @@ int32_t check_hold(Client& client, uint32_t hold) { return number(client.check_h
 int32_t check_namespace(Client& client, uint32_t lock) { return number(client.check(lock)); }
 int32_t look(Client& client, uint32_t lock) { return number(client.look(lock)); }
 int32_t settle_owed(Client& client, uint32_t) { return static_cast<int32_t>(client.settle_owed()); }
+int32_t serve(Client& client, uint32_t) { return client.serve() ? 1 : 0; }
 int32_t held_by_thread(Client& client, uint32_t lock) { return client.held_by_thread(lock) ? 1 : 0; }
 int32_t close_lock(Client& client, uint32_t lock) {
   client.close_lock(lock);
@@ -254,11 +254,8 @@ Napi::Value query_all(const Napi::CallbackInfo& info) {
 // groupId(name): gid, or -1 where there is no such group
 Napi::Value group_id(const Napi::CallbackInfo& info) {
   if (!check(info, info.Length() == 1 && info[0].IsString())) return info.Env().Undefined();
-  std::vector<char> buffer(1 << 16);
-  group entry;
-  group* found = nullptr;
-  getgrnam_r(info[0].As<Napi::String>().Utf8Value().c_str(), &entry, buffer.data(), buffer.size(), &found);
-  return Napi::Number::New(info.Env(), found == nullptr ? -1.0 : static_cast<double>(found->gr_gid));
+  const int64_t id = proclock::System::group_id(info[0].As<Napi::String>().Utf8Value().c_str());
+  return Napi::Number::New(info.Env(), static_cast<double>(id));
 }
 
 void set_plain(Napi::Object exports, Instance* instance, const char* name, napi_callback callback) {
@@ -283,18 +280,19 @@ void end_with_thread(void* data) {
   Instance* instance = static_cast<Instance*>(data);
   instance->client.reset();
   instance->on_ready = nullptr;
+  drop(instance);
 }
 
 // The binding was garbage-collected. Everything that was acquired through it is given back.
 void end_with_binding(napi_env env, void* data, void*) {
   Instance* instance = static_cast<Instance*>(data);
-  if (instance->client == nullptr) return;
-  instance->client.reset();  // before the function that it calls
-  napi_release_threadsafe_function(instance->on_ready, napi_tsfn_abort);
-  instance->on_ready = nullptr;
-  napi_delete_reference(env, instance->callback);
-  instance->report_buffer.Reset();
-  napi_remove_env_cleanup_hook(env, end_with_thread, instance);
+  if (instance->client != nullptr) {
+    instance->client.reset();  // before the function that it calls
+    napi_release_threadsafe_function(instance->on_ready, napi_tsfn_abort);
+    napi_delete_reference(env, instance->callback);
+    instance->report_buffer.Reset();
+  }
+  drop(instance);
 }
 
 // What an AsyncLocalStorage has put there when it was made. A thread-safe function lives as long as its thread, and would keep
@@ -323,10 +321,8 @@ Napi::Value open(const Napi::CallbackInfo& info) {
         .ThrowAsJavaScriptException();
     return env.Undefined();
   }
-  auto& instances = *env.GetInstanceData<std::vector<std::unique_ptr<Instance>>>();
-  instances.push_back(std::make_unique<Instance>());
-  Instance* instance = instances.back().get();
-  Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, sizeof(Client::Report));
+  Instance* instance = new Instance();
+  Napi::ArrayBuffer buffer = Napi::ArrayBuffer::New(env, sizeof(Report));
   instance->report_buffer = Napi::Persistent(buffer);
   instance->report_buffer.SuppressDestruct();
   napi_create_reference(env, info[1], 0, &instance->callback);
@@ -340,9 +336,9 @@ Napi::Value open(const Napi::CallbackInfo& info) {
     napi_call_threadsafe_function(static_cast<napi_threadsafe_function>(data), nullptr,
                                   napi_tsfn_nonblocking);
   };
-  instance->report = static_cast<Client::Report*>(buffer.Data());
-  instance->client = std::make_unique<Client>(info[0].As<Napi::Number>().Uint32Value(), instance->report,
-                                              notify, instance->on_ready);
+  instance->report = static_cast<Report*>(buffer.Data());
+  instance->client = std::make_unique<Client>(Runtime::get(), info[0].As<Napi::Number>().Uint32Value(),
+                                              instance->report, notify, instance->on_ready);
   // Hooks run in reverse: registered after the thread-safe function's own, this one ends all use of it before that is
   // torn down. Everything that the thread holds is given back here, on the thread itself.
   napi_add_env_cleanup_hook(env, end_with_thread, instance);
@@ -350,6 +346,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   Napi::Object binding = Napi::Object::New(env);
   napi_add_finalizer(env, binding, instance, end_with_binding, nullptr, nullptr);
   binding.Set("report", buffer);
+  binding.Set("onReady", info[1]);  // for as long as the binding is there
   set_plain(binding, instance, "tryAcquire", direct<try_acquire>);
   set_plain(binding, instance, "release", direct<release>);
   set_plain(binding, instance, "react", plain<react>);
@@ -362,6 +359,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   set_plain(binding, instance, "check", plain<check_namespace>);
   set_plain(binding, instance, "look", plain<look>);
   set_plain(binding, instance, "settleOwed", plain<settle_owed>);
+  set_plain(binding, instance, "serve", plain<serve>);
   set_plain(binding, instance, "heldByThread", plain<held_by_thread>);
   set_plain(binding, instance, "closeLock", plain<close_lock>);
   binding.Set("openLock", Napi::Function::New(env, open_lock, "openLock", instance));
@@ -378,8 +376,6 @@ Napi::Value open(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object load(Napi::Env env, Napi::Object exports) {
-  // Deleted with the environment, after its cleanup hooks.
-  env.SetInstanceData(new std::vector<std::unique_ptr<Instance>>());
   exports.Set("open", Napi::Function::New(env, open, "open"));
   exports.Set("layoutVersion", Napi::Number::New(env, proclock::kLayoutVersion));
   exports.Set("abi", Napi::Number::New(env, proclock::abi_fingerprint()));
@@ -392,13 +388,13 @@ Napi::Object load(Napi::Env env, Napi::Object exports) {
 #else
 
 namespace {
-// Loads, and says that it can do nothing: lib/binding.ts throws ERR_LOCK_UNSUPPORTED on the first use.
+// Loads, and says that it can do nothing: lib/shm/binding.ts throws ERR_LOCK_UNSUPPORTED on the first use.
 Napi::Object load(Napi::Env env, Napi::Object exports) {
   exports.Set("supported", Napi::Boolean::New(env, false));
   return exports;
 }
 }  // namespace
 
-#endif  // __linux__
+#endif  // PROCLOCK_SUPPORTED
 
 NODE_API_MODULE(proclock, load)

@@ -26,6 +26,7 @@ const NATIVE_LEFT_OUT = ['sim_', 'scale_', 'stop_at_', 'death_at_'];
 // Nor do documents, contention and storms (for long, and at random), and what needs crash points, which an instrumented addon
 // has not.
 const JEST_LEFT_OUT = [
+  'reload', // counters keep each copy that they count
   ...['documents', 'bounded-overtaking', 'ending', 'exclusion', 'sharing'],
   ...['storm', 'web-locks-storm', 'crash-points'],
 ];
@@ -82,7 +83,7 @@ function nativeCounts() {
 }
 
 function addNative(counts, source) {
-  const name = /(?:^|\/)(native\/[^/]+\.(?:cc|h))$/.exec(source.file)?.[1];
+  const name = /(?:^|\/)(native\/[\w/]+\.(?:cc|h))$/.exec(source.file)?.[1];
   if (!name || source.file.includes('test/native')) return;
   const lines = getOrAdd(counts, name, () => new Map());
   for (const { line_number: number, count, branches } of source.lines) {

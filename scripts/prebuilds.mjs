@@ -36,7 +36,9 @@ function stampFile(name) {
 
 /** Of all that decides about a binary, and of the binary. */
 function fingerprint(name) {
-  const sources = readdirSync(join(root, 'native')).filter((file) => /\.(cc|h|map)$/.test(file));
+  const sources = readdirSync(join(root, 'native'), { recursive: true }).filter((file) =>
+    /\.(cc|h|map)$/.test(file),
+  );
   const inputs = [
     ...sources.sort().map((file) => `native/${file}`),
     'binding.gyp',

@@ -45,7 +45,7 @@ const RUNS = {
     parts: ['native-tests'],
     suites: 'native',
     // report_destroy_locked: a storage that is replaced (downgrade, steal, recovery) is retired as it is, locked or not,
-    // and initialised before it is used again (INV-3 in native/protocol.h).
+    // and initialised before it is used again (INV-3 in native/core/protocol.h).
     env: () => ({ TSAN_OPTIONS: 'report_destroy_locked=0 halt_on_error=1' }),
     arguments: () => ['client_test', 'stress_test'],
   },

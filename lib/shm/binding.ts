@@ -68,6 +68,8 @@ export interface NativeBinding {
   takeReady(): number[];
   /** Does what could not be done because a process was stopped in the guard; how many holds are left with such work. */
   settleOwed(unused: 0): number;
+  /** Does what the native thread would do, where none can be had (`report[UNSERVED]`); 1: it need not be called again. */
+  serve(unused: 0): number;
   /** Whether pending waits keep the event loop running. */
   keepAlive(on: boolean): void;
   /** -1: no such group. */
@@ -94,6 +96,8 @@ export const Report = {
   ARGUMENT: 6,
   RESULT: 7,
   FORKS: 8,
+  UNSERVED: 9,
+  MARKS_DROPPED: 10,
 } as const;
 
 /** How a lock is wanted: what makes a key of its id. */

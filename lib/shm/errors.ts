@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { constants } from 'node:os';
 import { LockError, type LockErrorCode, type Named, shown } from '../common/errors';
 
-/** Results of native calls; the same values as `enum class Status` in native/status.h. */
+/** Results of native calls; the same values as `enum class Status` in native/core/status.h. */
 export const Status = {
   OK: 0,
   BUSY: -1,
@@ -100,7 +100,7 @@ const advice: Record<number, (subject: Subject, errno: number) => [LockErrorCode
   ],
   [Status.CAPACITY]: (subject) => [
     'ERR_LOCK_CAPACITY',
-    `namespace ${file(subject)} is full (at most 2,048 processes, 262,144 names in use and 524,288 open holds and ` +
+    `namespace ${file(subject)} is full (at most 2,047 processes, 262,144 names in use and 524,288 open holds and ` +
       'waits); close locks that are not needed, or spread them over several namespaces',
   ],
   [Status.NO_SPACE]: (subject, errno) => [

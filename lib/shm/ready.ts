@@ -5,6 +5,8 @@ import { Native, Report } from './binding';
 
 /** How long until work that a stopped process kept us from is tried again. */
 const STALLED_RETRY_MS = 10;
+/** How often an event loop does what the native thread would do, where none can be had. */
+const SERVE_MS = 10;
 
 /** A wait, as far as it is told of anything. */
 export interface Waiting {
@@ -26,6 +28,7 @@ export class Ready {
   private readonly onReady = (): void => this.drain();
   private pending = 0;
   private retryIsDue = false;
+  private serviceIsDue = false;
 
   constructor() {
     this.native = Native.open(this.onReady);
@@ -46,11 +49,13 @@ export class Ready {
   /** From now on this wait is told when it is poked. */
   register(index: number, wait: Waiting): void {
     this.waits.set(index, wait);
+    this.serveIfNeeded();
   }
 
   /** From now on `stolen` is called when that hold is poked. */
   listen(index: number, stolen: () => void): void {
     this.listeners.set(index, stolen);
+    this.serveIfNeeded();
   }
 
   hasListener(index: number): boolean {
@@ -84,6 +89,18 @@ export class Ready {
     if (native.reported(Report.OWED) !== 0) this.retryLater();
   }
 
+  /** No native thread can be had (a limit of threads or memory): until there is one, this event loop serves those who wait. */
+  private serveIfNeeded(): void {
+    if (this.serviceIsDue || this.native.reported(Report.UNSERVED) === 0) return;
+    this.serviceIsDue = true;
+    startTimer(() => {
+      this.serviceIsDue = false;
+      this.native.binding.serve(0);
+      this.settle();
+      if (this.pending > 0 || this.listeners.size > 0) this.serveIfNeeded();
+    }, SERVE_MS);
+  }
+
   private retryLater(): void {
     if (this.retryIsDue) return;
     this.retryIsDue = true;
@@ -91,12 +108,10 @@ export class Ready {
       this.retryIsDue = false;
       const left = this.native.binding.settleOwed(0);
       for (const wait of this.unqueued) {
-        // One that is still refused is enough to know.
-        if (wait.enqueue()) break;
-        this.unqueued.delete(wait);
+        if (!wait.enqueue()) this.unqueued.delete(wait);
       }
       this.settle();
-      if (left > 0) this.retryLater();
+      if (left > 0 || this.unqueued.size > 0) this.retryLater();
     }, STALLED_RETRY_MS);
   }
 }

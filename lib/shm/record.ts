@@ -1,7 +1,7 @@
 // The locks that are open in this thread.
 import type { Owner } from '../common/owner';
 import type { LockInfo, LockMode, LockSnapshot } from '../common/types';
-import { ATTENTION, keyOf, type Native, type NativeInfo } from './binding';
+import { ATTENTION, keyOf, type Native, type NativeInfo, Report } from './binding';
 import { errorOf, Status } from './errors';
 import { type Hold, Holds, type LockOfHold } from './hold';
 import { Ready } from './ready';
@@ -190,6 +190,7 @@ export class Records {
   private readonly own = new Map<string, Space>();
   /** By group id and namespace. */
   private readonly ofGroups = new Map<string, Space>();
+  private hasWarnedOfMarks = false;
 
   /** The lock of this name, with one user more; `group` is a gid, or -1 for this user alone. */
   enter(name: string, namespace: string, group: number): LockRecord {
@@ -219,8 +220,20 @@ export class Records {
     const { native } = this.ready;
     let id = native.binding.openLock(segment, group, name);
     if (id === Status.CAPACITY && makeRoom(space)) id = native.binding.openLock(segment, group, name);
+    this.warnOfDroppedMarks(segment);
     if (id < 0) throw errorOf(id, 'open', { name, segment }, native.failure());
     return id;
+  }
+
+  /** Says once that names made room whose holders had died: whoever opens such a name again is not told of that any more. */
+  private warnOfDroppedMarks(segment: string): void {
+    if (this.hasWarnedOfMarks || this.ready.native.reported(Report.MARKS_DROPPED) === 0) return;
+    this.hasWarnedOfMarks = true;
+    process.emitWarning(
+      `/dev/shm${segment} is full: the oldest \`abandoned\` marks of locks that nobody has open make room for new names. ` +
+        'Open and repair what dead processes leave, or use fewer names',
+      { type: 'Warning', code: 'PROCLOCK_ABANDONED_DROPPED' },
+    );
   }
 
   /**

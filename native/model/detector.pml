@@ -23,9 +23,9 @@
  *    D7  enter the latch. Stalled: set the bit again, so that another turn takes it, and on with D5
  *    D8  recover: if the entry still has this number, and the answer behind the latch is "dead" as well, recover it
  *    D9  LEFT: mark := 0, then treat the slots of this process that say LEFT; leave the latch; on with D5
- * A thread that ends (slots.pml, T1):
- *    T1  its slot := LEFT, one CAS
- *    T2  the mark LEFT of its process := 1. After T1, since D9 takes the mark away before it looks at the slots
+ * A thread that ends (slots.pml, E1):
+ *    E1  its slot := LEFT, one CAS
+ *    E3  the mark LEFT of its process := 1. After E1, since D9 takes the mark away before it looks at the slots
  *
  * NP processes attach, tick for ever, leave slots behind (LEFTS times in all) and go (GOES times). They are killed at
  * any step, KILLS times, and come again as newcomers, with a new number, in an entry that is free. They are stopped for
@@ -34,7 +34,7 @@
  *
  * Abstracted, and why that is sound:
  *   memory      is sequentially consistent. The word is one word; the bits are changed by read-modify-writes, and a
- *               stale look at them costs a tick. The mark LEFT and the slots: T2 is release, D9's exchange acquire.
+ *               stale look at them costs a tick. The mark LEFT and the slots: E3 is release, D9's exchange acquire.
  *   the turn    is not counted: for each process a bit says whether the word is what it has kept. So D2 and D3 are one
  *               step; a CAS that fails says what a look would have said. The number of set bits is looked at in that
  *               step as well: an old one moves the cursor on by more or less, and it moves on by one at least.
@@ -393,11 +393,11 @@ take:
 #if LEFTS > 0
 ends:
 #ifdef MUTANT_MARKED_FIRST
-    mark[mine] = 1; /* T2 */
-    atomic { slot[mine] = 1; goto look } /* T1 */
+    mark[mine] = 1; /* E3 */
+    atomic { slot[mine] = 1; goto look } /* E1 */
 #else
-    slot[mine] = 1; /* T1 */
-    atomic { mark[mine] = 1; goto look } /* T2 */
+    slot[mine] = 1; /* E1 */
+    atomic { mark[mine] = 1; goto look } /* E3 */
 #endif
 #endif
   } unless { dead[me] };

@@ -29,15 +29,15 @@
  * LEAVES: threads end, and leave their slots to a recovery. A slot is LEFT from then on, and a recovery by anybody, the
  * own process included, takes it for a dead one's: it counts as nobody's in V3, its exclusive hold leaves the abandoned
  * mark (V4), and it is freed afterwards.
- *    T1  a thread that ends, without the latch: one CAS of its slot, again if it fails. It makes
+ *    E1  a thread that ends, without the latch: one CAS of its slot, again if it fails. It makes
  *        LEFT(exclusive, g)         of HELD(exclusive, g);
  *        LEFT(shared, g)            of RELEASING(m, g) and STALE(m, g), which are unlocked already and owe R3. A shared
  *                                   hold is released before that;
  *        LEFT without a storage     of STOLEN and IDLE: nothing but the slot is left.
  * Only the owner of the latch changes a LEFT slot. After V5 it takes the storage from those that do not refer to the
  * new one. One that does was left since V5, by a thread that got the lock after it: that is another recovery's. No mark
- * is written for a LEFT slot that a thief finds after S0: its holder was robbed, and ended then, as with one that died
- * then.
+ * is written here for a LEFT slot that a thief finds after S0. The code writes one: whether the thread ended first or was
+ * robbed first nobody can tell, and a mark too many does no harm.
  *
  * Switches: NP, KILLS, NO_SHARED, DOWNGRADE, STEAL, LEAVES, MARKS (holders clear the mark, or record one),
  * POKES (a releaser enters the latch in R3 at any time, not only where its owner has died); MUTANT_x, see
@@ -318,9 +318,9 @@ holding:
 #endif
 #ifdef LEAVES
 #ifndef MUTANT_LEFT_STORE
-      :: ex[me] && ph[me] == HELD -> torn[me] = 1 + stealing; touch[me] = NONE; ph[me] = LEFT; ended[me] = 1; goto left /* T1 */
+      :: ex[me] && ph[me] == HELD -> torn[me] = 1 + stealing; touch[me] = NONE; ph[me] = LEFT; ended[me] = 1; goto left /* E1 */
 #else
-      :: ex[me] && ph[me] == HELD -> m = st[me]; goto T1
+      :: ex[me] && ph[me] == HELD -> m = st[me]; goto E1
 #endif
 #endif
 #ifdef DOWNGRADE
@@ -334,7 +334,7 @@ holding:
     };
 #ifdef MUTANT_LEFT_STORE
     goto R2;
-T1:
+E1:
     atomic {
       if :: ph[me] == HELD -> torn[me] = 1 + stealing :: else fi;
       SET(me, LEFT, 1, m); touch[me] = NONE; m = 0; ended[me] = 1; goto left
@@ -361,7 +361,7 @@ R3:
 #ifndef MUTANT_LEFT_KEEPS_MODE
         ex[me] = 0;
 #endif
-        ph[me] = LEFT; ended[me] = 1; goto left /* T1 */
+        ph[me] = LEFT; ended[me] = 1; goto left /* E1 */
 #endif
       fi
     };

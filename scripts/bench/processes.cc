@@ -12,14 +12,15 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "../../native/runtime.h"
+#include "../../native/runtime/process.h"
 
 namespace {
 
 // In the child. Never returns.
 void attend(const char* segment, const char* text, int ready, int end) {
-  proclock::Client::Report report = {};
-  proclock::Client client(0, &report, [](void*) {}, nullptr);
+  proclock::Report report = {};
+  proclock::Client<proclock::System> client(
+      proclock::Runtime<proclock::System>::get(), 0, &report, [](void*) {}, nullptr);
   proclock::Name name;
   name.bytes = text;
   name.size = static_cast<uint32_t>(strlen(text));

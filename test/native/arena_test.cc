@@ -1,7 +1,5 @@
-// One namespace: entering and leaving, names, growth, and what happens when it is full.
-#include <errno.h>
+// One namespace: entering and leaving, names, growth, and tables that are full.
 #include <sched.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -47,9 +45,7 @@ TEST("a namespace that everybody has left keeps its names, their tokens and thei
     const Ref ref = member.open("kept");
     CHECK_EQ(member.acquire(ref, Mode::kExclusive), Try::kAcquired);
     token = token_of(ref);
-    CHECK_EQ(member.arena->set_abandoned(ref, true), Status::kOk);
-    member.release(ref);
-    member.unbind(ref);
+    member.end_thread({ref});
   }
   Member member(segment.name());
   const Ref ref = member.open("kept");
@@ -111,8 +107,8 @@ TEST("the same bytes as Latin-1 and as UTF-16 are two names, and lone surrogates
     CHECK_EQ(member.arena->open_lock(name, 0, &ref), Status::kOk);
     CHECK(locks.insert(ref.lock_index).second);
     proclock::LockName read;
-    Member::Arena::Guard guard(*member.arena);
-    CHECK(member.arena->read_name(guard, ref.lock_index, &read));
+    Member::Arena::Latched latched(*member.arena);
+    CHECK(member.arena->read_name(latched, ref.lock_index, &read));
     CHECK_EQ(read.utf16, name.utf16);
     CHECK(read.bytes.size() == name.size && memcmp(read.bytes.data(), name.bytes, name.size) == 0);
   }
@@ -127,8 +123,8 @@ TEST("a name of the greatest length is read back whole, and a longer one is refu
   Ref other;
   CHECK_EQ(member.arena->open_lock(name_of(name + 'z'), 0, &other), Status::kCapacity);
   proclock::LockName read;
-  Member::Arena::Guard guard(*member.arena);
-  CHECK(member.arena->read_name(guard, ref.lock_index, &read));
+  Member::Arena::Latched latched(*member.arena);
+  CHECK(member.arena->read_name(latched, ref.lock_index, &read));
   CHECK(read.bytes == name && !read.utf16);
 }
 
@@ -177,15 +173,13 @@ TEST("the token of a name that was reclaimed and comes back does not go back, wh
   CHECK(token_of(again) > ahead);
 }
 
-TEST("a name with an abandoned mark is not reclaimed, and one that is open is not either") {
+TEST(
+    "a name with an abandoned mark is not reclaimed while there is space, and one that is open is not "
+    "either") {
   harness::Segment segment;
   Member member(segment.name());
   const Ref open = member.open("open");
-  const Ref ref = member.open("abandoned");
-  CHECK_EQ(member.acquire(ref, Mode::kExclusive), Try::kAcquired);
-  CHECK_EQ(member.arena->set_abandoned(ref, true), Status::kOk);
-  member.release(ref);
-  member.unbind(ref);
+  member.abandon("abandoned");
   for (int n = 0; n < 1000; n++) member.unbind(member.open(std::to_string(n)));
   CHECK_EQ(member.open("open").lock_index, open.lock_index);
   const Ref again = member.open("abandoned");
@@ -256,123 +250,6 @@ TEST("the file grows in chunks as entries are wanted, and not before") {
     CHECK(now <= n * sizeof(proclock::Slot<TestPlatform>) * 5 / 4 + 64 * 1024 + proclock::kPage);
   }
   CHECK(steps > 3 && steps < 100);
-}
-
-/** Ends before its process does: what counts coverage writes its counts at the exit. */
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) { set(bytes); }
-  ~FileSizeLimit() { set(RLIM_INFINITY); }
-
- private:
-  static void set(rlim_t bytes) {
-    rlimit limit = {bytes, RLIM_INFINITY};
-    CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
-  }
-};
-
-TEST("a namespace for which there is no space is refused with kNoSpace, and works once there is some") {
-  harness::Segment segment;
-  JOIN_OK(harness::start([&] {
-    FileSizeLimit limit(1 << 20);
-    Member member;
-    CHECK_EQ(member.enter(segment.name()), Status::kNoSpace);
-  }));
-  Member member(segment.name());
-  CHECK_EQ(member.acquire(member.open("a name"), Mode::kExclusive), Try::kAcquired);
-}
-
-TEST("a table that can not grow says kNoSpace, breaks nothing, and grows once there is space") {
-  harness::Segment segment;
-  Member member(segment.name());
-  Member dying(segment.name());
-  const Ref ref = member.open("slots");
-  CHECK_EQ(dying.acquire(dying.open("slots"), Mode::kExclusive), Try::kAcquired);
-  TestPlatform::full = true;
-  Ref more;
-  Status status;
-  while (ok(status = member.arena->bind(ref.lock_index, 0, &more))) {
-  }
-  CHECK_EQ(status, Status::kNoSpace);
-  CHECK_EQ(member.arena->open_lock(name_of(std::string(100000, 'x')), 0, &more), Status::kNoSpace);
-  audit(member);
-  // Recovery does not depend on it.
-  dying.vanish();
-  member.look_at_all();
-  CHECK_EQ(member.acquire(ref, Mode::kExclusive), Try::kAcquired);
-  CHECK_EQ(member.arena->downgrade(ref), Status::kOk);
-  member.release(ref);
-  audit(member);
-  TestPlatform::full = false;
-  CHECK_EQ(member.arena->bind(ref.lock_index, 0, &more), Status::kOk);
-  member.open(std::string(100000, 'x'));
-  audit(member);
-}
-
-TEST("more locks than there are spare storages can be recovered when no page more is to be had") {
-  harness::Segment segment;
-  Member member(segment.name());
-  Member dying(segment.name());
-  TestPlatform::full_from = proclock::Layout<TestPlatform>::kStorages;
-  TestPlatform::full_to = proclock::Layout<TestPlatform>::kSlots;
-  std::vector<Ref> refs;
-  Ref ref;
-  Status status;
-  while (ok(status = member.arena->open_lock(name_of(std::to_string(refs.size())), 0, &ref)))
-    refs.push_back(ref);
-  CHECK_EQ(status, Status::kNoSpace);
-  CHECK(refs.size() > 3 * Member::Arena::kSpareStorages);
-  for (const Ref& lock : refs) {
-    CHECK_EQ(dying.acquire(dying.bind(lock), Mode::kExclusive), Try::kAcquired);
-  }
-  dying.vanish();
-  member.look_at_all();
-  for (const Ref& lock : refs) {
-    CHECK_EQ(member.acquire(lock, Mode::kExclusive), Try::kAcquired);
-    CHECK_EQ(lock.lock->abandoned.load(std::memory_order_relaxed), 1u);
-  }
-  CHECK_EQ(audit(member).processes, 1u);
-}
-
-TEST("on a file system that is really full, creating and growing say kNoSpace, and nobody gets a SIGBUS") {
-  harness::Segment segment;
-  JOIN_OK(harness::start([&] {
-    if (unshare(CLONE_NEWNS) != 0 || mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
-        mount("tmpfs", "/dev/shm", "tmpfs", 0, "size=16k") != 0) {
-      printf("  skipped: no small tmpfs can be mounted (%s)\n", strerror(errno));
-      return;
-    }
-    Member member;
-    CHECK_EQ(member.enter(segment.name()), Status::kNoSpace);
-    CHECK_EQ(mount("tmpfs", "/dev/shm", "tmpfs", MS_REMOUNT, "size=256k"), 0);
-    CHECK_EQ(member.enter(segment.name()), Status::kOk);
-    Ref ref;
-    Status status;
-    while (ok(status =
-                  member.arena->open_lock(name_of(std::string(40, 'x') + std::to_string(rand())), 0, &ref))) {
-    }
-    CHECK_EQ(status, Status::kNoSpace);
-    while (ok(status = member.arena->bind(1, 0, &ref)))
-      CHECK_EQ(member.acquire(ref, Mode::kShared), Try::kAcquired);
-    CHECK_EQ(status, Status::kNoSpace);
-    audit(member);
-  }));
-}
-
-TEST("opening, binding and taking locks under a file-size limit sends no signal to the program") {
-  harness::Segment segment;
-  JOIN_OK(harness::start([&] {
-    signal(SIGXFSZ, SIG_DFL);
-    Member member(segment.name());
-    FileSizeLimit limit(4096);
-    const Ref ref = member.open("a name");
-    Ref more;
-    while (ok(member.arena->bind(ref.lock_index, 0, &more))) {
-    }
-    sigset_t pending;
-    sigpending(&pending);
-    CHECK_EQ(sigismember(&pending, SIGXFSZ), 0);
-  }));
 }
 
 TEST("many that create the namespace at once end up in the same one") {

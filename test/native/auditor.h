@@ -47,7 +47,6 @@ class BasicAuditor {
 
   static uint32_t get(const Atomic<uint32_t>& field) { return field.load(std::memory_order_relaxed); }
   static uint64_t get(const Atomic<uint64_t>& field) { return field.load(std::memory_order_relaxed); }
-  static uint16_t get(const Atomic<uint16_t>& field) { return field.load(std::memory_order_relaxed); }
 
   bool named(uint32_t index) const { return (get(lock(index).name_bytes) & proclock::kNameUsed) != 0; }
 
@@ -71,7 +70,7 @@ class BasicAuditor {
       if (get(s.lock) == 0) continue;
       bound.insert(index);
       by_lock[get(s.lock)].insert(index);
-      by_process[get(s.process)].insert(index);
+      by_process[proclock::owner_of(get(s.word))].insert(index);
       CHECK(get(s.lock) <= locks && named(get(s.lock)));
       if ((get(s.flags) & proclock::kSlotQueued) != 0) {
         queues[get(s.lock)].push_back({get(s.ticket), index});
@@ -79,6 +78,7 @@ class BasicAuditor {
       }
     }
     census.slots = static_cast<uint32_t>(bound.size());
+    CHECK_EQ(get(header_->latch), 0u);
     check_table(header_->slots, Layout::kSlots, &Slot::lock_next, bound);
 
     std::set<uint32_t> alive;
@@ -91,7 +91,7 @@ class BasicAuditor {
     census.processes = static_cast<uint32_t>(alive.size());
     check_table(header_->processes, Layout::kProcesses, &Process::slots_head, alive);
 
-    std::set<uint32_t> names, storages, extents, unused;
+    std::set<uint32_t> names, storages, extents, unused, marked;
     for (uint32_t index = 1; index <= locks; index++) {
       if (!named(index)) continue;
       names.insert(index);
@@ -104,7 +104,7 @@ class BasicAuditor {
         census.retired++;
       }
       CHECK(set_of(get(l.slots_head), &Slot::lock_next) == by_lock[index]);
-      if (by_lock[index].empty() && get(l.abandoned) == 0) unused.insert(index);
+      if (by_lock[index].empty()) (get(l.abandoned) != 0 ? marked : unused).insert(index);
       for (const uint32_t s : by_lock[index]) {
         const uint64_t word = get(slot(s).word);
         if (proclock::is_held(word)) CHECK_EQ(proclock::storage_of(word), proclock::storage_of(gate));
@@ -131,12 +131,8 @@ class BasicAuditor {
     check_table(header_->storages, Layout::kStorages, &Storage::next, storages);
     check_table(header_->extents, Layout::kExtents, &Extent::next, extents);
 
-    std::set<uint32_t> listed;
-    for (uint32_t l = get(header_->unused_head); l != 0; l = get(lock(l).unused_next)) {
-      CHECK(listed.insert(l).second);
-      if (get(lock(l).unused_next) == 0) CHECK_EQ(get(header_->unused_tail), l);
-    }
-    CHECK(listed == unused);
+    CHECK(listed(header_->unused_head, header_->unused_tail) == unused);
+    CHECK(listed(header_->marked_head, header_->marked_tail) == marked);
 
     std::set<uint32_t> indexed;
     for (uint32_t b = 0; b < get(header_->buckets.used); b++) {
@@ -168,6 +164,19 @@ class BasicAuditor {
     const std::set<uint32_t> unique(found.begin(), found.end());
     CHECK_EQ(unique.size(), found.size());
     return unique;
+  }
+
+  // The names of a list of those to which no slot is bound.
+  std::set<uint32_t> listed(const Atomic<uint32_t>& head, const Atomic<uint32_t>& tail) const {
+    std::set<uint32_t> found;
+    uint32_t last = 0;
+    for (uint32_t l = get(head); l != 0; l = get(lock(l).unused_next)) {
+      CHECK(found.insert(l).second);
+      CHECK_EQ(get(lock(l).unused_prev), last);
+      last = l;
+    }
+    CHECK_EQ(get(tail), last);
+    return found;
   }
 
   // Every entry that was ever handed out is in use or free, never both, and none is lost.

@@ -3,7 +3,7 @@
 // Each mutant of native/model/mutants.json is one argument of the core that is broken on purpose. Here it is a change of the
 // source: a piece of text that occurs exactly once, and what it becomes, where MUTANT(NAME) is true while that mutant is
 // switched on. So the shipped source knows nothing of mutants, and one program runs all of them.
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -16,6 +16,17 @@ const NOT_HUNTED = {
   POKE_FIRST_ONLY: 'the first one pokes the next when it settles, one after another',
   READER_NOT_ELIGIBLE: 'the waiter ahead pokes it when it settles, withdraws, dies or is passed over',
   REBUILD_DROPS_DOORBELL: 'the same rebuild puts it back: poke_again() rings for every waiter that was poked',
+  BIT_CLEARED_LATE: 'the processes of the simulation are so few that each turn asks about all of them',
+  CLEARED_EARLY:
+    'a rebuild that gives up for want of memory is not simulated, and any other leaves a dead owner',
+  CORRUPT_WAKES_ONE: 'no content of the simulation is corrupt: the model finds it',
+  CURSOR_STARVED:
+    'whoever waits wants all that are in its way, as few as they are here: the cursor finds nobody else',
+  PASS_ONE_ALONE: 'costs time alone: each further wait of a stopped process is passed over two ticks later',
+  S5_BEFORE_S4:
+    'V3 looks at the storage: what a dead thief has by one that the gate does not name yet is no hold',
+  UNWATCHED_UNSEEN:
+    'costs a second at most, and so does a poke that rings for one that is stopped as well: not told apart here',
   UNDO_WITHOUT_R3:
     'needs four actors to meet at exact steps, once in some millions of schedules: the model finds it',
 };
@@ -24,8 +35,8 @@ const EDITS = {
   'words.h': [
     ['constexpr bool refers(uint64_t word) {', 'inline bool refers(uint64_t word) {'],
     [
-      'phase_of(word) <= Phase::kStale;',
-      'phase_of(word) <= (MUTANT(STALE_NOT_REFERRING) ? Phase::kReleasing : Phase::kStale);',
+      'phase_of(word) <= Phase::kStale) ||',
+      'phase_of(word) <= (MUTANT(STALE_NOT_REFERRING) ? Phase::kReleasing : Phase::kStale)) ||',
     ],
   ],
   'protocol.h': [
@@ -40,11 +51,12 @@ const EDITS = {
     } else if (!slot.word.compare_exchange_strong(expected,`,
     ],
     [
-      `P::unlock(&storage->rwlock);
+      `if (tag_of(expected) != ref.tag) return Try::kCorrupt;  // taken for dead: the storage may be another lock's by now
+      P::unlock(&storage->rwlock);
       if (!ok(release_duty(ref))) return Try::kOwing;`,
       `if (!MUTANT(STALE_NOT_UNDONE)) P::unlock(&storage->rwlock);
       if (MUTANT(UNDO_WITHOUT_R3)) {
-        slot.word.store(kIdleWord, std::memory_order_release);
+        become_idle(ref, std::memory_order_release);
       } else if (!ok(release_duty(ref))) {
         return Try::kOwing;
       }`,
@@ -63,7 +75,7 @@ const EDITS = {
     [
       `  P::fence_after_unlock();
 `,
-      `  if (MUTANT(R4_BEFORE_R3)) ref.slot->word.store(kIdleWord, std::memory_order_release);
+      `  if (MUTANT(R4_BEFORE_R3)) become_idle(ref, std::memory_order_release);
   P::fence_after_unlock();
 `,
     ],
@@ -77,38 +89,40 @@ const EDITS = {
     ],
     [
       'P::unlock(&storage->rwlock);  // R2\n',
-      `if (MUTANT(R4_BEFORE_R2)) ref.slot->word.store(kIdleWord, std::memory_order_release);
+      `if (MUTANT(R4_BEFORE_R2)) become_idle(ref, std::memory_order_release);
   const bool looked_early = MUTANT(R3_BEFORE_R2) && !wants_poke(ref.lock->gate.load(std::memory_order_seq_cst));
   P::unlock(&storage->rwlock);  // R2
   if (looked_early) {
-    ref.slot->word.store(kIdleWord, std::memory_order_release);
+    become_idle(ref, std::memory_order_release);
     return Status::kOk;
   }
 `,
     ],
+  ],
+  'transfer.h': [
     [
-      'freeze(guard, ref.lock_index, storage_of(held));',
-      'if (!MUTANT(DOWNGRADE_NO_FREEZE)) freeze(guard, ref.lock_index, storage_of(held));',
+      'freeze(latched, ref.lock_index, storage_of(held));',
+      'if (!MUTANT(DOWNGRADE_NO_FREEZE)) freeze(latched, ref.lock_index, storage_of(held));',
     ],
     [
-      'ref.slot->word.store(slot_word(Phase::kHeld, Mode::kShared, fresh), std::memory_order_seq_cst);',
+      'ref.slot->word.store(slot_word(Phase::kHeld, Mode::kShared, fresh, ref.tag), std::memory_order_seq_cst);',
       `if (MUTANT(DOWNGRADE_V5_FIRST)) set_gate(*ref.lock, fresh);
-  ref.slot->word.store(slot_word(Phase::kHeld, Mode::kShared, fresh), std::memory_order_seq_cst);`,
+  ref.slot->word.store(slot_word(Phase::kHeld, Mode::kShared, fresh, ref.tag), std::memory_order_seq_cst);`,
     ],
     [
-      'look_guarded(guard, ref.lock_index);',
-      'if (!MUTANT(STEAL_NO_LOOK)) look_guarded(guard, ref.lock_index);',
+      'look_latched(latched, ref.lock_index);',
+      'if (!MUTANT(STEAL_NO_LOOK)) look_latched(latched, ref.lock_index);',
     ],
     [
-      'freeze(guard, ref.lock_index, current);',
-      'if (!MUTANT(STEAL_NO_FREEZE)) freeze(guard, ref.lock_index, current);',
+      'freeze(latched, ref.lock_index, current);',
+      'if (!MUTANT(STEAL_NO_FREEZE)) freeze(latched, ref.lock_index, current);',
     ],
     [
       '  std::vector<uint32_t> robbed;\n',
       `  if (MUTANT(TOKEN_BEFORE_STOLEN)) *token = entry.token.fetch_add(1, std::memory_order_acq_rel) + 1;
   if (MUTANT(STEAL_S4_FIRST)) set_gate(entry, fresh);
   if (MUTANT(STEAL_HELD_FIRST)) {
-    ref.slot->word.store(slot_word(Phase::kHeld, Mode::kExclusive, fresh), std::memory_order_seq_cst);
+    ref.slot->word.store(slot_word(Phase::kHeld, Mode::kExclusive, fresh, ref.tag), std::memory_order_seq_cst);
   }
   std::vector<uint32_t> robbed;
 `,
@@ -126,43 +140,44 @@ const EDITS = {
   entry.holder.store(`,
     ],
     [
-      'if (!holds(ref.slot->word.load(std::memory_order_relaxed), Mode::kExclusive)) return Status::kNotHeld;',
-      `if (!MUTANT(CLEAR_UNCHECKED) && !holds(ref.slot->word.load(std::memory_order_relaxed), Mode::kExclusive)) {
-    return Status::kNotHeld;
-  }`,
+      'if (!holds(word, Mode::kExclusive) || tag_of(word) != ref.tag) return Status::kNotHeld;',
+      `if (!MUTANT(CLEAR_UNCHECKED) && (!holds(word, Mode::kExclusive) || tag_of(word) != ref.tag)) return Status::kNotHeld;`,
     ],
   ],
   'recovery.h': [
     ['  if (!all) {\n', '  if (!all && !MUTANT(STORAGE_REUSED) && !MUTANT(RETIRED_TO_POOL)) {\n'],
     [
       `const uint32_t current = storage_of(entry.gate.fetch_or(kGateRecovering, std::memory_order_seq_cst));
-  freeze(guard, lock_index, current);  // V2`,
-      `if (MUTANT(V1_AFTER_V2)) freeze(guard, lock_index, storage_of(entry.gate.load(std::memory_order_seq_cst)));
+  freeze(latched, lock_index, current);  // V2`,
+      `if (MUTANT(V1_AFTER_V2)) freeze(latched, lock_index, storage_of(entry.gate.load(std::memory_order_seq_cst)));
   const uint32_t current = storage_of(entry.gate.fetch_or(kGateRecovering, std::memory_order_seq_cst));
-  if (!MUTANT(V1_AFTER_V2) && !MUTANT(V2_SKIPPED)) freeze(guard, lock_index, current);  // V2`,
+  if (!MUTANT(V1_AFTER_V2) && !MUTANT(V2_SKIPPED)) freeze(latched, lock_index, current);  // V2`,
     ],
     [
-      'if (!holds(word, Mode::kExclusive)) return true;\n    if (is_live(',
-      `if (MUTANT(MARK_ANY_DEAD) && refers(word) && mode_of(word) == Mode::kExclusive &&
-        !is_live(other.process.load(std::memory_order_relaxed))) {
+      'if ((!is_held(word) && !is_left(word)) || mode_of(word) != Mode::kExclusive) return true;\n    if (!is_gone(',
+      `if (MUTANT(MARK_ANY_DEAD) && refers(word) && mode_of(word) == Mode::kExclusive && is_gone(word)) {
       dead_writer = &other;
+      dead_word = word;
     }
-    if (!holds(word, Mode::kExclusive)) return true;
-    if (is_live(`,
+    if ((!is_held(word) && !is_left(word)) || mode_of(word) != Mode::kExclusive) return true;
+    if (MUTANT(LEFT_LIVE) && is_left(word)) {
+      live_writer = 1;
+      return true;
+    }
+    if (!is_gone(`,
     ],
     ['live_writer = true;', 'live_writer = !MUTANT(V3_IGNORES_WRITER);'],
     [
-      `    carry_readers(guard, lock_index, next);
+      `    carry_readers(latched, lock_index, next);
   }
 `,
       `    if (MUTANT(V5_BEFORE_V3)) set_gate(entry, next);
-    if (!MUTANT(V3_NOT_CARRIED)) carry_readers(guard, lock_index, next);
+    if (!MUTANT(V3_NOT_CARRIED)) carry_readers(latched, lock_index, next);
   }
   if (MUTANT(DEAD_FREED_FIRST)) {
     each_slot(entry.slots_head, kByLock, [&](uint32_t, Slot<P>& other) {
-      if (!is_live(other.process.load(std::memory_order_relaxed))) {
-        other.word.store(kIdleWord, std::memory_order_relaxed);
-      }
+      const uint64_t word = word_of(other);
+      if (!is_live(owner_of(word))) other.word.store(idle_word(word), std::memory_order_relaxed);
       return true;
     });
   }
@@ -173,7 +188,7 @@ const EDITS = {
       `    P::try_lock(rwlock, Mode::kShared);
     if (!other.word.compare_exchange_strong(`,
       `    if (MUTANT(V3_CAS_FIRST)) {
-      if (other.word.compare_exchange_strong(word, slot_word(Phase::kHeld, Mode::kShared, storage),
+      if (other.word.compare_exchange_strong(word, slot_word(Phase::kHeld, Mode::kShared, storage, tag_of(word)),
                                              std::memory_order_seq_cst)) {
         P::try_lock(rwlock, Mode::kShared);
       }
@@ -184,24 +199,66 @@ const EDITS = {
     ],
     ['P::unlock(rwlock);  //', 'if (!MUTANT(V3_NO_GIVE_BACK)) P::unlock(rwlock);  //'],
     [
-      '    poke_again(guard, lock_index);\n',
-      '    if (!MUTANT(DEATH_SWALLOWS_POKE)) poke_again(guard, lock_index);\n',
+      '    poke_again(latched, lock_index);\n',
+      '    if (!MUTANT(DEATH_SWALLOWS_POKE)) poke_again(latched, lock_index);\n',
     ],
     [
-      'if (get(entry.queue_head) != 0) poke_again(guard, index);',
-      'if (get(entry.queue_head) != 0 && !MUTANT(REBUILD_NO_POKE)) poke_again(guard, index);',
-    ],
-    [
-      'if ((flags & kSlotOnDoorbell) != 0) put_on_doorbell(guard, index);',
-      `if (MUTANT(REBUILD_DROPS_DOORBELL)) {
-      entry.flags.fetch_and(static_cast<uint16_t>(~kSlotOnDoorbell), std::memory_order_relaxed);
-    } else if ((flags & kSlotOnDoorbell) != 0) {
-      put_on_doorbell(guard, index);
+      'if (tag_of(word) != ref.tag || is_left(word)) return;',
+      `if (tag_of(word) != ref.tag || is_left(word)) return;
+    if (MUTANT(LEFT_STORE) && is_held(word) && mode_of(word) == Mode::kExclusive) {
+      slot.word.store(left_word(word, Mode::kExclusive, storage_of(word)), std::memory_order_seq_cst);
+      break;
     }`,
     ],
     [
-      'if (get(entry.lock) == 0 || !refers(word) || !take(storage_of(word))) continue;',
-      'if (MUTANT(REBUILD_IGNORES_SLOTS) || get(entry.lock) == 0 || !refers(word) || !take(storage_of(word))) continue;',
+      'holds(word, Mode::kExclusive) ? left_word(word, Mode::kExclusive, storage_of(word))',
+      `holds(word, Mode::kExclusive) ||
+                (MUTANT(LEFT_MARKS_RELEASING) && phase_of(word) == Phase::kReleasing)
+            ? left_word(word, Mode::kExclusive, storage_of(word))`,
+    ],
+    [
+      'own->left.fetch_or(1, std::memory_order_release); set_wanted(self_);',
+      `if (MUTANT(LEFT_UNSAID)) return;
+  if (MUTANT(LEFT_OVERWRITTEN)) {
+    own->left.store(1, std::memory_order_release);
+  } else {
+    own->left.fetch_or(1, std::memory_order_release);
+  }
+  set_wanted(self_);`,
+    ],
+    [
+      'if (!is_gone(word) || (left && storage_of(word) == next)) return true;',
+      'if (!is_gone(word) || (left && storage_of(word) == next && !MUTANT(LEFT_TAKEN_ALONG))) return true;',
+    ],
+    [
+      '  for (const uint32_t index : gone) {\n',
+      `  if (MUTANT(LEFT_UNSEEN) && left_alone) {
+    gone.clear();
+    each_slot(owner.slots_head, kByProcess, [&](uint32_t index, Slot<P>& left) {
+      if (is_left(word_of(left))) gone.push_back(index);
+      return true;
+    });
+  }
+  for (const uint32_t index : gone) {
+`,
+    ],
+  ],
+  'rebuild.h': [
+    [
+      'if (get(entry.queue_head) != 0) poke_again(latched, index);',
+      'if (get(entry.queue_head) != 0 && !MUTANT(REBUILD_NO_POKE)) poke_again(latched, index);',
+    ],
+    [
+      'if ((flags_of(entry) & kSlotOnDoorbell) != 0) put_on_doorbell(latched, index);',
+      `if (MUTANT(REBUILD_DROPS_DOORBELL)) {
+      entry.flags.fetch_and(~kSlotOnDoorbell, std::memory_order_relaxed);
+    } else if ((flags_of(entry) & kSlotOnDoorbell) != 0) {
+      put_on_doorbell(latched, index);
+    }`,
+    ],
+    [
+      'if (lock_index == 0 || !refers(word) || !take(storage_of(word))) continue;',
+      'if (MUTANT(REBUILD_IGNORES_SLOTS) || lock_index == 0 || !refers(word) || !take(storage_of(word))) continue;',
     ],
   ],
   'names.h': [
@@ -217,8 +274,8 @@ const EDITS = {
 `,
     ],
     [
-      'if (get(entry.abandoned) != 0) return;',
-      'if (get(entry.abandoned) != 0 && !MUTANT(RECLAIM_ABANDONED)) return;',
+      'if (oldest == 0 && marked_too) {',
+      'if ((oldest == 0 && marked_too) || (MUTANT(RECLAIM_ABANDONED) && get(header_->marked_head) != 0)) {',
     ],
     [
       'std::max(P::wall_ns(), header_->token_floor.load(std::memory_order_relaxed))',
@@ -234,11 +291,106 @@ const EDITS = {
 `,
     ],
   ],
-  'arena.h': [
-    ['if (owner_died) arena.rebuild(*this);', 'if (owner_died && !MUTANT(NO_REBUILD)) arena.rebuild(*this);'],
+  'tables.h': [
     [
-      'if (get(of.slots_head) == 0) lock_unused(guard, lock_index);',
-      'if (MUTANT(RECLAIM_BOUND) || get(of.slots_head) == 0) lock_unused(guard, lock_index);',
+      'if (get(of.slots_head) == 0) lock_unused(latched, lock_index);',
+      'if (MUTANT(RECLAIM_BOUND) || get(of.slots_head) == 0) lock_unused(latched, lock_index);',
+    ],
+  ],
+  'latch.h': [
+    ['if (dirty_) rebuild(latched);', 'if (dirty_ && !MUTANT(NO_REBUILD)) rebuild(latched);'],
+    [
+      'const uint64_t taken = latch_word(me) | (word & kLatchDirty) | (has_slept ? kLatchWaiters : 0);',
+      `const uint64_t taken = latch_word(me) | (MUTANT(CLEARED_EARLY) ? 0 : word & kLatchDirty) |
+                             (has_slept && !MUTANT(TAKES_WITHOUT_BIT) ? kLatchWaiters : 0);`,
+    ],
+    [
+      'if (!latch.compare_exchange_strong(word, word | kLatchWaiters, std::memory_order_relaxed)) continue;',
+      `if (MUTANT(BIT_AFTER_LOOK)) {
+        word = latch.fetch_or(kLatchWaiters, std::memory_order_relaxed);
+      } else if (!latch.compare_exchange_strong(word, word | kLatchWaiters, std::memory_order_relaxed)) {
+        continue;
+      }`,
+    ],
+    [
+      'has_slept = true;\n    now = P::monotonic_ns();',
+      `has_slept = true;
+    now = P::monotonic_ns();
+    if (MUTANT(LEAVES_WOKEN) && now < until_ns) return Status::kStalled;`,
+    ],
+    [
+      'if (suspect != me && !is_dead(suspect)) continue;',
+      'if (suspect != me && !MUTANT(STEAL_UNASKED) && !is_dead(suspect)) continue;',
+    ],
+    [
+      'if (latch.compare_exchange_strong(seen, latch_word(me) | kLatchDirty | kLatchWaiters,',
+      'if (latch.compare_exchange_strong(seen, latch_word(me) | (MUTANT(STEAL_CLEAN) ? 0 : kLatchDirty) | kLatchWaiters,',
+    ],
+    [
+      'uint32_t turn = asked;\n',
+      `if (MUTANT(TURN_HELD) && (asked & 1) != 0) continue;
+    uint32_t turn = asked;
+`,
+    ],
+    [
+      'is_ours = latch_owner(word) == memory_.number();',
+      `is_ours = latch_owner(word) == memory_.number();
+    if (is_ours && MUTANT(BIT_NOT_LOOKED_AT)) {
+      latch.store(left_to_do, std::memory_order_release);
+      break;
+    }`,
+    ],
+    [
+      'if (left_to_do == kLatchCorrupt) {',
+      'if (left_to_do == kLatchCorrupt && !MUTANT(CORRUPT_WAKES_ONE)) {',
+    ],
+  ],
+  'attach.h': [
+    [
+      'if (number != 0 && memory_.claim(number)) return Status::kOk;',
+      `if (MUTANT(UNNAMED)) {
+      memory_.number_without_token(number);
+      return Status::kOk;
+    }
+    if (number != 0 && memory_.claim(number)) return Status::kOk;`,
+    ],
+    [
+      '  self_ = index;\n  attached_ = true;\n  return latched.status();',
+      `  self_ = index;
+  attached_ = true;
+  if (MUTANT(UNNAMED)) memory_.claim(memory_.number());
+  return latched.status();`,
+    ],
+  ],
+  'detect.h': [
+    [
+      'bits.fetch_and(~(uint64_t{1} << place), std::memory_order_relaxed);',
+      `if (MUTANT(BIT_CLEARED_LATE)) {
+        processes->push_back(n * 64 + place);
+        taken++;
+        continue;
+      }
+      bits.fetch_and(~(uint64_t{1} << place), std::memory_order_relaxed);`,
+    ],
+    [
+      'if (asked.empty()) return looked;',
+      `if (MUTANT(BIT_CLEARED_LATE)) {
+    for (Atomic<uint64_t>& bits : header_->wanted) bits.store(0, std::memory_order_relaxed);
+  }
+  if (asked.empty()) return looked;`,
+    ],
+    [
+      'const uint32_t count = std::min(turn - count_wanted(wanted_max), in_use);',
+      'const uint32_t count = MUTANT(CURSOR_STARVED) && count_wanted(wanted_max) != 0 ? 0 : std::min(turn - count_wanted(wanted_max), in_use);',
+    ],
+    [
+      'check_processes(latched, asked);',
+      `if (MUTANT(D5_UNASKED)) {
+      for (const uint32_t index : asked) {
+        if (index != self_) mark_dead(index);
+      }
+    }
+    check_processes(latched, asked);`,
     ],
   ],
   'queue.h': [
@@ -249,14 +401,76 @@ const EDITS = {
 `,
     ],
     [
-      'if ((flags & kSlotOnDoorbell) == 0) put_on_doorbell(guard, slot_index);',
-      `if ((flags & kSlotOnDoorbell) == 0) {
-    put_on_doorbell(guard, slot_index);
+      'if ((flags_of(entry) & kSlotOnDoorbell) == 0) put_on_doorbell(latched, slot_index);',
+      `if ((flags_of(entry) & kSlotOnDoorbell) == 0) {
+    put_on_doorbell(latched, slot_index);
   } else if (MUTANT(RING_NOT_REPEATED)) {
     return;
   }`,
     ],
     ['ended = !shared;', 'ended = !shared || MUTANT(POKE_FIRST_ONLY);'],
+    [
+      'if ((next.flags.load(std::memory_order_seq_cst) & kSlotPoked) == 0) poke_front(latched, lock_index);',
+      `if ((next.flags.load(std::memory_order_seq_cst) & kSlotPoked) == 0) {
+    if (MUTANT(KEEP_POKED_SWALLOWS)) {
+      lock(lock_index).gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);
+    } else {
+      poke_front(latched, lock_index);
+    }
+  }`,
+    ],
+    [
+      'if ((next.flags.load(std::memory_order_seq_cst) & kSlotPoked) == 0) return;',
+      `if (MUTANT(KEEP_POKED_UNCHECKED)) {
+    lock(lock_index).gate.fetch_or(kGatePoked, std::memory_order_seq_cst);
+    return;
+  }
+  if ((next.flags.load(std::memory_order_seq_cst) & kSlotPoked) == 0) return;`,
+    ],
+    [
+      `    while ((flags & kSlotPoked) != 0 &&
+`,
+      `    if (MUTANT(SKIP_UNCHECKED) && (flags & kSlotEligible) != 0) {
+      waiter.flags.fetch_or(kSlotSkipped, std::memory_order_relaxed);
+      return true;
+    }
+    while ((flags & kSlotPoked) != 0 &&
+`,
+    ],
+    [
+      `  front_changed(latched, lock_index);
+  poke_front(latched, lock_index);
+  return latched.status();`,
+      `  front_changed(latched, lock_index);
+  if (!MUTANT(SKIP_POKES_NOBODY)) poke_front(latched, lock_index);
+  return latched.status();`,
+    ],
+    [
+      'return std::any_of(slow.begin(), slow.end(), [&](const Slow& one) {',
+      `if (MUTANT(PASS_ONE_ALONE)) return false;
+    return std::any_of(slow.begin(), slow.end(), [&](const Slow& one) {`,
+    ],
+    [
+      'waiter.flags.fetch_or(kSlotSkipped | kSlotPoked, std::memory_order_relaxed); tell(latched, index);',
+      `waiter.flags.fetch_or(kSlotSkipped | (MUTANT(PASS_SKIPPED_UNPOKED) ? 0 : kSlotPoked), std::memory_order_relaxed);
+    if (!MUTANT(PASS_SKIPPED_UNPOKED)) tell(latched, index);`,
+    ],
+    [
+      'if ((flags & kSlotPassedOver) != 0) return true;\n    // Only together',
+      `if ((flags & kSlotPassedOver) != 0 && !MUTANT(PASS_ENDS_EARLY)) return true;
+    // Only together`,
+    ],
+    [
+      'poke_front(latched, ref.lock_index); *flags =',
+      `if (!MUTANT(COME_BACK_POKES_NOBODY)) poke_front(latched, ref.lock_index);
+  *flags =`,
+    ],
+    [
+      'bool rings_behind = entry.unwatched.load(std::memory_order_seq_cst) != 0;',
+      'bool rings_behind = !MUTANT(UNWATCHED_UNSEEN) && entry.unwatched.load(std::memory_order_seq_cst) != 0;',
+    ],
+  ],
+  'wait.h': [
     [
       'if (!first && mode == Mode::kShared) {',
       'if (!first && mode == Mode::kShared && !MUTANT(READER_NOT_ELIGIBLE)) {',
@@ -268,24 +482,6 @@ const EDITS = {
     [
       'return eligible ? Status::kOk : Status::kAgain;',
       'return eligible && !MUTANT(NO_SECOND_LOOK) ? Status::kOk : Status::kAgain;',
-    ],
-    [
-      'if ((next.flags.load(std::memory_order_seq_cst) & kSlotPoked) == 0) poke_front(guard, lock_index);',
-      `if ((next.flags.load(std::memory_order_seq_cst) & kSlotPoked) == 0) {
-    if (MUTANT(KEEP_POKED_SWALLOWS)) {
-      lock(lock_index).gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);
-    } else {
-      poke_front(guard, lock_index);
-    }
-  }`,
-    ],
-    [
-      'if ((next.flags.load(std::memory_order_seq_cst) & kSlotPoked) == 0) return;',
-      `if (MUTANT(KEEP_POKED_UNCHECKED)) {
-    lock(lock_index).gate.fetch_or(kGatePoked, std::memory_order_seq_cst);
-    return;
-  }
-  if ((next.flags.load(std::memory_order_seq_cst) & kSlotPoked) == 0) return;`,
     ],
     [
       '  ref.lock->gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);\n  const uint32_t next',
@@ -316,24 +512,6 @@ const EDITS = {
     if (tried == Try::kBusy) return Status::kAgain;`,
     ],
     ['  if (was_front) {\n', '  if (was_front && !MUTANT(WITHDRAW_SWALLOWS_POKE)) {\n'],
-    [
-      `    while ((flags & kSlotPoked) != 0 &&
-`,
-      `    if (MUTANT(SKIP_UNCHECKED) && (flags & kSlotEligible) != 0) {
-      waiter.flags.fetch_or(kSlotSkipped, std::memory_order_relaxed);
-      return true;
-    }
-    while ((flags & kSlotPoked) != 0 &&
-`,
-    ],
-    [
-      `  front_changed(guard, lock_index);
-  poke_front(guard, lock_index);
-  return guard.status();`,
-      `  front_changed(guard, lock_index);
-  if (!MUTANT(SKIP_POKES_NOBODY)) poke_front(guard, lock_index);
-  return guard.status();`,
-    ],
   ],
 };
 
@@ -348,7 +526,7 @@ const used = new Set(['WAKE_READ_LATE']);
 const stale = [];
 
 function mutate(file) {
-  let text = readFileSync(join(root, 'native', file), 'utf8');
+  let text = readFileSync(join(root, 'native/core', file), 'utf8');
   for (const [from, to] of EDITS[file] ?? []) {
     // However it is broken into lines.
     const words = from
@@ -367,22 +545,12 @@ function mutate(file) {
 }
 
 mkdirSync(output, { recursive: true });
-const headers = [
-  'status.h',
-  'words.h',
-  'platform.h',
-  'layout.h',
-  'arena.h',
-  'names.h',
-  'protocol.h',
-  'queue.h',
-  'recovery.h',
-];
-for (const file of headers) writeFileSync(join(output, file), mutate(file));
-writeFileSync(
-  join(output, 'core.h'),
-  `#pragma once\n#include "mutant.h"\n${headers.map((file) => `#include "${file}"\n`).join('')}`,
-);
+const folder = join(root, 'native/core');
+const headers = readdirSync(folder).filter((file) => file.endsWith('.h'));
+for (const file of headers) {
+  const include = file === 'core.h' ? '#pragma once\n#include "mutant.h"' : '#pragma once';
+  writeFileSync(join(output, file), mutate(file).replace('#pragma once', include));
+}
 for (const name of names.filter((name) => !used.has(name))) NOT_HUNTED[name] ??= 'has no place in the source';
 writeFileSync(
   join(output, 'mutant.h'),

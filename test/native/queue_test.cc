@@ -5,16 +5,17 @@ namespace {
 
 constexpr Mode kS = Mode::kShared;
 constexpr Mode kX = Mode::kExclusive;
-constexpr uint16_t kAsync = proclock::kSlotAsync;
-constexpr uint16_t kAsyncFair = proclock::kSlotAsync | proclock::kSlotFair;
+constexpr uint32_t kAsync = proclock::kSlotAsync;
+constexpr uint64_t kQuietNs = 1000000000;
+constexpr uint32_t kAsyncFair = proclock::kSlotAsync | proclock::kSlotFair;
 
 // A holder and a crowd of waiters with an event loop, on a clock that stands still unless it is moved.
 struct Scene {
   Scene() : holder(segment.name()), crowd(segment.name()), held(holder.open("queue")) {
     TestPlatform::frozen_ns = TestPlatform::monotonic_ns();
   }
-  Ref waiter(Mode mode, uint16_t flags = kAsync) {
-    const Ref ref = crowd.open("queue");
+  Ref waiter(Mode mode, uint32_t flags = kAsync, uint32_t thread = 0) {
+    const Ref ref = crowd.open("queue", thread);
     CHECK_EQ(crowd.queue(ref, mode, flags), Status::kAgain);
     return ref;
   }
@@ -25,12 +26,18 @@ struct Scene {
     return indices;
   }
   void later(uint64_t ns) { TestPlatform::frozen_ns += ns; }
+  void look_around(uint64_t after_ns = Member::Arena::kUnresponsiveNs) {
+    CHECK_EQ(holder.arena->open_barrier_if_overdue(held.lock_index, &seen), Status::kOk);
+    later(after_ns);
+    CHECK_EQ(holder.arena->open_barrier_if_overdue(held.lock_index, &seen), Status::kOk);
+  }
   std::vector<uint32_t> in_order() { return Auditor(holder.memory.base()).queue(held.lock_index); }
 
   harness::Segment segment;
   Member holder;
   Member crowd;
   Ref held;
+  proclock::PokeSeen seen;  // by the holder, which looks around
 };
 
 TEST("writers that wait get the lock in the order in which they came") {
@@ -107,8 +114,7 @@ TEST("who belongs to the front may try before it reacts, poked or not, and nobod
   CHECK(s.crowd.pokes() == Scene::slots({first}));  // that of the release, which it did not need
   s.crowd.release(first);
   CHECK(s.crowd.pokes() == Scene::slots({behind}));
-  s.later(Member::Arena::kUnresponsiveNs);
-  CHECK_EQ(arena.open_barrier_if_overdue(s.held.lock_index), Status::kOk);
+  s.look_around();
   CHECK_EQ(arena.try_front(behind, kX, &token), Try::kBarred);  // passed over: it has to say that it is back
   CHECK_EQ(s.crowd.react(behind, kX), Status::kOk);
   audit(s.holder);
@@ -235,16 +241,16 @@ TEST(
     "reacts") {
   Scene s;
   CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
-  const Ref busy = s.waiter(kX);
-  const Ref next = s.waiter(kX);
-  const Ref last = s.waiter(kX);
+  const Ref busy = s.waiter(kX, kAsync, 1);
+  const Ref next = s.waiter(kX, kAsync, 2);
+  const Ref last = s.waiter(kX, kAsync, 3);
   s.holder.release(s.held);
   CHECK(s.crowd.pokes() == Scene::slots({busy}));
-  s.later(Member::Arena::kUnresponsiveNs - 1);
-  CHECK_EQ(s.holder.arena->open_barrier_if_overdue(s.held.lock_index), Status::kOk);
+  s.later(1000 * Member::Arena::kUnresponsiveNs);  // nobody has seen that
+  s.look_around(Member::Arena::kUnresponsiveNs - 1);
   CHECK(s.crowd.pokes().empty());
   s.later(1);
-  CHECK_EQ(s.holder.arena->open_barrier_if_overdue(s.held.lock_index), Status::kOk);
+  CHECK_EQ(s.holder.arena->open_barrier_if_overdue(s.held.lock_index, &s.seen), Status::kOk);
   CHECK(s.crowd.pokes() == Scene::slots({next}));
   CHECK_EQ(s.crowd.react(next, kX), Status::kOk);
   CHECK(s.in_order() == (std::vector<uint32_t>{busy.slot_index, last.slot_index}));
@@ -269,10 +275,13 @@ TEST(
     const Ref sync = s.waiter(kX, 0);  // has ticks of its own
     const Ref behind = s.waiter(kX);
     s.waiter(kX);
-    s.later(Member::Arena::kQuietNs);
-    CHECK(s.holder.arena->is_quiet(s.held.lock_index, Member::Arena::kQuietNs));
+    CHECK(!s.holder.arena->is_quiet(s.held.lock_index, &s.seen, kQuietNs));
+    s.later(kQuietNs);
+    CHECK(s.holder.arena->is_quiet(s.held.lock_index, &s.seen, kQuietNs));
+    s.holder.arena->announce_quiet(s.held.lock_index);
+    CHECK(s.holder.arena->is_quiet(s.held.lock_index, &s.seen, kQuietNs));
     s.holder.release(s.held);
-    CHECK(!s.holder.arena->is_quiet(s.held.lock_index, 0));  // a poke is under way
+    CHECK(!s.holder.arena->is_quiet(s.held.lock_index, &s.seen, 0));  // a poke is under way
     std::vector<Ref> told = {front, behind};
     if (readers) told.push_back(beside);
     CHECK(s.crowd.pokes() == Scene::slots(told));
@@ -282,7 +291,7 @@ TEST(
       CHECK_EQ(s.crowd.react(beside, kS), Status::kOk);
       s.crowd.release(beside);
     }
-    CHECK(!s.holder.arena->is_quiet(s.held.lock_index, 1));
+    CHECK(!s.holder.arena->is_quiet(s.held.lock_index, &s.seen, 1));
     s.crowd.pokes();
     s.crowd.release(front);
     CHECK(s.crowd.pokes().empty());  // the front waits synchronously, and the others are not told any more
@@ -291,25 +300,26 @@ TEST(
   }
 }
 
-TEST("a death in the guard takes no poke off a doorbell, whether its waiter is at the front or not") {
+TEST("a death in the latch takes no poke off a doorbell, whether its waiter is at the front or not") {
   for (const bool front_came_back : {false, true}) {
     Scene s;
     CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
     const Ref busy = s.waiter(kX);
     const Ref next = s.waiter(kX);
     s.holder.release(s.held);
-    s.later(Member::Arena::kUnresponsiveNs);
-    CHECK_EQ(s.holder.arena->open_barrier_if_overdue(s.held.lock_index), Status::kOk);
+    s.look_around();
     CHECK_EQ(s.holder.acquire(s.held, kX, Turn::kFront), Try::kAcquired);
     if (front_came_back) {
       CHECK_EQ(s.crowd.react(busy, kX), Status::kAgain);
     } else {  // and nobody else reacts either
-      s.later(Member::Arena::kUnresponsiveNs);
-      CHECK_EQ(s.holder.arena->open_barrier_if_overdue(s.held.lock_index), Status::kOk);
+      s.look_around();
     }
     const pid_t dead = harness::start([&] {
       Member self(s.segment.name());
-      TestPlatform::arm(4, [] { kill(getpid(), SIGKILL); });
+      TestPlatform::arm(4, [] {
+        CHECK(TestPlatform::is_inside_latch());
+        kill(getpid(), SIGKILL);
+      });
       self.open("another lock");
     });
     CHECK(harness::killed(harness::join(dead)));
@@ -340,8 +350,7 @@ TEST("a waiter that was passed over may still take the lock when it finds it fre
   CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
   const Ref busy = s.waiter(kX);
   s.holder.release(s.held);
-  s.later(Member::Arena::kUnresponsiveNs);
-  CHECK_EQ(s.holder.arena->open_barrier_if_overdue(s.held.lock_index), Status::kOk);
+  s.look_around();
   CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);  // nobody else waits: the barrier is open for all
   s.holder.release(s.held);
   CHECK_EQ(s.crowd.react(busy, kX), Status::kOk);
@@ -354,10 +363,7 @@ TEST("a queue of which every waiter was passed over is served again as they come
   const Ref first = s.waiter(kX);
   const Ref second = s.waiter(kX);
   s.holder.release(s.held);
-  for (int n = 0; n < 3; n++) {
-    s.later(Member::Arena::kUnresponsiveNs);
-    CHECK_EQ(s.holder.arena->open_barrier_if_overdue(s.held.lock_index), Status::kOk);
-  }
+  for (int n = 0; n < 3; n++) s.look_around();
   CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
   CHECK_EQ(s.crowd.react(second, kX), Status::kAgain);
   CHECK_EQ(s.crowd.react(first, kX), Status::kAgain);

@@ -1,7 +1,6 @@
 // Many processes, and processes that come and go by fork() in every way that fork() allows.
 #include <thread>
 
-#include "../../native/runtime.h"
 #include "world.h"
 
 namespace {
@@ -142,9 +141,12 @@ TEST("3,000 short-lived children take the lock and release it, leave without a w
 
 // ---- raw fork() of a process that has the whole runtime
 
-using proclock::Client;
+using Client = proclock::Client<proclock::System>;
+using Report = proclock::Report;
 
 constexpr uint32_t kKeyShift = Client::kKeyBits;
+
+auto& runtime() { return proclock::Runtime<proclock::System>::get(); }
 
 uint32_t open_or_fail(Client& client, const char* segment, const std::string& name) {
   uint32_t id = 0;
@@ -160,8 +162,8 @@ TEST("the child of a raw fork() holds nothing of its parent's, and does not keep
   const Ref ref = boss.open("forked");
   // The middle one holds, forks, and dies; its child lives on, with a copy of everything.
   const pid_t middle = harness::start([&] {
-    Client::Report report = {};
-    Client* client = new Client(0, &report, [](void*) {}, nullptr);
+    Report report = {};
+    Client* client = new Client(runtime(), 0, &report, [](void*) {}, nullptr);
     const uint32_t id = open_or_fail(*client, segment.name(), "forked");
     const int32_t hold = client->try_acquire(id << kKeyShift | Client::kKeyExclusive);
     CHECK(hold >= 0);
@@ -171,8 +173,8 @@ TEST("the child of a raw fork() holds nothing of its parent's, and does not keep
       // Not with the death of its parent: that is the point.
       CHECK_EQ(client->release(static_cast<uint32_t>(hold)), Status::kClosed);
       CHECK_EQ(client->try_acquire(id << kKeyShift), static_cast<int32_t>(Status::kClosed));
-      Client::Report own = {};
-      Client* fresh = new Client(0, &own, [](void*) {}, nullptr);
+      Report own = {};
+      Client* fresh = new Client(runtime(), 0, &own, [](void*) {}, nullptr);
       const uint32_t again = open_or_fail(*fresh, segment.name(), "forked");
       CHECK_EQ(fresh->try_acquire(again << kKeyShift), static_cast<int32_t>(Status::kBusy));
       page->attached.store(static_cast<uint32_t>(getpid()));
@@ -200,17 +202,17 @@ TEST("the child of a raw fork() holds nothing of its parent's, and does not keep
 }
 
 TEST("the child of a raw fork() is counted once, in the reports of the thread that forked") {
-  Client::Report reports[3] = {};
+  Report reports[3] = {};
   const auto ignore = [](void*) {};
-  Client first(1, &reports[0], ignore, nullptr);
-  Client second(1, &reports[1], ignore, nullptr);
+  Client first(runtime(), 1, &reports[0], ignore, nullptr);
+  Client second(runtime(), 1, &reports[1], ignore, nullptr);
   {
-    Client gone(1, &reports[2], ignore, nullptr);
+    Client gone(runtime(), 1, &reports[2], ignore, nullptr);
   }
   Page* page = harness::shared<Page>();
   std::thread other([&] {
-    Client::Report report = {};
-    Client client(2, &report, ignore, nullptr);
+    Report report = {};
+    Client client(runtime(), 2, &report, ignore, nullptr);
     page->attached.store(1);
     CHECK(harness::eventually([&] { return page->go.load() == 1; }));
     CHECK_EQ(report.forks, 0);
@@ -233,10 +235,10 @@ TEST("a raw fork() works where JavaScript's memory stays behind") {
   void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   CHECK(memory != MAP_FAILED);
   CHECK_EQ(madvise(memory, size, MADV_DONTFORK), 0);
-  auto* report = new (memory) Client::Report();
-  Client::Report beside = {};
-  Client left(0, report, [](void*) {}, nullptr);
-  Client client(0, &beside, [](void*) {}, nullptr);
+  auto* report = new (memory) Report();
+  Report beside = {};
+  Client left(runtime(), 0, report, [](void*) {}, nullptr);
+  Client client(runtime(), 0, &beside, [](void*) {}, nullptr);
   JOIN_OK(harness::start([&] { CHECK_EQ(beside.forks, 1); }));
 }
 

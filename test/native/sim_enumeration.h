@@ -1,5 +1,5 @@
 // All schedules there are of two or three actors, with so many switches that nobody has to make; where one may die, also all
-// steps at which it does. (Switches at the steps that others look at without the guard; memory is sequentially consistent.)
+// steps at which it does. (Switches at the steps that others look at without the latch; memory is sequentially consistent.)
 #pragma once
 
 #include <optional>
@@ -29,6 +29,11 @@ inline void downgrade(Thread& t) {
   t.acquire(0, {kX, false, false, kForever});
   t.downgrade(0);
   t.release(0);
+}
+template <Mode mode>
+void leave(Thread& t) {
+  t.acquire(0, {mode, false, false, kForever});
+  t.leave(0);
 }
 template <Mode mode>
 void recover_and_take(Thread& t) {
@@ -62,6 +67,8 @@ const Case kCases[] = {
     {"a writer dies, another one waits", 2, true, 0, {wait<kX>, wait<kX>, nullptr}},
     {"a reader dies, a writer waits", 2, true, 0, {wait<kX>, wait<kS>, nullptr}},
     {"a thief dies, the robbed one comes back", 1, true, 0, {wait<kX>, steal, nullptr}},
+    {"a writer's thread ends, another one waits", 2, false, 0, {leave<kX>, wait<kX>, nullptr}},
+    {"a reader's thread ends, a writer waits", 2, false, 0, {leave<kS>, wait<kX>, nullptr}},
     {"two recover a dead reader", 2, false, 1, {recover_and_take<kX>, recover_and_take<kS>, nullptr}},
     {"one recovers a dead reader and dies", 1, true, 1, {wait<kX>, recover_and_take<kS>, nullptr}},
 };

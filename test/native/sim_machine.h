@@ -4,8 +4,8 @@
 //
 // Memory is as weak as the C++ model lets it be, short of reading from the future: each location keeps its last values, and
 // an actor may read an old one unless a newer one happens before its read. What orders reads: release and acquire, the
-// total order of the sequentially consistent operations and fences, the guard, and the kernel (a futex call is a fence; what
-// a process did has arrived everywhere when it is gone). Nothing orders a relaxed read, not
+// total order of the sequentially consistent operations and fences, a process's own mutexes, and the kernel (a futex call is
+// a fence; what a process did has arrived everywhere when it is gone). Nothing orders a relaxed read, not
 // even a locked instruction before it. So an order that is missing in the source is missing here, on whatever processor.
 #pragma once
 
@@ -90,6 +90,7 @@ struct Actor {
   bool notified = false;  // what its process told it inside of itself, or the kernel about a death
   uint64_t dies_at = kForever;
   uint32_t fuse = 0;  // dies before this many changes of what others can see; 0: does not
+  int mutexes = 0;    // of its process that it has locked
   uint32_t priority = 0;
   // Memory.
   Clock known;       // happens before its next step
@@ -102,7 +103,8 @@ struct Actor {
 // A process: what the kernel knows of it.
 struct Process {
   int number = 0;
-  bool open = false;  // its liveness token is held
+  bool open = false;        // it lives, and has its token
+  bool token_kept = false;  // it is gone, and a child that shares its open files has the token still
   bool dying = false;
   uint64_t gone_at = kForever;
   int threads = 0;
@@ -118,9 +120,13 @@ struct Plan {
   uint32_t deaths = 0;
   uint32_t stops = 0;
   uint32_t magnitude = 12;  // deaths and stops come after up to 2^magnitude ticks
-  bool in_guard = false;    // whoever dies, dies with the guard
+  bool in_latch = false;    // whoever dies, dies inside the latch
+  bool stops_in_latch = false;
   bool long_stops = false;  // long enough to be passed over, and for others to be tired of waiting
-  bool twins = false;  // two threads have one id: the death of a waiter for the guard looks like its owner's
+  uint64_t longest_stop_ns = 400000000;  // about
+  bool spins = false;                    // there are processors enough
+  bool blind = false;                    // nobody is told of a death: it has to be asked about
+  bool keeps_token = false;              // whoever is gone may have left its token to a child
 };
 
 // A list of decisions that is counted through: the next run takes the last one that has alternatives another way.
@@ -167,7 +173,7 @@ struct OrderSite {
 
 class Machine {
  public:
-  static constexpr uint32_t kHot = 16;  // ticks of a step that others look at without the guard
+  static constexpr uint32_t kHot = 16;  // ticks of a step that others look at without the latch
   static constexpr uint32_t kCold = 1;  // and of one in a list, behind it
   static constexpr uint64_t kStepNs = 25;
   static constexpr uint64_t kStepsMax = 2000000;
@@ -175,9 +181,13 @@ class Machine {
   // The world that runs on the machine.
   class Observer {
    public:
-    virtual void gone(Process& process) = 0;  // its token has just been dropped
+    virtual void gone(Process& process) = 0;  // it has just ended, and its token was dropped
+    // Has it a table entry, which tells of its pid? Otherwise its token is all that tells of it.
+    virtual bool is_entered(const Process& process) = 0;
+    virtual bool is_inside(const Actor& actor) = 0;  // the latch
+    virtual void busy() = 0;                         // everybody sleeps, and somebody does so in an operation
     // Everybody who lives sleeps, outside of any operation; but for those that are stopped.
-    virtual void quiet(bool somebody_stopped) = 0;
+    virtual void quiet() = 0;
     virtual void dying(Actor& actor) = 0;
 
    protected:
@@ -203,7 +213,7 @@ class Machine {
     kills_left = 0;
     switch_at_ = death_at_ = stop_at_ = kForever;
     processes_.clear();
-    guard_clock_ = fences_ = Clock();
+    fences_ = Clock();
     generation_++;
     locations_used_ = 0;
     storages_.clear();
@@ -260,7 +270,7 @@ class Machine {
   }
   // At the beginning of an operation: whoever begins it may die soon after.
   void begins() {
-    if (deaths_left_ == 0 || plan_.in_guard || !random.one_in(4)) return;
+    if (deaths_left_ == 0 || plan_.in_latch || !random.one_in(4)) return;
     death_at_ = ticks_ + random.up_to_power(9);
     event_at_ = std::min(event_at_, death_at_);
   }
@@ -270,11 +280,11 @@ class Machine {
     if (plan_.long_stops && stops_left_ != 0 && random.one_in(3)) {
       // Until about the time at which the others look around, or longer.
       stop_running(random.below(4) * 50000000 +
-                   (random.one_in(3) ? 400000000 : 50000000 + random.below(4000) - 2000));
+                   (random.one_in(3) ? plan_.longest_stop_ns : 50000000 + random.below(4000) - 2000));
     }
   }
   // Is this a step before which to die is another matter than to die before the next one?
-  static bool changes(char kind) { return strchr("smcuiGgkpq", kind) != nullptr; }
+  static bool changes(char kind) { return strchr("smcuikpq", kind) != nullptr; }
   // Outside of any operation, where an actor may rest as well.
   void yield(const Site& site = Site::here()) { step(kHot, 'y', site); }
 
@@ -335,52 +345,32 @@ class Machine {
   // The process closes its segment, or is ended by somebody who drives it.
   void close(Process& process) { process.open = false; }
 
-  // ---- the guard
+  // ---- mutexes between the threads of a process
 
-  struct Mutex {
-    uint32_t owner;  // 1 + actor
-    uint32_t owner_died;
+  struct LocalMutex {
+    int owner = -1;
+    Clock released;
   };
-  enum class Taken { kYes, kOwnerDied, kNo };
-
-  Taken lock(Mutex* mutex, uint64_t patience_ns, const Site& site) {
-    step(kHot, 'G', site);
-    guard_ = mutex;
-    if (running_ == nullptr) {
-      if (mutex->owner != 0 && !mutex->owner_died) fail("the guard was left locked");
-      const bool died = mutex->owner_died != 0;
-      mutex->owner = ~0u;
-      mutex->owner_died = 0;
-      return died ? Taken::kOwnerDied : Taken::kYes;
-    }
+  void lock(LocalMutex& mutex, const Site& site) {
+    if (running_ == nullptr) return;
+    step(kCold, '(', site);
+    while (mutex.owner >= 0) sleep(&mutex, kForever, false);
     Actor& self = *running_;
-    const uint64_t deadline = now_ns + patience_ns;
-    while (mutex->owner != 0 && !mutex->owner_died) {
-      if (now_ns >= deadline) return Taken::kNo;
-      sleep(mutex, deadline, false);
-    }
-    const bool died = mutex->owner_died != 0;
-    mutex->owner = 1 + static_cast<uint32_t>(self.id);
-    mutex->owner_died = 0;
-    self.known.join(guard_clock_);
-    return died ? Taken::kOwnerDied : Taken::kYes;
+    mutex.owner = self.id;
+    self.mutexes++;
+    self.known.join(mutex.released);
   }
-  void unlock(Mutex* mutex, const Site& site) {
-    step(kHot, 'g', site);
-    if (running_ == nullptr) {
-      mutex->owner = 0;
-      return;
-    }
+  void unlock(LocalMutex& mutex, const Site& site) {
+    if (running_ == nullptr) return;
+    step(kCold, ')', site);
     Actor& self = *running_;
-    const bool ours = mutex->owner == 1 + static_cast<uint32_t>(self.id);
-    if (!ours && !plan_.twins) fail("the guard is unlocked by somebody who has not got it");
+    if (mutex.owner != self.id) fail("a mutex is unlocked by somebody who has not got it");
     tick(self);
-    guard_clock_.join(self.known);
-    mutex->owner = 0;
-    mutex->owner_died = 0;
-    wake_one(mutex);
+    mutex.released = self.known;
+    mutex.owner = -1;
+    self.mutexes--;
+    wake_one(&mutex);
   }
-  bool guard_is_free() const { return guard_ == nullptr || guard_->owner == 0; }
 
   // ---- memory
 
@@ -578,12 +568,10 @@ class Machine {
     Actor* next = nullptr;
     uint64_t next_ns = kForever;
     bool quiet = true;
-    bool stopped = false;
     bool anybody = false;
     for (Actor& actor : actors()) {
       if (actor.state != State::kAsleep && actor.state != State::kStopped) continue;
       anybody = true;
-      stopped = stopped || actor.state == State::kStopped;
       if (actor.state == State::kAsleep ? !actor.idle : !actor.outside) quiet = false;
       if (actor.until_ns < next_ns) {
         next_ns = actor.until_ns;
@@ -591,7 +579,11 @@ class Machine {
       }
     }
     if (!anybody) return false;
-    if (quiet && guard_is_free()) observer_->quiet(stopped);
+    if (quiet) {
+      observer_->quiet();
+    } else {
+      observer_->busy();
+    }
     if (next == nullptr) fail("everybody sleeps for ever");
     now_ns = std::max(now_ns, next_ns);
     settle_memory();
@@ -623,7 +615,7 @@ class Machine {
   }
   void plan_death(uint32_t magnitude) {
     death_at_ = deaths_left_ == 0 ? kForever : ticks_ + random.up_to_power(magnitude);
-    in_guard_ = plan_.in_guard && random.one_in(2);
+    in_latch_ = plan_.in_latch && random.one_in(2);
   }
   void plan_next() {
     event_at_ = std::min(switch_at_, std::min(death_at_, stop_at_));
@@ -648,7 +640,7 @@ class Machine {
       actor.dies_at = kForever;
       if (actor.state != State::kDead && actor.state != State::kDone) end_thread(actor);
     }
-    if (ticks_ >= death_at_ && (!in_guard_ || (owns_guard(self) && random.one_in(16)))) {
+    if (ticks_ >= death_at_ && (!in_latch_ || (observer_->is_inside(self) && random.one_in(16)))) {
       deaths_left_--;
       plan_death(random.one_in(2) ? 8 : plan_.magnitude);
       if (!self.process->dying) {
@@ -656,7 +648,7 @@ class Machine {
         return kill_running();
       }
     }
-    if (ticks_ >= stop_at_) {
+    if (ticks_ >= stop_at_ && (!plan_.stops_in_latch || observer_->is_inside(self))) {
       stop_at_ = stops_left_ == 1 ? kForever : ticks_ + random.up_to_power(plan_.magnitude);
       return stop_running(random.up_to_power(27));
     }
@@ -713,22 +705,11 @@ class Machine {
 
   // ---- death
 
-  bool owns_guard(const Actor& actor) const {
-    return guard_ != nullptr && guard_->owner == 1 + static_cast<uint32_t>(actor.id);
-  }
   void end_thread(Actor& actor) {
-    const bool was_waiting = actor.state == State::kAsleep && actor.sleeps_on == guard_ && guard_ != nullptr;
     trace_for(actor, 'X', Site::here());
     observer_->dying(actor);
     actor.state = State::kDead;
     actor.dies_at = kForever;
-    if (guard_ != nullptr && guard_->owner == 1 + static_cast<uint32_t>(actor.id)) {
-      guard_->owner_died = 1;
-      guard_clock_.join(actor.known);
-    }
-    if (guard_ != nullptr && was_waiting && plan_.twins && guard_->owner != 0) guard_->owner_died = 1;
-    // Whoever was woken and died before it took the guard: the kernel wakes the next one.
-    if (guard_ != nullptr && (guard_->owner == 0 || guard_->owner_died)) wake_one(guard_);
     Process& process = *actor.process;
     if (--process.threads == 0) {
       process.gone_at = ticks_ + (decisions_ != nullptr ? 0 : random.below(16) * kHot);
@@ -739,6 +720,8 @@ class Machine {
 
   void drop(Process& process) {
     process.gone_at = kForever;
+    process.token_kept =
+        process.open && plan_.keeps_token && observer_->is_entered(process) && random.one_in(2);
     process.open = false;
     gone++;
     observer_->gone(process);
@@ -750,7 +733,7 @@ class Machine {
     for (Actor& actor : actors()) {
       if (actor.state == State::kDead || actor.state == State::kDone) continue;
       actor.known.join(all);
-      if (actor.state == State::kAsleep && actor.idle) make_ready(actor);
+      if (actor.state == State::kAsleep && actor.idle && !plan_.blind) make_ready(actor);
     }
   }
 
@@ -897,9 +880,8 @@ class Machine {
   uint64_t ticks_ = 0;
   uint64_t switch_at_ = 0, death_at_ = 0, stop_at_ = 0, event_at_ = 0;
   uint32_t deaths_left_ = 0, stops_left_ = 0;
-  bool in_guard_ = false;  // the next death is one in the guard
-  Mutex* guard_ = nullptr;
-  Clock guard_clock_, fences_;
+  bool in_latch_ = false;  // the next death is one inside the latch
+  Clock fences_;
   std::deque<std::pair<const void*, Lock>> storages_;  // stay where they are
   uint32_t generation_ = 0;
   uint32_t locations_used_ = 0;

@@ -1,12 +1,14 @@
-// The memory orders on which the arguments of protocol.h and queue.h turn are made weaker, one at a time, and the exploration
-// has to notice. (The core asks for more than these: behind the guard, and where a read-modify-write reads the latest value
-// anyway, a weaker order would do as well. PROCLOCK_SIM_ORDERS=all tries every one there is, and prints what became of it.)
+// The memory orders on which the arguments of protocol.h, queue.h and latch.h turn are made weaker, one at a time, and the
+// exploration has to notice. (The core asks for more than these: behind the latch, and where a read-modify-write reads the
+// latest value anyway, a weaker order would do as well. L7 needs no more than the kernel gives. PROCLOCK_SIM_ORDERS=all tries
+// every one there is, and prints what became of it.)
 #include "sim_hunt.h"
 
 namespace {
 
 constexpr auto kSeqCst = std::memory_order_seq_cst;
 constexpr auto kRelease = std::memory_order_release;
+constexpr auto kAcquire = std::memory_order_acquire;
 
 struct Needed {
   const char* step;
@@ -19,16 +21,21 @@ struct Needed {
 };
 
 const Needed kNeeded[] = {
-    {"A2", "protocol.h", "try_acquire", 'm', kSeqCst, false, 0},
+    {"A2", "protocol.h", "try_acquire", 'c', kSeqCst, false, 0},
     {"A3", "protocol.h", "try_acquire", 'l', kSeqCst, false, 0},
-    {"A4, IDLE after it", "protocol.h", "try_acquire", 's', kRelease, true, 1},
-    {"A5", "protocol.h", "try_acquire", 'c', kSeqCst, true, 0},
+    {"A4, IDLE after it", "protocol.h", "become_idle", 's', kRelease, true, 0},
+    {"A5", "protocol.h", "try_acquire", 'c', kSeqCst, true, 1},
     {"R2 before R3", "protocol.h", "release_duty", 'f', kSeqCst, true, 0},
-    {"W2 before W3", "queue.h", "react", 'f', kSeqCst, true, 0},
-    {"S1", "protocol.h", "steal", 'm', kSeqCst, false, 0},
+    {"W2 before W3", "wait.h", "react", 'f', kSeqCst, true, 0},
+    {"S1", "transfer.h", "steal", 'm', kSeqCst, false, 0},
     {"V1", "recovery.h", "recover_lock", 'm', kSeqCst, false, 0},
     {"V2", "recovery.h", "operator()", 'l', kSeqCst, false, 0},
     {"V5", "recovery.h", "set_gate", 'c', kSeqCst, true, 0},
+    {"E3", "recovery.h", "leave", 'm', kRelease, true, 0},
+    {"E3, looked at", "recovery.h", "recover_threads", 'm', kAcquire, true, 0},
+    {"L1", "latch.h", "enter_latch", 'c', kAcquire, true, 0},
+    {"L2", "latch.h", "enter_latch_slow", 'c', kAcquire, true, 0},
+    {"L9", "latch.h", "leave_latch", 'c', kRelease, true, 0},
 };
 
 const char* file_of(const sim::OrderSite& order) {

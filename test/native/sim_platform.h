@@ -4,11 +4,7 @@
 #ifdef SIM_MUTANTS
 #include "../../build/mutants/core.h"
 #else
-#include "../../native/arena.h"
-#include "../../native/names.h"
-#include "../../native/protocol.h"
-#include "../../native/queue.h"
-#include "../../native/recovery.h"
+#include "../../native/core/core.h"
 #endif
 
 #include "sim_machine.h"
@@ -17,7 +13,6 @@ namespace sim {
 
 using proclock::Liveness;
 using proclock::Mode;
-using proclock::MutexState;
 using proclock::Phase;
 using proclock::ProcessIdentity;
 using proclock::Status;
@@ -105,6 +100,9 @@ struct Platform {
     }
 
     void set(T value) {
+      if (sizeof(T) == sizeof(uint32_t) && value == 0 && unnamed != nullptr &&
+          (static_cast<uint32_t>(value_) & proclock::kNameUsed) != 0)
+        unnamed(this);
       value_ = value;
       if (sizeof(T) == sizeof(uint64_t) && held != nullptr && proclock::is_held(value)) held(this, value);
     }
@@ -113,6 +111,8 @@ struct Platform {
   };
   // Asked when a word of that size says HELD, if it is a slot's: may it?
   static inline void (*held)(const void* word, uint64_t value) = nullptr;
+  // Told before a word of which the first bit is set becomes 0: maybe that of a lock entry that makes room.
+  static inline void (*unnamed)(const void* word) = nullptr;
 
   static void fence(Site site = Site::here()) { the_machine.fence(site); }
   static void fence_after_unlock(Site site = Site::here()) { the_machine.fence(site); }
@@ -158,51 +158,57 @@ struct Platform {
   // Asked before a storage is initialised: does a slot of somebody alive refer to it?
   static inline void (*initialises)(const RwLock*) = nullptr;
 
-  // ---- the guard
+  class LocalMutex {
+   public:
+    void lock(Site site = Site::here()) { the_machine.lock(state_, site); }
+    void unlock(Site site = Site::here()) { the_machine.unlock(state_, site); }
 
-  using Mutex = Machine::Mutex;
-  static MutexState lock(Mutex* mutex, uint64_t patience_ns, Site site = Site::here()) {
-    switch (the_machine.lock(mutex, patience_ns, site)) {
-      case Machine::Taken::kYes:
-        return MutexState::kLocked;
-      case Machine::Taken::kOwnerDied:
-        return MutexState::kOwnerDied;
-      default:
-        return MutexState::kStalled;
-    }
-  }
-  static void unlock(Mutex* mutex, Site site = Site::here()) { the_machine.unlock(mutex, site); }
+   private:
+    Machine::LocalMutex state_;
+  };
+
+  static void pause(Site site = Site::here()) { the_machine.yield(site); }
+  static bool can_spin() { return the_machine.running() && the_machine.plan().spins; }
+  static constexpr uint64_t latch_patience_ns = 5000000;
+  static constexpr uint64_t latch_pause_ns = 20000000;
 
   static uint64_t monotonic_ns() { return the_machine.now_ns; }
   static uint64_t wall_ns() { return 1; }  // was set back: it orders nothing
   static double wall_ms() { return static_cast<double>(the_machine.now_ns) / 1e6; }
 
-  static void wait(Atomic<uint32_t>* word, uint32_t seen, uint64_t deadline_ns, Site site = Site::here()) {
+  template <class T>
+  static void wait(Atomic<T>* word, uint32_t seen, uint64_t deadline_ns, Site site = Site::here()) {
     the_machine.step(Machine::kHot, 'w', site);
     if (!the_machine.running()) {
-      the_machine.now_ns += 1000000;
+      the_machine.now_ns = std::max(the_machine.now_ns, deadline_ns == kForever ? 0 : deadline_ns);
       return;
     }
     the_machine.full_fence();
     the_machine.compared(word, word->latest());
-    if (word->latest() == seen) the_machine.sleep(word, deadline_ns, false);
+    if (static_cast<uint32_t>(word->latest()) == seen) the_machine.sleep(word, deadline_ns, false);
     the_machine.full_fence();
   }
-  static void wake(Atomic<uint32_t>* word, Site site = Site::here()) {
-    the_machine.step(Machine::kHot, 'k', site);
-    if (!the_machine.running()) return;
-    the_machine.full_fence();
-    the_machine.wake_all(word);
-  }
+  static void wake(Atomic<uint32_t>* word, Site site = Site::here()) { wake_some(word, true, site); }
+  static void wake(Atomic<uint64_t>* word, bool all, Site site = Site::here()) { wake_some(word, all, site); }
 
   class Memory;
 
  private:
   static constexpr Site kInside{"rwlock", "libc", 0};
+  static void wake_some(const void* word, bool all, const Site& site) {
+    the_machine.step(Machine::kHot, 'k', site);
+    if (!the_machine.running()) return;
+    the_machine.full_fence();
+    if (all) {
+      the_machine.wake_all(word);
+    } else {
+      the_machine.wake_one(word);
+    }
+  }
   static int actor() { return the_machine.running() ? the_machine.current().id : -2; }
 };
 
-// One namespace in ordinary memory, and who has claimed which of its process entries.
+// One namespace in ordinary memory, and whose the tokens are.
 class Segment {
  public:
   using Layout = proclock::Layout<Platform>;
@@ -216,14 +222,14 @@ class Segment {
   Header& header() const { return *reinterpret_cast<Header*>(base_); }
 
   void reset() {
-    for (const auto& range : reserved_) memset(base_ + range.first, 0, range.second);
-    reserved_.clear();
+    for (const size_t page : pages_) memset(base_ + page, 0, proclock::kPage);
+    pages_.clear();
     full = false;
     for (const size_t offset : {size_t{0}, Layout::kProcesses, Layout::kLocks, Layout::kStorages,
                                 Layout::kSlots, Layout::kExtents, Layout::kBuckets}) {
       reserve(offset, proclock::kPage);
     }
-    for (Process*& owner : owners) owner = nullptr;
+    owners_.clear();
     Header& h = header();
     const auto first_page = [](proclock::TableMeta<Platform>& meta, size_t entry) {
       meta.reserved.store(static_cast<uint32_t>(proclock::kPage / entry), std::memory_order_relaxed);
@@ -236,10 +242,32 @@ class Segment {
     first_page(h.buckets, sizeof(uint32_t));
     h.buckets.used.store(proclock::kBucketsMin, std::memory_order_relaxed);
   }
-  void reserve(size_t offset, size_t bytes) { reserved_.push_back({offset, bytes}); }
+  // What is there already can be reserved again, full or not.
+  Status reserve(size_t offset, size_t bytes) {
+    for (size_t page = offset; page < offset + bytes; page += proclock::kPage) {
+      if (std::find(pages_.begin(), pages_.end(), page) != pages_.end()) continue;
+      if (full) return Status::kNoSpace;
+      pages_.push_back(page);
+    }
+    return Status::kOk;
+  }
 
-  static constexpr uint32_t kOwnersMax = 64;
-  Process* owners[kOwnersMax] = {};
+  // The process that was given this number; null if nobody was.
+  Process* owner(uint64_t number) const { return number < owners_.size() ? owners_[number] : nullptr; }
+  void give(uint64_t number, Process& process) {
+    if (number >= owners_.size()) owners_.resize(number + 1);
+    owners_[number] = &process;
+  }
+  // Whose a slot is, by its word.
+  Process* owner_of(uint64_t word) const {
+    const uint32_t entry = proclock::owner_of(word);
+    return entry == 0 ? nullptr : owner(process(entry).number.latest());
+  }
+  const proclock::Process<Platform>& process(uint32_t entry) const {
+    return reinterpret_cast<const proclock::Process<Platform>*>(base_ + Layout::kProcesses)[entry - 1];
+  }
+  const std::vector<Process*>& owners() const { return owners_; }
+
   bool full = false;  // no page more is to be had
 
  private:
@@ -250,7 +278,8 @@ class Segment {
     base_ = static_cast<char*>(memory);
   }
   char* base_;
-  std::vector<std::pair<size_t, size_t>> reserved_;
+  std::vector<size_t> pages_;
+  std::vector<Process*> owners_;
 };
 
 class Platform::Memory {
@@ -259,25 +288,39 @@ class Platform::Memory {
   char* base() const { return Segment::get().base(); }
   Status reserve(size_t offset, size_t bytes, Site site = Site::here()) {
     the_machine.step(Machine::kHot, 'p', site);
-    if (Segment::get().full) return Status::kNoSpace;
-    Segment::get().reserve(offset, bytes);
-    return Status::kOk;
+    return Segment::get().reserve(offset, bytes);
   }
-  bool claim(uint32_t index, const ProcessIdentity&, Site site = Site::here()) {
+  bool claim(uint64_t number, Site site = Site::here()) {
     the_machine.step(Machine::kHot, 'q', site);
-    Process*& owner = Segment::get().owners[index];
-    if (owner != nullptr && owner != &process_ && owner->open) return false;
-    owner = &process_;
+    if (Segment::get().owner(number) != nullptr) return false;
+    Segment::get().give(number, process_);
+    number_ = number;
     return true;
   }
-  Liveness liveness(uint32_t index, const ProcessIdentity&, Site site = Site::here()) const {
+  // For a mutant: whose name may be seen while it has no token yet.
+  void number_without_token(uint64_t number) { number_ = number; }
+  uint64_t number() const { return number_; }
+  bool can_ask() const { return true; }
+  Liveness liveness(uint64_t number, Site site = Site::here()) const {
     the_machine.step(Machine::kHot, '?', site);
-    const Process* owner = index < Segment::kOwnersMax ? Segment::get().owners[index] : nullptr;
-    return owner != nullptr && owner->open ? Liveness::kAlive : Liveness::kDead;
+    const Process* owner = Segment::get().owner(number);
+    return owner != nullptr && (owner->open || owner->token_kept) ? Liveness::kAlive : Liveness::kDead;
   }
+  // Knows of a death exactly where the token does not: that of who has left its token to a child. (A pid lives on where
+  // its process has become another program, and its token is gone.)
+  Liveness liveness(const ProcessIdentity& identity, Site site = Site::here()) const {
+    the_machine.step(Machine::kHot, '?', site);
+    for (const Process* owner : Segment::get().owners()) {
+      if (owner != nullptr && kFirstPid + owner->number == identity.pid && owner->token_kept)
+        return Liveness::kDead;
+    }
+    return Liveness::kAlive;
+  }
+  static constexpr int32_t kFirstPid = 100;
 
  private:
   Process& process_;
+  uint64_t number_ = 0;
 };
 
 }  // namespace sim

@@ -22,12 +22,15 @@ struct Scenario {
   int rests;    // while it holds
   int downgrade;
   int clear;
-  int ends;  // its thread ends instead of a release
+  int ends;  // its thread ends instead of a release, or of a time-out
   int steal;
   int reopen;
   int looks;
   uint32_t deaths;
   uint32_t stops;
+  int twice = 0;       // another wait at the same time
+  int long_rests = 0;  // so long that those who wait look seldom
+  int comes = 0;       // enters while the others are at it
 };
 
 constexpr Scenario kScenarios[] = {
@@ -54,11 +57,18 @@ constexpr Scenario kScenarios[] = {
     {"long stops", 4, 1, 1, 2, 60, 100, 10, 40, 10, 20, 5, 0, 0, 0, 0, 0, 0, 3},
     {"thieves die", 3, 1, 1, 2, 60, 50, 0, 20, 0, 10, 5, 10, 10, 60, 0, 20, 3, 0},
     {"overtaking", 4, 1, 1, 4, 80, 60, 10, 0, 10, 90, 0, 0, 0, 0, 0, 0, 0, 0},
+    {"threads end", 4, 1, 1, 3, 60, 90, 10, 30, 40, 20, 10, 10, 50, 0, 0, 0, 0, 2},
+    {"threads end, and processes", 2, 3, 1, 3, 60, 80, 10, 40, 30, 20, 10, 10, 40, 10, 0, 10, 2, 2},
+    {"two waits of a thread", 3, 1, 1, 3, 50, 100, 0, 90, 20, 20, 10, 0, 5, 0, 0, 0, 0, 2, 80},
+    {"two waits of a thread, and deaths", 3, 1, 1, 3, 50, 100, 0, 90, 20, 20, 10, 0, 10, 0, 0, 0, 2, 2, 80},
+    {"long rests", 4, 1, 1, 2, 80, 100, 0, 90, 5, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 50},
+    {"processes come and go", 4, 1, 1, 2, 60, 60, 0, 20, 20, 10, 10, 0, 0, 0, 0, 20, 3, 2, 0, 0, 80},
 };
 constexpr uint32_t kScenariosCount = sizeof kScenarios / sizeof kScenarios[0];
 
 struct Role {
   const Scenario* scenario = nullptr;
+  bool comes = false;
   std::optional<Thread> thread;
 };
 
@@ -78,20 +88,24 @@ class Schedule {
     plan.weak = plan.weak || weak_only;
     the_machine.begin(plan, random.next(), nullptr, &the_world);
     the_world.begin();
+    the_world.slow_detection = plan.blind || (s.ends != 0 && random.one_in(2));
     if (s.reopen != 0) fill(s.names);
     int role = 0;
     for (int h = 0; h < s.hosts; h++) {
       Host& host = the_world.add_host();
-      host.attach();
+      const bool comes = s.comes != 0 && random.below(100) < static_cast<uint32_t>(s.comes);
+      if (!comes) host.attach();
       for (int t = 0; t < s.threads; t++) {
         Role& r = roles_[role++];
         r.scenario = &s;
+        r.comes = comes;
         Actor& actor = the_machine.add_actor(host, &Schedule::play, &r);
         r.thread.emplace(host, actor);
         r.thread->random = Random(random.next());
         for (int n = 0; n < s.names; n++) {
-          if (s.reopen == 0) r.thread->open(n);
+          if (s.reopen == 0 && !comes) r.thread->open(n);
         }
+        r.thread->takes_turns(random.one_in(2));
       }
     }
     the_machine.run();
@@ -106,6 +120,10 @@ class Schedule {
     Thread& thread = *role.thread;
     Random& random = thread.random;
     const auto odds = [&](int percent) { return static_cast<int>(random.below(100)) < percent; };
+    if (role.comes) {
+      thread.rest(random.up_to_power(18));
+      thread.host().attach();
+    }
     for (int round = 0; round < s.rounds; round++) {
       const int n = static_cast<int>(random.below(static_cast<uint32_t>(s.names)));
       if (odds(s.looks)) thread.look_for_dead();
@@ -117,15 +135,22 @@ class Schedule {
         request.mode = odds(s.exclusive) ? Mode::kExclusive : Mode::kShared;
         request.fair = odds(s.fair);
         request.async = odds(s.async);
+        request.twice = odds(s.twice);
+        request.leaves = odds(s.ends);
         request.patience_ns = !odds(s.waits) ? 0 : odds(s.timeout) ? random.up_to_power(23) : kForever;
         if (!thread.acquire(n, request)) continue;
       }
       if (odds(s.clear) && thread.mode() == Mode::kExclusive) thread.clear_abandoned(n);
       if (odds(s.rests)) thread.rest(random.up_to_power(21));
+      if (odds(s.long_rests)) thread.rest(random.up_to_power(30));
       if (odds(s.clear / 2) && thread.mode() == Mode::kExclusive) thread.clear_abandoned(n);
       if (thread.mode() == Mode::kExclusive && odds(s.downgrade)) thread.downgrade(n);
       the_machine.yield();
-      thread.release(n, odds(s.ends));
+      if (odds(s.ends)) {
+        thread.leave(n);
+      } else {
+        thread.release(n);
+      }
       if (odds(s.reopen)) thread.close(n);
     }
     thread.finish();
@@ -142,9 +167,13 @@ class Schedule {
     plan.deaths = s.deaths == 0 ? 0 : random.below(s.deaths + 1);
     plan.stops = s.stops == 0 ? 0 : random.below(s.stops + 1);
     plan.magnitude = 8 + random.below(8);
-    plan.twins = random.one_in(4);
-    plan.in_guard = random.one_in(3);
+    plan.in_latch = random.one_in(3);
+    plan.stops_in_latch = random.one_in(4);
     plan.long_stops = random.one_in(2);
+    if (s.twice != 0) plan.longest_stop_ns = 30 * kTickNs;
+    plan.spins = random.one_in(3);
+    plan.blind = random.one_in(5);
+    plan.keeps_token = random.one_in(4);
     return plan;
   }
 

@@ -25,7 +25,7 @@ struct Case {
   const char* name;
   const char*
       before;  // who is there, in this order: h/H holds shared/exclusively, w/W waits, a/A waits asynchronously,
-               // d/D died holding, g died in the guard
+               // d/D died holding, g died inside the latch
   void (*prepare)(Thread&);  // the first one to die, before its steps are counted
   void (*act)(Thread&);      // and after
 };
@@ -60,6 +60,14 @@ void steal(Thread& t) {
 }
 void recover(Thread& t) {
   for (uint32_t index = 1; index <= t.arena().processes_used(); index++) t.arena().recover_if_dead(index);
+}
+void leave(Thread& t) { t.arena().leave(t.ref(0)); }
+void take_turns(Thread& t) {
+  proclock::ScanSeen seen;
+  for (int n = 0; n < 3; n++) {
+    t.arena().want(t.ref(0).lock_index);
+    t.arena().tick(&seen);
+  }
 }
 void open_another(Thread& t) {
   SlotRef ref;
@@ -109,7 +117,17 @@ const Case kCases[] = {
        downgrade(t);
        release(t);
      }},
-    {"mark the lock as abandoned", "", take<kX>, [](Thread& t) { t.arena().set_abandoned(t.ref(0), true); }},
+    {"leave an exclusive hold", "", take<kX>, leave},
+    {"leave a shared hold", "", take<kS>, leave},
+    {"leave, and recover what was left", "", take<kX>,
+     [](Thread& t) {
+       sim::the_world.truths[0].abandoned = sim::Truth::Mark::kEither;
+       leave(t);
+       t.arena().recover_left();
+     }},
+    {"leave as a waiter, with others behind", "HWw", queue<kX>, leave},
+    {"take a turn of the detector", "D", nothing, take_turns},
+    {"rebuild in a turn of the detector", "HWwg", nothing, take_turns},
     {"steal from a writer", "H", nothing, steal},
     {"steal from readers", "hh", nothing, steal},
     {"steal, with waiters", "HWw", nothing, steal},
@@ -135,6 +153,9 @@ const Case kCasesWithQueue[] = {
     {"release to readers and a writer", "wwW", take<kX>, release},
     {"release to event loops", "AaA", take<kX>, release},
     {"release to a writer that is passed over", "AW", take<kX>, release},
+    {"leave an exclusive hold to a writer", "W", take<kX>, leave},
+    {"leave an exclusive hold to readers and a writer", "wwW", take<kX>, leave},
+    {"leave an exclusive hold to event loops", "AaA", take<kX>, leave},
     {"downgrade with readers and a writer waiting", "wwW", take<kX>, downgrade},
     {"downgrade with a writer waiting, and release", "W", take<kX>,
      [](Thread& t) {

@@ -17,7 +17,12 @@ using SlotRef = Arena::SlotRef;
 using proclock::Name;
 
 constexpr uint64_t kMs = 1000000;
-constexpr uint64_t kTickNs = 50 * kMs;  // how long an unusual state may go unnoticed, as in the client
+constexpr uint64_t kTickNs = 50 * kMs;      // how long an unusual state may go unnoticed, as in the runtime
+constexpr uint64_t kQuietNs = 3 * kTickNs;  // who waits for a lock to which nothing happened for so long ..
+constexpr uint64_t kSeldomTickNs = 20 * kTickNs;  // .. looks so seldom
+constexpr uint64_t kNoticedNs = 8 * kTickNs;  // what nobody is told of is noticed by then, by those that wait
+constexpr uint64_t kPassedOverNs =
+    2 * kTickNs;  // what each waiter that does not react costs: seen at one tick, over at the next
 
 inline Name name_of(const std::string& text) {
   return {text.data(), static_cast<uint32_t>(text.size()), false};
@@ -32,12 +37,13 @@ struct Host final : Process, proclock::PokeSink {
   }
   ProcessIdentity identity() const {
     ProcessIdentity self;
-    self.pid = 100 + number;
+    self.pid = Platform::Memory::kFirstPid + number;
     self.start_time = 1;
     self.pid_ns = 1;
     return self;
   }
-  void attach() { SIM_CHECK(arena->attach(identity()) == Status::kOk); }
+  // With the latch stalled: again, as another number.
+  void attach();
   // Pokes of ourselves, or taken off the doorbell by another thread: each is kept for the slot that it is for.
   void poked(const std::vector<uint32_t>& slots) override {
     told.insert(told.end(), slots.begin(), slots.end());
@@ -58,7 +64,7 @@ struct Host final : Process, proclock::PokeSink {
   std::vector<uint32_t> told;
 };
 
-// Says kStalled to nobody: calls again until the guard is to be had.
+// Says kStalled to nobody: calls again until the latch is to be had.
 template <class Call>
 Status patiently(Call call) {
   for (;;) {
@@ -67,6 +73,10 @@ Status patiently(Call call) {
     if (!the_machine.running()) the_machine.fail("stalled, and nobody else is there");
     the_machine.sleep(nullptr, the_machine.now_ns + kMs, false);
   }
+}
+
+inline void Host::attach() {
+  SIM_CHECK(patiently([&] { return arena->attach(identity()); }) == Status::kOk);
 }
 
 // What is true of one name.
@@ -101,12 +111,13 @@ struct Truth {
   } waits[kActorsMax];
   uint64_t left_ns = 0;        // when somebody last left the queue, and others moved up
   int leaving = 0;             // are about to
+  uint64_t looks = 0;          // how often the mark was looked at, or dropped
   uint64_t idle_since_ns = 0;  // since when somebody waits for nobody but a stopped one; 0: nobody does
 };
 
 struct Counts {
   uint64_t grants = 0, timeouts = 0, refused = 0, deaths_holding = 0, steals = 0, robbed = 0, downgrades = 0,
-           quiets = 0;
+           quiets = 0, left = 0, marks_dropped = 0;
 };
 
 class World final : public Machine::Observer {
@@ -117,8 +128,11 @@ class World final : public Machine::Observer {
     Segment::get().reset();
     hosts.clear();
     for (Truth& truth : truths) truth = Truth();
+    slow_detection = anybody_left = anybody_looks_seldom = false;
+    for (uint32_t& second : seconds) second = 0;
     Platform::initialises = &World::check_initialise;
     Platform::held = &World::check_held;
+    Platform::unnamed = &World::unnamed;
   }
   Host& add_host() {
     hosts.push_back(std::make_unique<Host>(static_cast<int>(hosts.size())));
@@ -134,6 +148,8 @@ class World final : public Machine::Observer {
     Truth& truth = truths[n];
     const int me = the_machine.current().id;
     counts.grants++;
+    truth.looks++;
+    truth.idle_since_ns = 0;
     Truth::Hold& mine = truth.holds[me];
     if (proclock::phase_of(ref.slot->word.latest()) == Phase::kStolen) {
       // Robbed before it could tell anybody: as if it had held, and lost it.
@@ -209,11 +225,11 @@ class World final : public Machine::Observer {
     for (uint32_t index = 1; index <= used; index++) {
       const auto& slot = auditor.slot(index);
       const uint32_t lock = slot.lock.latest();
-      const uint32_t owner = slot.process.latest();
-      if (lock == 0 || owner == 0 || owner >= Segment::kOwnersMax || Segment::get().owners[owner] != &process)
-        continue;
       const uint64_t word = slot.word.latest();
-      if (!proclock::holds(word, Mode::kExclusive)) continue;
+      if (lock == 0 || Segment::get().owner_of(word) != &process) continue;
+      if ((!proclock::is_held(word) && !proclock::is_left(word)) ||
+          proclock::mode_of(word) != Mode::kExclusive)
+        continue;
       const uint64_t gate = auditor.lock(lock).gate.latest();
       if (proclock::storage_of(word) != proclock::storage_of(gate)) continue;
       const int n = number_of(lock);
@@ -231,21 +247,60 @@ class World final : public Machine::Observer {
     }
   }
 
+  bool is_entered(const Process& process) override {
+    const uint32_t used = Segment::get().header().processes.used.latest();
+    for (uint32_t index = 1; index <= used; index++) {
+      const auto& entry = Segment::get().process(index);
+      if (entry.state.latest() == static_cast<uint32_t>(proclock::ProcessState::kLive) &&
+          Segment::get().owner(entry.number.latest()) == &process)
+        return true;
+    }
+    return false;
+  }
+
+  // Only one thread of a process at a time is on its way into the latch, or in it.
+  bool is_inside(const Actor& actor) override {
+    const uint64_t number = static_cast<const Host*>(actor.process)->memory.number();
+    return actor.mutexes != 0 && proclock::latch_owner(Segment::get().header().latch.latest()) == number;
+  }
+
+  // Until the latch is to be had again. Where nobody is stopped or dies, nobody needs the deadline of a sleep before it: somebody
+  // who has it, or was woken, comes to wake the next one.
+  void busy() override {
+    const auto& latch = Segment::get().header().latch;
+    if (the_machine.deaths == 0 && the_machine.stops == 0 && proclock::latch_owner(latch.latest()) == 0) {
+      for (const Actor& actor : the_machine.actors()) {
+        if (actor.state == State::kAsleep && actor.sleeps_on == &latch)
+          the_machine.fail("somebody sleeps for the latch, and nobody has it");
+      }
+    }
+    for (Truth& truth : truths) truth.idle_since_ns = 0;
+  }
+
   // Nobody does anything: whoever is first in a queue must be kept out by somebody who holds. If somebody is stopped, it may
-  // be the one to do something about it, but not for ever.
-  void quiet(bool somebody_stopped) override {
+  // be the one to do something about it, or nobody may have asked yet who has died; but not for ever.
+  void quiet() override {
     counts.quiets++;
-    if (somebody_stopped && Segment::get().header().guard_owner.latest() != proclock::kNobody) return;
+    const uint32_t unresponsive = count_unresponsive();
+    const bool somebody_stopped = unresponsive != 0;
+    // What a dead owner of the latch has left half done is mended by the next that wants to get in, which is asked for by those
+    // that wait, not by those that died.
+    const bool dead_inside = proclock::latch_owner(Segment::get().header().latch.latest()) != 0;
+    const bool at_once = !somebody_stopped && !slow_detection && !dead_inside;
+    const uint64_t patience_ns = (slow_detection || dead_inside ? kNoticedNs : 0) +
+                                 (unresponsive == 0 ? 0 : (unresponsive + 1) * kPassedOverNs) +
+                                 (may_be_unwatched(unresponsive) ? kSeldomTickNs : 0);
     for (int n = 0; n < kNamesMax; n++) {
       Truth& truth = truths[n];
       if (!sleeps_for_nothing(n, somebody_stopped)) {
         truth.idle_since_ns = 0;
         continue;
       }
-      if (!somebody_stopped) the_machine.fail("a waiter sleeps, and nobody keeps it out");
+      if (at_once) the_machine.fail("a waiter sleeps, and nobody keeps it out");
       if (truth.idle_since_ns == 0) truth.idle_since_ns = the_machine.now_ns;
-      if (the_machine.now_ns - truth.idle_since_ns > 5 * kTickNs)
-        the_machine.fail("a stopped waiter holds up the others");
+      if (the_machine.now_ns - truth.idle_since_ns > patience_ns)
+        the_machine.fail(unresponsive == 0 ? "a waiter sleeps for too long, and nobody keeps it out"
+                                           : "a stopped waiter holds up the others");
     }
   }
 
@@ -291,8 +346,34 @@ class World final : public Machine::Observer {
   std::vector<std::unique_ptr<Host>> hosts;
   Truth truths[kNamesMax];
   Counts counts;
+  // Whose end is not told to those that wait: they find out by their ticks.
+  bool slow_detection = false;
+  bool anybody_looks_seldom = false;
+  bool anybody_left = false;  // a thread that ended: its place in a queue may be taken away at any time
+  // The slot of another wait of each thread, and whether it looks at it: not while it is blocked in a synchronous one.
+  uint32_t seconds[kActorsMax];
+  bool serves[kActorsMax];
 
  private:
+  bool is_unserved(uint32_t slot) const {
+    for (int n = 0; n < kActorsMax; n++) {
+      if (seconds[n] == slot) return !serves[n];
+    }
+    return false;
+  }
+  // Where all look seldom, one that waits behind is told to look more often: that one may be stopped as well, or die.
+  bool may_be_unwatched(uint32_t unresponsive) const {
+    return anybody_looks_seldom && unresponsive != 0 && the_machine.stops + the_machine.deaths > 1;
+  }
+  // Threads that are stopped, or do not look at a wait of theirs.
+  uint32_t count_unresponsive() const {
+    uint32_t count = 0;
+    for (const Actor& actor : the_machine.actors()) {
+      const bool lives = actor.state != State::kDead && actor.state != State::kDone;
+      count += actor.state == State::kStopped || (lives && seconds[actor.id] != 0 && !serves[actor.id]);
+    }
+    return count;
+  }
   void inspect_lock(Host& inspector, int n) {
     Arena& arena = *inspector.arena;
     const std::string text = name(n);
@@ -306,7 +387,7 @@ class World final : public Machine::Observer {
     if (truths[n].abandoned != Truth::Mark::kEither)
       SIM_CHECK(abandoned == (truths[n].abandoned == Truth::Mark::kYes));
     SIM_CHECK(arena.try_acquire(other, Mode::kShared, Turn::kMayOvertake, &last) == Try::kBusy);
-    SIM_CHECK(arena.set_abandoned(ref, false) == Status::kOk);
+    SIM_CHECK(arena.clear_abandoned(ref) == Status::kOk);
     SIM_CHECK(arena.release(ref) == Status::kOk);
     SIM_CHECK(arena.try_acquire(ref, Mode::kShared, Turn::kInOrder, &last) == Try::kAcquired);
     SIM_CHECK(last == token);
@@ -317,10 +398,10 @@ class World final : public Machine::Observer {
     SIM_CHECK(arena.unbind(ref) == Status::kOk);
   }
 
-  // Strict FIFO for who asked for it, and for everybody else one barge interval after the front changed. Only where reads are
+  // Where nobody is stopped, dies or leaves: strict FIFO for who asked for it, and for everybody else one barge interval after the front changed. Only where reads are
   // not old: a newcomer that has not seen the queue yet may pass it.
   void check_overtaking(const Truth& truth, int me, Mode mode, uint64_t begun_ns) {
-    if (the_machine.plan().weak || the_machine.stops != 0 || the_machine.deaths != 0) return;
+    if (the_machine.plan().weak || the_machine.stops != 0 || the_machine.deaths != 0 || anybody_left) return;
     for (int other = 0; other < kActorsMax; other++) {
       const Truth::Wait& wait = truth.waits[other];
       if (other == me || !wait.in || wait.suspect) continue;
@@ -339,8 +420,10 @@ class World final : public Machine::Observer {
     const uint32_t lock = index_of(n);
     if (lock == 0) return false;
     uint32_t first = auditor.lock(lock).queue_head.latest();
-    while (first != 0 && !is_awake(first)) first = auditor.slot(first).queue_next.latest();
-    if (first == 0) return false;
+    const uint32_t used = Segment::get().header().slots.used.latest();
+    for (uint32_t n = 0; n < used && first != 0 && !is_awake(first); n++)
+      first = auditor.slot(first).queue_next.latest();
+    if (first == 0 || !is_awake(first)) return false;
     const Mode mode = (auditor.slot(first).flags.latest() & proclock::kSlotExclusive) != 0 ? Mode::kExclusive
                                                                                            : Mode::kShared;
     for (const Truth::Hold& hold : truths[n].holds) {
@@ -355,10 +438,13 @@ class World final : public Machine::Observer {
     return true;
   }
   // Neither dead, which nobody has to know yet, nor stopped.
-  static bool is_awake(uint32_t slot) {
+  bool is_awake(uint32_t slot) const {
     const BasicAuditor<Platform> auditor(Segment::get().base());
     const auto& entry = auditor.slot(slot);
-    if (!Segment::get().owners[entry.process.latest()]->open) return false;
+    const uint64_t word = entry.word.latest();
+    const Process* owner = Segment::get().owner_of(word);
+    if (owner == nullptr || !owner->open || proclock::is_left(word) || is_unserved(slot)) return false;
+    if ((entry.flags.latest() & proclock::kSlotGranted) != 0) return false;  // it has what it waited for
     for (const Actor& actor : the_machine.actors()) {
       if (actor.state == State::kStopped && static_cast<uint32_t>(actor.id) == entry.thread.latest())
         return false;
@@ -378,13 +464,16 @@ class World final : public Machine::Observer {
       const auto& slot = auditor.slot(index);
       if (&slot.word == word || slot.lock.latest() != lock || !proclock::is_held(slot.word.latest()))
         continue;
-      const Process* process = Segment::get().owners[slot.process.latest()];
+      const Process* process = Segment::get().owner_of(slot.word.latest());
       if (process == nullptr || !process->open) continue;
       if (proclock::holds(value, Mode::kExclusive) || proclock::holds(slot.word.latest(), Mode::kExclusive)) {
         the_machine.fail("two slots say HELD that exclude each other");
       }
     }
   }
+
+  // A name with a mark makes room only where there is no other room.
+  static void unnamed(const void* word);
 
   // INV-3: nobody alive refers to a storage that is made new; but for a TRYING that was stored late, by somebody who was
   // stopped after A1, and whose A3 fails. Whoever got past A3 was made STALE by V2.
@@ -396,12 +485,11 @@ class World final : public Machine::Observer {
     const uint32_t used = Segment::get().header().slots.used.latest();
     for (uint32_t index = 1; index <= used; index++) {
       const auto& slot = auditor.slot(index);
-      const uint32_t owner = slot.process.latest();
-      if (slot.lock.latest() == 0 || owner == 0 || owner >= Segment::kOwnersMax) continue;
       const uint64_t word = slot.word.latest();
+      if (slot.lock.latest() == 0) continue;
       if (!proclock::refers(word) || proclock::storage_of(word) != storage) continue;
-      if (proclock::phase_of(word) == Phase::kTrying) continue;
-      const Process* process = Segment::get().owners[owner];
+      if (proclock::phase_of(word) == Phase::kTrying || proclock::is_left(word)) continue;
+      const Process* process = Segment::get().owner_of(word);
       if (process != nullptr && process->open)
         the_machine.fail("a storage is initialised though a slot refers to it (INV-3)");
     }
@@ -410,6 +498,29 @@ class World final : public Machine::Observer {
 
 inline World the_world;
 
+inline void World::unnamed(const void* word) {
+  const BasicAuditor<Platform> auditor(Segment::get().base());
+  const uint32_t used = Segment::get().header().locks.used.latest();
+  uint32_t reclaimed = 0;
+  bool other_room = !Segment::get().full;
+  for (uint32_t index = 1; index <= used; index++) {
+    const auto& lock = auditor.lock(index);
+    if (&lock.name_bytes == word) {
+      reclaimed = index;
+    } else if ((lock.name_bytes.latest() & proclock::kNameUsed) != 0 && lock.slots_head.latest() == 0 &&
+               lock.abandoned.latest() == 0) {
+      other_room = true;
+    }
+  }
+  if (reclaimed == 0 || auditor.lock(reclaimed).abandoned.latest() == 0) return;
+  if (other_room) the_machine.fail("a mark made room, and there was other room");
+  const int n = the_world.number_of(reclaimed);
+  if (n < 0) return;
+  the_world.truths[n].abandoned = Truth::Mark::kNo;
+  the_world.truths[n].looks++;
+  the_world.counts.marks_dropped++;
+}
+
 // ---- a thread, as the client drives the core
 
 struct Request {
@@ -417,6 +528,8 @@ struct Request {
   bool fair = false;
   bool async = false;
   uint64_t patience_ns = kForever;  // 0: tries once
+  bool twice = false;               // another wait of the same thread in the same queue
+  bool leaves = false;              // its thread ends instead of withdrawing
 };
 
 // A mutant of the thread, not of the core: W1 after W3.
@@ -465,15 +578,10 @@ class Thread {
   }
 
   // False: it had been stolen.
-  bool release(int n, bool ends = false) {
+  bool release(int n) {
     actor_->doing = "release";
     the_machine.begins();
     const SlotRef& ref = refs_[n];
-    if (ends && mode_ == Mode::kExclusive) {
-      const Status status =
-          change_mark(n, Truth::Mark::kYes, [&] { return arena().set_abandoned(ref, true); });
-      SIM_CHECK(status == Status::kOk || status == Status::kNotHeld);
-    }
     the_world.leaves(n);
     Status status = arena().release(ref);
     if (owes_settle_) {
@@ -484,6 +592,35 @@ class Thread {
     SIM_CHECK(status == Status::kOk || (status == Status::kStolen && the_world.counts.steals != 0));
     the_world.counts.robbed += status == Status::kStolen;
     return status == Status::kOk;
+  }
+
+  // The thread ends while it holds, or is in the queue. Its slots are gone with it; what it has left is recovered by itself if
+  // it gets the latch, and if it does not, or does not care, by somebody else.
+  void leave(int n) {
+    actor_->doing = "leave";
+    the_machine.begins();
+    Truth& truth = the_world.truths[n];
+    const bool held = truth.holds[actor_->id].in && mode_ == Mode::kExclusive && !the_world.is_robbed(n);
+    const uint64_t looks = truth.looks;
+    if (held && truth.abandoned != Truth::Mark::kYes) truth.abandoned = Truth::Mark::kEither;
+    the_world.leaves(n);
+    const bool was_leaving = owes_settle_;
+    owes_settle_ = false;
+    arena().leave(refs_[n]);
+    // Who robs it at this moment has taken a lock that nobody left; who came since has looked.
+    if (held && truth.looks == looks && truth.stealing == 0 && !truth.thief_died)
+      truth.abandoned = Truth::Mark::kYes;
+    refs_[n] = SlotRef();
+    second_.leave(*this);
+    if (was_leaving) the_world.left(n);
+    the_world.counts.left++;
+    the_world.anybody_left = true;
+    if (!the_world.slow_detection) {
+      SIM_CHECK(patiently([&] { return arena().recover_left(); }) == Status::kOk);
+    } else if (random.one_in(2)) {
+      const Status status = arena().recover_left();
+      SIM_CHECK(ok(status) || status == Status::kStalled);
+    }
   }
 
   bool downgrade(int n) {
@@ -519,25 +656,40 @@ class Thread {
   void clear_abandoned(int n) {
     actor_->doing = "clear the mark";
     const SlotRef& ref = refs_[n];
-    change_mark(n, Truth::Mark::kNo, [&] { return arena().set_abandoned(ref, false); });
+    change_mark(n, Truth::Mark::kNo, [&] { return arena().clear_abandoned(ref); });
   }
 
   // Sleeps outside of any operation.
   void rest(uint64_t ns) { the_machine.sleep(nullptr, the_machine.now_ns + ns, true); }
 
+  // Either asks, or was told whose pid is gone.
   void look_for_dead() {
     actor_->doing = "recover";
+    const bool told = random.one_in(2);
     for (uint32_t index = 1; index <= arena().processes_used(); index++) {
-      SIM_CHECK(patiently([&] { return arena().recover_if_dead(index); }) == Status::kOk);
+      if (!told) {
+        SIM_CHECK(patiently([&] { return arena().recover_if_dead(index); }) == Status::kOk);
+        continue;
+      }
+      const uint64_t number = Segment::get().process(index).number.latest();
+      const Process* owner = Segment::get().owner(number);
+      if (owner == nullptr || owner->open) continue;
+      SIM_CHECK(patiently([&] { return arena().recover_dead(index, number); }) == Status::kOk);
     }
   }
 
+  void takes_turns(bool yes) { takes_turns_ = yes; }
+
   // Everything back, and if nobody else is there, the process as well.
   void finish() {
+    second_.withdraw(*this);
     for (int n = 0; n < World::kNamesMax; n++) close(n);
     if (host_->threads > 1 || host_->dying) return;
     actor_->doing = "detach";
-    SIM_CHECK(patiently([&] { return arena().detach(); }) == Status::kOk);
+    const Status status = patiently([&] { return arena().detach(); });
+    // What its threads have left and nobody has recovered yet is found when the process is gone.
+    SIM_CHECK(ok(status) || (status == Status::kBusy && the_world.slow_detection));
+    if (!ok(status)) return;
     the_machine.yield();
     the_machine.close(*host_);
   }
@@ -582,19 +734,25 @@ class Thread {
     const SlotRef& ref = refs_[n];
     const uint64_t deadline =
         request.patience_ns == kForever ? kForever : the_machine.now_ns + request.patience_ns;
-    const uint16_t flags = static_cast<uint16_t>((request.fair ? proclock::kSlotFair : 0) |
-                                                 (request.async ? proclock::kSlotAsync : 0));
+    const uint32_t flags =
+        (request.fair ? proclock::kSlotFair : 0) | (request.async ? proclock::kSlotAsync : 0);
     actor_->doing = request.mode == Mode::kExclusive ? "wait exclusive" : "wait shared";
     Status status = patiently([&] { return arena().enqueue(ref, request.mode, flags); });
     SIM_CHECK(ok(status) || status == Status::kAgain);
     the_world.waits(n, ref, request.mode, request.fair);
+    if (request.twice) second_.begin(*this, n);
     uint64_t token = 0;
     bool told = ok(status);  // an asynchronous waiter reacts when it is told to
+    uint64_t tick_ns = the_machine.now_ns + kTickNs;
     for (;;) {
       auto& bell = request.async ? *arena().doorbell() : ref.slot->wake;
       uint32_t seen = bell.load(std::memory_order_acquire);  // W1
       actor_->notified = false;
-      if (request.async) told = take_pokes(ref) || told;
+      if (request.async) {
+        take_pokes();
+        told = host_->was_told(ref.slot_index) || told;
+        second_.serve(*this);
+      }
       status = Status::kAgain;
       if (!request.async || told) {
         // As a synchronous waiter spins, if it belongs to the front.
@@ -609,18 +767,13 @@ class Thread {
       if (ok(status)) break;
       SIM_CHECK(status == Status::kAgain);
       if (the_machine.now_ns >= deadline) {
-        the_world.waits_no_more(n);
-        actor_->doing = "withdraw";
-        SIM_CHECK(patiently([&] { return arena().withdraw(ref); }) == Status::kOk);
-        the_world.left(n);
-        host_->was_told(ref.slot_index);
-        the_world.counts.timeouts++;
+        give_up(n, request.leaves);
         return false;
       }
-      sleep_on(bell, seen, std::min(deadline, the_machine.now_ns + kTickNs));
+      if (sleep_on(bell, seen, std::min(deadline, tick_ns)))
+        tick_ns = std::min(tick_ns, the_machine.now_ns + kTickNs);
       actor_->doing = request.mode == Mode::kExclusive ? "wait exclusive" : "wait shared";
-      const Status opened = arena().open_barrier_if_overdue(ref.lock_index);
-      SIM_CHECK(ok(opened) || opened == Status::kStalled);
+      if (the_machine.now_ns >= tick_ns) tick_ns = the_machine.now_ns + tick(n, request.async);
     }
     // Before it settles: that another one reacts, and is in as well, needs nothing of us.
     the_world.waits_no_more(n);
@@ -633,6 +786,42 @@ class Thread {
     return true;
   }
 
+  void give_up(int n, bool leaves) {
+    the_world.waits_no_more(n);
+    // Before the slot is given back: it may be another thread's by then.
+    host_->was_told(refs_[n].slot_index);
+    if (leaves) {
+      leave(n);
+    } else {
+      actor_->doing = "withdraw";
+      SIM_CHECK(patiently([&] { return arena().withdraw(refs_[n]); }) == Status::kOk);
+    }
+    the_world.left(n);
+    the_world.counts.timeouts++;
+  }
+
+  // What a waiter does beside: passes over those that do not react, and looks for the dead in one of the two ways there are.
+  // The time until it does so again.
+  uint64_t tick(int n, bool async) {
+    actor_->doing = "tick";
+    const auto check = [](Status status) { SIM_CHECK(ok(status) || status == Status::kStalled); };
+    const uint32_t lock = refs_[n].lock_index;
+    proclock::PokeSeen& seen = seen_[n];
+    check(arena().open_barrier_if_overdue(lock, &seen));
+    if (takes_turns_) {
+      arena().want(lock);
+      check(arena().tick(&scan_));
+    } else {
+      check(arena().look(lock));
+    }
+    // Who waits synchronously ticks all the time, and so does who is told of no death.
+    if (!async || the_world.slow_detection || !arena().is_quiet(lock, &seen, kQuietNs)) return kTickNs;
+    arena().announce_quiet(lock);
+    if (!arena().is_quiet(lock, &seen, kQuietNs)) return kTickNs;
+    the_world.anybody_looks_seldom = true;
+    return kSeldomTickNs;
+  }
+
   Status react(const SlotRef& ref, Mode mode, uint64_t* token) {
     return patiently([&] { return arena().react(ref, mode, token); });
   }
@@ -643,16 +832,16 @@ class Thread {
   }
 
   // As the doorbell's thread does it.
-  bool take_pokes(const SlotRef& ref) {
+  void take_pokes() {
     std::vector<uint32_t> slots;
     SIM_CHECK(patiently([&] { return arena().take_poked(&slots); }) == Status::kOk);
     if (!slots.empty()) host_->poked(slots);
     actor_->notified = false;
-    return host_->was_told(ref.slot_index);
   }
 
-  // As the client's threads together: one sleeps on a word; a death is looked into by another, which does not wake it.
-  void sleep_on(Platform::Atomic<uint32_t>& word, uint32_t seen, uint64_t until_ns) {
+  // As the client's threads together: one sleeps on a word; a death is looked into by another, which does not wake it. True:
+  // something happened, and it was not the time that passed.
+  bool sleep_on(Platform::Atomic<uint32_t>& word, uint32_t seen, uint64_t until_ns) {
     Actor& self = *actor_;
     self.outside = true;
     the_machine.about_to_sleep();
@@ -661,8 +850,9 @@ class Thread {
     the_machine.compared(&word, word.latest());
     self.listens_to = &word;
     self.woken = word.latest() != seen;
+    the_world.serves[self.id] = &word == arena().doorbell();
     while (!self.woken && !self.notified && the_machine.now_ns < until_ns) {
-      if (gone_seen_ == the_machine.gone) {
+      if (gone_seen_ == the_machine.gone || the_machine.plan().blind) {
         the_machine.sleep(&word, until_ns, true);
       } else {
         gone_seen_ = the_machine.gone;
@@ -670,11 +860,82 @@ class Thread {
       }
     }
     self.listens_to = nullptr;
+    the_world.serves[self.id] = false;
     the_machine.full_fence();
+    return self.woken || self.notified;
   }
+
+  // Another asynchronous wait of the thread in a queue in which it waits already. When it is granted, it releases at once.
+  class Second {
+   public:
+    void begin(Thread& thread, int n) {
+      if (in_ ||
+          !ok(thread.arena().bind(thread.ref(n).lock_index, static_cast<uint32_t>(thread.actor_->id), &ref_)))
+        return;
+      mode_ = thread.random.one_in(2) ? Mode::kShared : Mode::kExclusive;
+      in_ = true;
+      n_ = n;
+      the_world.seconds[thread.actor_->id] = ref_.slot_index;
+      const Status status =
+          patiently([&] { return thread.arena().enqueue(ref_, mode_, proclock::kSlotAsync); });
+      told_ = ok(status);
+      the_world.truths[n].left_ns = the_machine.now_ns;
+    }
+    bool serve(Thread& thread) {
+      if (!in_) return true;
+      told_ = thread.host_->was_told(ref_.slot_index) || told_;
+      if (!told_) return false;
+      told_ = false;
+      thread.actor_->doing = "the second wait";
+      Arena& arena = thread.arena();
+      uint64_t token;
+      const Status status = thread.react(ref_, mode_, &token);
+      if (!ok(status)) return false;
+      the_world.truths[n_].leaving++;
+      SIM_CHECK(patiently([&] { return arena.settle_grant(ref_); }) == Status::kOk);
+      the_world.left(n_);
+      Status released = arena.release(ref_);
+      if (released == Status::kStalled) released = patiently([&] { return arena.release_duty(ref_); });
+      SIM_CHECK(ok(released) || released == Status::kStolen);
+      end(thread);
+      return true;
+    }
+    void leave(Thread& thread) {
+      if (!in_) return;
+      thread.host_->was_told(ref_.slot_index);
+      thread.arena().leave(ref_);
+      is_over(thread);
+    }
+    void withdraw(Thread& thread) {
+      if (!in_) return;
+      the_world.truths[n_].leaving++;
+      SIM_CHECK(patiently([&] { return thread.arena().withdraw(ref_); }) == Status::kOk);
+      the_world.left(n_);
+      end(thread);
+    }
+
+   private:
+    void end(Thread& thread) {
+      thread.host_->was_told(ref_.slot_index);
+      SIM_CHECK(patiently([&] { return thread.arena().unbind(ref_); }) == Status::kOk);
+      is_over(thread);
+    }
+    void is_over(Thread& thread) {
+      the_world.seconds[thread.actor_->id] = 0;
+      in_ = false;
+    }
+    SlotRef ref_;
+    Mode mode_ = Mode::kShared;
+    bool in_ = false, told_ = false;
+    int n_ = 0;
+  };
 
   Host* host_;
   Actor* actor_;
+  Second second_;
+  proclock::PokeSeen seen_[World::kNamesMax];
+  proclock::ScanSeen scan_;
+  bool takes_turns_ = false;
   SlotRef refs_[World::kNamesMax];
   Mode mode_ = Mode::kShared;
   bool owes_settle_ = false;

@@ -7,12 +7,11 @@
 #include <mutex>
 #include <thread>
 
-#include "../../native/runtime.h"
 #include "world.h"
 
 namespace {
 
-using proclock::Client;
+using Client = proclock::Client<proclock::System>;
 
 constexpr uint32_t kExclusive = Client::kKeyExclusive;
 constexpr uint32_t kFair = Client::kKeyFair;
@@ -23,7 +22,8 @@ constexpr int kLocks = 3;
 // A JavaScript thread in small: it has a client, and an event loop that sleeps until the client is told something.
 class Agent {
  public:
-  explicit Agent(uint32_t number) : client_(number, &report_, notify, this) {}
+  explicit Agent(uint32_t number)
+      : client_(proclock::Runtime<proclock::System>::get(), number, &report_, notify, this) {}
 
   uint32_t open(const harness::Segment& segment, int lock) {
     const std::string name = "lock " + std::to_string(lock);
@@ -82,7 +82,7 @@ class Agent {
   std::mutex mutex_;
   std::condition_variable condition_;
   bool told_ = false;
-  Client::Report report_ = {};
+  proclock::Report report_ = {};
   Client client_;
 };
 
@@ -198,6 +198,31 @@ TEST("threads that come, take a lock and end, holding it and waiting for it, lea
   for (uint32_t n = 1; n <= kThreads; n++) threads.emplace_back(come_and_go, n);
   for (std::thread& thread : threads) thread.join();
   CHECK_EQ(done.load(), static_cast<uint32_t>(kThreads));
+}
+
+TEST(
+    "threads that come to many namespaces and leave them, while others wait there, are served in all of them",
+    240) {
+  constexpr int kSegments = 14;  // more than stay mapped without a lock
+  std::vector<std::unique_ptr<harness::Segment>> segments;
+  for (int n = 0; n < kSegments; n++) segments.push_back(std::make_unique<harness::Segment>());
+  const auto wander = [&](uint32_t number) {
+    Agent agent(number);
+    for (uint32_t round = 0; round < 4 * kRounds; round++) {
+      const uint32_t id = agent.open(*segments[(round * (2 * number + 1)) % kSegments], 0);
+      const int32_t hold = agent.acquire(id | kExclusive, true, 100000);
+      CHECK(hold >= 0);
+      if (round % 8 == 0) usleep(100);
+      CHECK_EQ(agent.client().release(static_cast<uint32_t>(hold)), Status::kOk);
+      agent.settle();
+      agent.client().close_lock(id >> Client::kKeyBits);
+    }
+  };
+  std::vector<std::thread> threads;
+  for (uint32_t n = 1; n <= kThreads; n++) threads.emplace_back(wander, n);
+  for (std::thread& thread : threads) thread.join();
+  Member boss(segments[0]->name());
+  CHECK(!boss.arena->is_corrupt());
 }
 
 }  // namespace

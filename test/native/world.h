@@ -50,8 +50,13 @@ struct Member final : proclock::PokeSink {
     return status;
   }
   void leave() {
-    CHECK_EQ(unstalled([&] { return arena->detach(); }), Status::kOk);
+    const Status status = unstalled([&] { return arena->detach(); });
+    CHECK(status == Status::kOk || (status == Status::kBusy && has_slots()));  // then it is found dead
     vanish();
+  }
+  bool has_slots() const {
+    return BasicAuditor<P>(memory.base()).process(arena->self()).slots_head.load(std::memory_order_relaxed) !=
+           0;
   }
   void vanish() {
     arena.reset();
@@ -72,7 +77,7 @@ struct Member final : proclock::PokeSink {
     return arena->try_acquire(ref, mode, turn, &token);
   }
   // Queues, and makes the first try, as the client does. kAgain: waits.
-  Status queue(const SlotRef& ref, Mode mode, uint16_t flags = 0) {
+  Status queue(const SlotRef& ref, Mode mode, uint32_t flags = 0) {
     const Status status = unstalled([&] { return arena->enqueue(ref, mode, flags); });
     return ok(status) ? react(ref, mode) : status;
   }
@@ -80,13 +85,24 @@ struct Member final : proclock::PokeSink {
     const Status status = unstalled([&] { return arena->react(ref, mode, &token); });
     return ok(status) ? unstalled([&] { return arena->settle_grant(ref); }) : status;
   }
-  // Again, as the client does: one that died in the guard may be half gone, and its token still there.
+  // Again, as the client does: one that died in the latch may be half gone, and its token still there.
   template <class Call>
   static Status unstalled(Call call) {
     const uint64_t deadline = harness::now_ms() + harness::kPatienceMs;
     Status status = call();
     while (status == Status::kStalled && harness::now_ms() < deadline) status = call();
     return status;
+  }
+  // A thread that ends with these slots, in whatever state they are.
+  void end_thread(const std::vector<SlotRef>& refs) {
+    for (const SlotRef& ref : refs) arena->leave(ref);
+    CHECK_EQ(unstalled([&] { return arena->recover_left(); }), Status::kOk);
+  }
+  // One that ends while it holds this lock exclusively.
+  void abandon(const std::string& name, uint32_t thread = 0) {
+    const SlotRef ref = open(name, thread);
+    CHECK_EQ(acquire(ref, Mode::kExclusive), Try::kAcquired);
+    end_thread({ref});
   }
   void steal(const SlotRef& ref) {
     CHECK_EQ(unstalled([&] { return arena->steal(ref, &token); }), Status::kOk);
@@ -95,7 +111,7 @@ struct Member final : proclock::PokeSink {
     Status status = arena->release(ref);
     if (status == Status::kStalled) status = unstalled([&] { return arena->release_duty(ref); });
     CHECK_EQ(status, Status::kOk);
-    CHECK_EQ(ref.slot->word.load(std::memory_order_relaxed), proclock::kIdleWord);
+    CHECK_EQ(ref.slot->word.load(std::memory_order_relaxed), proclock::idle_word(ref.tag));
   }
   void unbind(const SlotRef& ref) {
     CHECK_EQ(unstalled([&] { return arena->unbind(ref); }), Status::kOk);
@@ -110,13 +126,14 @@ struct Member final : proclock::PokeSink {
     slots.insert(slots.end(), told.begin(), told.end());
     told.clear();
     std::sort(slots.begin(), slots.end());
+    slots.erase(std::unique(slots.begin(), slots.end()), slots.end());
     return slots;
   }
   bool take_poke(const SlotRef& ref) {
     const std::vector<uint32_t> slots = pokes();
     return std::find(slots.begin(), slots.end(), ref.slot_index) != slots.end();
   }
-  // What the watch thread does: asks about every process.
+  // What the detector does in a round: asks about every process.
   void look_at_all() {
     for (uint32_t process = 1; process <= arena->processes_used(); process++) {
       CHECK_EQ(unstalled([&] { return arena->recover_if_dead(process); }), Status::kOk);
@@ -138,7 +155,7 @@ using Ref = Member::SlotRef;
 // A synchronous wait: sleeps on the wake word alone, without ticks that would hide a lost wake-up. With `tick_ms`: and looks around
 // now and then, as the client does. With kSlotAsync: as an event loop does, which sleeps on the doorbell of its process and tries
 // only when it is told to.
-inline Status acquire_waiting(Member& self, const Ref& ref, Mode mode, uint16_t flags = 0,
+inline Status acquire_waiting(Member& self, const Ref& ref, Mode mode, uint32_t flags = 0,
                               uint64_t patience_ms = harness::kPatienceMs, uint64_t tick_ms = 0) {
   const uint64_t deadline = harness::now_ms() + patience_ms;
   Status status = Member::unstalled([&] { return self.arena->enqueue(ref, mode, flags); });
@@ -146,16 +163,18 @@ inline Status acquire_waiting(Member& self, const Ref& ref, Mode mode, uint16_t 
   const bool async = (flags & proclock::kSlotAsync) != 0;
   auto& word = async ? *self.arena->doorbell() : ref.slot->wake;
   if (async) self.told.push_back(ref.slot_index);  // the first try needs no poke
+  proclock::PokeSeen seen_pokes;
   for (;;) {
     const uint32_t seen = word.load(std::memory_order_acquire);  // W1
     status = !async || self.take_poke(ref) ? self.react(ref, mode) : Status::kAgain;
     if (status != Status::kAgain) return status;
     if (tick_ms != 0) {
-      self.arena->open_barrier_if_overdue(ref.lock_index);
+      self.arena->open_barrier_if_overdue(ref.lock_index, &seen_pokes);
       self.arena->look(ref.lock_index);
     }
-    const uint64_t until = tick_ms == 0 ? deadline : std::min(deadline, harness::now_ms() + tick_ms);
-    TestPlatform::wait(&word, seen, until * 1000000);
+    const uint64_t now = harness::now_ms();
+    const uint64_t until = tick_ms == 0 ? deadline : std::min(deadline, now + tick_ms);
+    TestPlatform::wait(&word, seen, TestPlatform::monotonic_ns() + (until > now ? until - now : 0) * 1000000);
     // Without another try, which would find what a lost wake-up kept from us.
     if (harness::now_ms() >= deadline) {
       status = Member::unstalled([&] { return self.arena->withdraw(ref); });

@@ -1,6 +1,6 @@
 // The shared-memory layout of a namespace: one header page, then six tables at fixed offsets of a sparse file.
 //
-//   header     who may map this, the guard, how far each table is in use
+//   header     who may map this, the latch, the detector's words, how far each table is in use
 //   processes  one entry per attached process: who it is, its doorbell, its slots
 //   locks      one per name: the gate, the queue, the fencing counter, the abandoned record
 //   storages   the pthread_rwlock_t pool; a lock's gate names the one that excludes now
@@ -8,12 +8,15 @@
 //   extents    the rest of names that do not fit into a lock entry
 //   buckets    heads of the name index (linear hashing: it grows one bucket at a time, as names come)
 //
-// References are 1-based indices, 0 is "none", and each is checked against its table on every read: the content may
-// have been written by anybody who can open the file. Pages are reserved before they are touched (a full tmpfs would
-// answer the first touch with SIGBUS), in chunks, as the tables grow; all-zero is a valid empty entry of every table.
+// References are 1-based indices, 0 is "none", and each is read once and checked against its table before it is used: the
+// content may be written by anybody who can open the file, at any time. There is no pointer and no object of a libc in it
+// but the pthread_rwlock_t pool, whose try and unlock calls make nothing of their content but numbers. There is no absolute
+// time in it that a clock is compared with but `barrier_ns`, for which every value is harmless (queue.h). Pages are
+// reserved before they are touched (a full tmpfs would answer the first touch with SIGBUS), in chunks, as the tables grow;
+// all-zero is a valid empty entry of every table.
 //
-// Only the slot words, the gates, tokens, names and abandoned records are *facts*. All else behind the guard (lists,
-// queues, free lists, the index, counts) is derived from them, and rebuilt when the guard's owner died.
+// Only the slot words, the gates, tokens, names and abandoned records are *facts*. All else behind the latch (lists,
+// queues, free lists, the index, counts) is derived from them, and rebuilt when the latch's owner died.
 #pragma once
 
 #include <cstddef>
@@ -24,10 +27,10 @@
 namespace proclock {
 
 // Raised with every change of this file that another build could not read.
-constexpr uint32_t kLayoutVersion = 1;
+constexpr uint32_t kLayoutVersion = 2;
 constexpr uint64_t kMagic = 0x314b434c434f5250;  // "PROCLCK1", little endian
 
-constexpr uint32_t kProcessesMax = 2048;
+constexpr uint32_t kProcessesMax = kOwnersMax;
 constexpr uint32_t kLocksMax = 1u << 18;
 constexpr uint32_t kStoragesMax = 1u << 19;
 constexpr uint32_t kSlotsMax = 1u << 19;
@@ -46,22 +49,18 @@ constexpr uint32_t kNameUtf16 = 1u << 30;  // two bytes a unit; otherwise Latin-
 constexpr uint32_t kNameBytesMask = kNameUtf16 - 1;
 
 // Slot flags.
-constexpr uint16_t kSlotQueued = 1;    // has a place in the queue of its lock
-constexpr uint16_t kSlotAsync = 2;     // woken through its process's doorbell, not through its wake word
-constexpr uint16_t kSlotFair = 4;      // nobody may overtake it, not even for a millisecond
-constexpr uint16_t kSlotEligible = 8;  // belongs to the front of the queue: may try whatever the barrier says
-constexpr uint16_t kSlotPoked = 16;    // was told to try, and has not reacted yet
-constexpr uint16_t kSlotSkipped = 32;  // did not react in time: those behind may go first, its place is kept
-constexpr uint16_t kSlotOnDoorbell = 64;  // is on its process's stack of poked slots
-constexpr uint16_t kSlotExclusive = 128;  // waits for exclusive mode
-constexpr uint16_t kSlotGranted =
-    256;  // waits no more: it was granted, and the guard was stalled when it was to leave
+constexpr uint32_t kSlotQueued = 1;    // has a place in the queue of its lock
+constexpr uint32_t kSlotAsync = 2;     // woken through its process's doorbell, not through its wake word
+constexpr uint32_t kSlotFair = 4;      // nobody may overtake it, not even for a millisecond
+constexpr uint32_t kSlotEligible = 8;  // belongs to the front of the queue: may try whatever the barrier says
+constexpr uint32_t kSlotPoked = 16;    // was told to try, and has not reacted yet
+constexpr uint32_t kSlotSkipped = 32;  // did not react in time: those behind may go first, its place is kept
+constexpr uint32_t kSlotOnDoorbell = 64;  // is on its process's stack of poked slots
+constexpr uint32_t kSlotExclusive = 128;  // waits for exclusive mode
+constexpr uint32_t kSlotGranted =
+    256;  // waits no more, and the latch was stalled when it was to leave the queue
 // Has a place in the queue in which nobody waits for it, and nothing is to be expected from it.
-constexpr uint16_t kSlotPassedOver = kSlotSkipped | kSlotGranted;
-
-// Values of Header::guard_owner that are no process.
-constexpr uint32_t kNobody = 0;
-constexpr uint32_t kNewcomer = ~uint32_t{0};  // one that has no entry yet, and is about to get one
+constexpr uint32_t kSlotPassedOver = kSlotSkipped | kSlotGranted;
 
 enum class ProcessState : uint32_t {
   kFree = 0,
@@ -91,14 +90,19 @@ struct Header {
   Atomic<uint64_t> bytes;
   Atomic<uint64_t> created_ns;  // wall clock
 
-  alignas(64) Atomic<
-      uint32_t> attach_epoch;  // grows with every process that attaches: there is somebody new to watch
+  // Grows with every process that attaches, by a release after its entry is live: there is somebody new to watch.
+  alignas(64) Atomic<uint32_t> attach_epoch;
+  Atomic<uint64_t> last_number;  // of the process that attached last; see latch.h
 
-  alignas(64) typename P::Mutex guard;
-  Atomic<uint32_t>
-      guard_owner;  // process that is inside; kNobody, kNewcomer. Says who, where the mutex may be wrong
+  alignas(64) Atomic<uint64_t> latch;
+  Atomic<uint32_t> asked;  // how often its owner was asked about: a turn (latch.h, L5)
 
-  // Behind the guard.
+  // The detector (detect.h).
+  alignas(64) Atomic<uint64_t> scan;
+  alignas(
+      64) Atomic<uint64_t> wanted[(kProcessesMax + 64) / 64];  // a bit for each entry that somebody waits for
+
+  // Behind the latch.
   alignas(64) TableMeta<P> processes;
   TableMeta<P> locks;
   TableMeta<P> storages;
@@ -107,8 +111,10 @@ struct Header {
   TableMeta<P> buckets;          // `used` is the number of buckets of the index
   Atomic<uint32_t> unused_head;  // named locks that no slot is bound to, the longest unused first
   Atomic<uint32_t> unused_tail;
+  Atomic<uint32_t> marked_head;  // the same for those that carry an abandoned record
+  Atomic<uint32_t> marked_tail;
   Atomic<uint32_t> ticket;       // of the last waiter that queued; compared modulo 2^32
-  Atomic<uint32_t> rebuilds;     // how often a guard owner died
+  Atomic<uint32_t> rebuilds;     // how often a latch owner died
   Atomic<uint64_t> token_floor;  // no token of a lock that was reclaimed is greater
   Atomic<uint64_t> recoveries;   // dead processes recovered
 };
@@ -121,10 +127,13 @@ struct alignas(64) Process {
   Atomic<int32_t> pid;          // as its own PID namespace counts
   Atomic<uint64_t> start_time;  // clock ticks since boot (/proc/pid/stat, field 22); 0 if unknown
   Atomic<uint64_t> pid_ns;      // inode of /proc/self/ns/pid; 0 if unknown
+  Atomic<uint64_t> time_ns;     // inode of /proc/self/ns/time; 0 if there is none
+  Atomic<uint64_t> number;      // whose token tells whether it lives; stored before the state becomes live
   Atomic<uint32_t> doorbell;    // futex: rung after something was put on the stack below
   Atomic<uint32_t>
-      poked_head;  // stack of poked asynchronous slots; pushed under the guard, taken whole by its owner
+      poked_head;  // stack of poked asynchronous slots; pushed behind the latch, taken whole by its owner
   Atomic<uint32_t> slots_head;  // derived: all slots of this process
+  Atomic<uint32_t> left;        // 1: slots of threads that ended are to be recovered
 };
 
 template <class P>
@@ -135,10 +144,12 @@ struct alignas(64) Lock {
   Atomic<uint64_t> gate;
   Atomic<uint64_t> token;  // of the last exclusive grant; written by the exclusive holder alone
   Atomic<uint64_t>
-      barrier_ns;              // monotonic time from which nobody overtakes the queue; 0: now, ~0: not at all
-  Atomic<uint64_t> poked_ns;   // monotonic time of the last poke; at first, of the beginning
-  Atomic<uint32_t> abandoned;  // 1: the record below is valid. Written by exclusive holders and by recovery
-  Atomic<uint32_t> holder;     // slot of the last exclusive grant: where to look for a death first (a hint)
+      barrier_ns;          // monotonic time from which nobody overtakes the queue; 0: now, ~0: not at all
+  Atomic<uint32_t> pokes;  // grows with every poke of the front
+  Atomic<uint32_t>
+      unwatched;  // 1: those that wait look seldom: the next poke rings for one behind the front as well
+  Atomic<uint32_t> abandoned;   // 1: the record below is valid. Written by exclusive holders and by recovery
+  Atomic<uint32_t> holder;      // slot of the last exclusive grant: where to look for a death first (a hint)
   Atomic<uint32_t> queue_head;  // derived
   Atomic<uint32_t> queue_tail;
   Atomic<uint32_t> queue_fair;  // how many of them are fair
@@ -146,7 +157,7 @@ struct alignas(64) Lock {
   Atomic<uint32_t> hash;
   Atomic<uint32_t> next_in_bucket;  // derived; also the link of the free list
 
-  // Second line: what only the guard's owner looks at.
+  // Second line: what only the latch's owner looks at.
   alignas(64) Atomic<uint32_t> name_bytes;  // with the name flags
   Atomic<uint32_t> name_rest;               // first extent
   Atomic<uint32_t> unused_next;             // derived
@@ -154,7 +165,7 @@ struct alignas(64) Lock {
   Atomic<uint32_t> retired;  // derived: storages that a straggler may still refer to
   Atomic<int32_t> abandoned_pid;
   Atomic<uint32_t> abandoned_thread;
-  Atomic<uint32_t> spare;
+  Atomic<uint32_t> look_cursor;      // slot at which the last look ended; a hint
   Atomic<uint64_t> abandoned_since;  // bits of a double, ms since the epoch
   Atomic<uint64_t> abandoned_token;
   Atomic<uint64_t> name[kNameInlineBytes / 8];
@@ -176,8 +187,7 @@ struct alignas(64) Slot {
   Atomic<uint32_t> ticket;      // place in the queue
   Atomic<uint32_t> lock;        // written last when the slot is bound, first when it is given back; 0: free
   Atomic<uint32_t> thread;      // worker_threads.threadId
-  Atomic<uint16_t> process;     // index
-  Atomic<uint16_t> flags;       // kSlot*
+  Atomic<uint32_t> flags;       // kSlot*
   Atomic<uint32_t> poked_next;  // link of the doorbell stack
   Atomic<uint32_t> queue_next;  // derived
   Atomic<uint32_t> queue_prev;

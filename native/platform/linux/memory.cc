@@ -1,11 +1,12 @@
 // How a segment comes to be, is found, checked and entered.
 //
 // Whoever enters holds an OFD read lock on the attach byte from before its first look at the header until its process
-// entry is claimed; whoever (re-)initialises holds a write lock on it, and has seen no liveness token. So nobody
+// entry is live; whoever (re-)initialises holds a write lock on it, and has seen no liveness token. So nobody
 // enters a segment that is being made, and nobody remakes one that is being entered. The magic number is written last:
 // a creator killed half way leaves a segment without one, and the next opener starts it again. The file is never
 // unlinked: a name that goes while somebody still maps it would let a newcomer make a second segment, and two in.
-#include "platform_linux.h"
+#include "memory.h"
+#include "size_signal.h"
 
 #ifdef __linux__
 
@@ -22,14 +23,23 @@ namespace proclock {
 
 namespace {
 
-// The same in every layout version. Far beyond the end of the file: the bytes exist only as lock ranges.
+// Far beyond the end of the file: the bytes exist only as lock ranges. The first two ranges are the same in every layout version.
+// Version 1 sees who is alive by the bytes of the first range alone, up to the attach byte. So a number has its byte there, as
+// long as they last, and who has a greater one also shares the first byte.
 constexpr off_t kTokens = off_t{1} << 40;
-constexpr off_t kTokensMax = off_t{1} << 20;
-constexpr off_t kAttach = kTokens + kTokensMax;
+constexpr off_t kAttach = kTokens + (off_t{1} << 20);
+constexpr off_t kTokensEnd = kTokens + (off_t{1} << 61) + 2;
 
-constexpr int kPatienceMs = 10000;     // with an initialiser that does not finish
+constexpr off_t token_byte(uint64_t number) {
+  const off_t byte = kTokens + static_cast<off_t>(number);
+  return byte < kAttach ? byte : byte + 1;
+}
+
+constexpr int kPatienceMs = 1000;      // with an initialiser that does not finish
 constexpr int kOwnerPatienceMs = 100;  // with a creator between open() and fchmod()
-constexpr int kReopenMax = 16;         // how often the file may vanish between open() and the attach lock
+constexpr int kPopulateWrite = 23;     // MADV_POPULATE_WRITE, which older headers do not have
+constexpr size_t kPieceBytes = 256 * 1024;
+constexpr int kReopenMax = 16;  // how often the file may vanish between open() and the attach lock
 
 struct flock byte_range(short type, off_t start, off_t length) {
   struct flock range;
@@ -45,29 +55,6 @@ void sleep_ms(int ms) {
   timespec interval = {0, ms * 1000000L};
   nanosleep(&interval, nullptr);
 }
-
-// A file-size limit (RLIMIT_FSIZE) answers with a signal whose default is to end the process. Held back here, and
-// taken away again unless somebody else had sent one before.
-class HoldSizeSignal {
- public:
-  HoldSizeSignal() {
-    sigemptyset(&set_);
-    sigaddset(&set_, SIGXFSZ);
-    sigset_t pending;
-    sigpending(&pending);
-    was_pending_ = sigismember(&pending, SIGXFSZ) == 1;
-    pthread_sigmask(SIG_BLOCK, &set_, &before_);
-  }
-  ~HoldSizeSignal() {
-    const timespec none = {0, 0};
-    if (!was_pending_) sigtimedwait(&set_, nullptr, &none);
-    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
-  }
-
- private:
-  sigset_t set_, before_;
-  bool was_pending_;
-};
 
 constexpr uint32_t libc_family() {
 #ifdef __GLIBC__
@@ -89,6 +76,7 @@ Status status_of(int error) {
     case ELOOP:
     case EISDIR:
     case EROFS:
+    case EWOULDBLOCK:  // somebody has a lease on the file, and is asked to give it up: not ours to wait for
       return Status::kPermission;
     default:
       return Status::kSystem;
@@ -99,7 +87,7 @@ Status status_of(int error) {
 
 uint32_t abi_fingerprint() {
   return libc_family() | static_cast<uint32_t>(sizeof(pthread_rwlock_t)) << 8 |
-         static_cast<uint32_t>(sizeof(pthread_mutex_t)) << 16 | static_cast<uint32_t>(sizeof(void*)) << 24;
+         static_cast<uint32_t>(sizeof(void*)) << 24;
 }
 
 Status LinuxPlatform::Memory::fail(int error) {
@@ -112,30 +100,53 @@ Status LinuxPlatform::Memory::open(const char* name, int64_t group, OpenFailure*
   Status status = Status::kRemoved;
   for (int attempt = 0; attempt < kReopenMax && status == Status::kRemoved; attempt++) {
     reset();
-    status = open_file(name, group);
+    status = open_file(name, group, true);
     if (ok(status)) status = lock_attach(F_RDLCK);
+    if (ok(status))
+      status = check_name();  // pruned while we waited for the attach lock: there may be a new one
     if (ok(status)) status = prepare();
-    if (ok(status)) status = check();  // removed while we waited for the attach lock: there may be a new one
+    if (ok(status)) status = check();
   }
   *failure = failure_;
   return status;
 }
 
-Status LinuxPlatform::Memory::open_file(const char* name, int64_t group) {
+// With the attach byte locked exclusively nobody enters, and who waits for it finds that the file has no name any more.
+Status LinuxPlatform::Memory::prune(const char* name, int64_t group, OpenFailure* failure) {
+  reset();
+  Status status = open_file(name, group, false);
+  if (ok(status) && !lock_byte(F_WRLCK, kAttach)) status = Status::kBusy;
+  if (ok(status)) status = check_name();
+  if (ok(status) && anybody_alive()) status = Status::kBusy;
+  if (ok(status) && shm_unlink(name) != 0) status = fail(errno);
+  reset();
+  *failure = failure_;
+  return status;
+}
+
+// O_NONBLOCK: a lease that somebody has on the file would make open() wait until it is given up.
+constexpr int kOpenFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK;
+
+Status LinuxPlatform::Memory::create_file(const char* name, int64_t group) {
+  fd_ = shm_open(name, kOpenFlags | O_CREAT | O_EXCL, group < 0 ? 0600 : 0660);
+  if (fd_ < 0) return fail(errno);
+  if (group >= 0 && fchown(fd_, static_cast<uid_t>(-1), static_cast<gid_t>(group)) != 0) {
+    const int error = errno;
+    shm_unlink(name);  // nobody can have entered: it has not even the right group yet
+    return fail(error);
+  }
+  return fchmod(fd_, group < 0 ? 0600 : 0660) == 0 ? Status::kOk : fail(errno);  // against the umask
+}
+
+Status LinuxPlatform::Memory::open_file(const char* name, int64_t group, bool create) {
   for (int waited = 0;; waited++) {
     // Without O_CREAT first: a sticky /dev/shm refuses O_CREAT on a file of another user (fs.protected_regular).
-    fd_ = shm_open(name, O_RDWR | O_CLOEXEC | O_NOFOLLOW, 0);
-    if (fd_ < 0 && errno == ENOENT) {
-      fd_ = shm_open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, group < 0 ? 0600 : 0660);
-      if (fd_ < 0 && errno == EEXIST) continue;
-      if (fd_ >= 0) {
-        if (group >= 0 && fchown(fd_, static_cast<uid_t>(-1), static_cast<gid_t>(group)) != 0) {
-          const int error = errno;
-          shm_unlink(name);  // nobody can have entered: it has not even the right group yet
-          return fail(error);
-        }
-        if (fchmod(fd_, group < 0 ? 0600 : 0660) != 0) return fail(errno);  // against the umask
-      }
+    fd_ = shm_open(name, kOpenFlags, 0);
+    if (fd_ < 0 && errno == ENOENT && create) {
+      const Status status = create_file(name, group);
+      if (fd_ < 0 && failure_.error == EEXIST && waited < kOwnerPatienceMs) continue;
+      if (!ok(status)) return status;
+      failure_ = {};
     }
     // The name is right: what glibc calls EINVAL is a directory.
     if (fd_ < 0) return fail(errno == EINVAL ? EISDIR : errno);
@@ -144,6 +155,7 @@ Status LinuxPlatform::Memory::open_file(const char* name, int64_t group) {
     if (ok(status) || fstat(fd_, &file) != 0 || file.st_size != 0 || waited >= kOwnerPatienceMs)
       return status;
     close(fd_);
+    fd_ = -1;
     sleep_ms(1);
   }
 }
@@ -158,10 +170,20 @@ Status LinuxPlatform::Memory::check_owner(int64_t group) const {
   return as_made && ours ? Status::kOk : Status::kPermission;
 }
 
+bool LinuxPlatform::Memory::lock_byte(short type, int64_t start) const {
+  struct flock range = byte_range(type, start, 1);
+  return fcntl(fd_, F_OFD_SETLK, &range) == 0;
+}
+
+// By somebody else than our own open file. What can not be told is locked.
+bool LinuxPlatform::Memory::is_locked(int64_t start, int64_t length) const {
+  struct flock range = byte_range(F_WRLCK, start, length);
+  return fcntl(fd_, F_OFD_GETLK, &range) != 0 || range.l_type != F_UNLCK;
+}
+
 Status LinuxPlatform::Memory::lock_attach(short type) {
   for (int waited = 0;; waited++) {
-    struct flock range = byte_range(type, kAttach, 1);
-    if (fcntl(fd_, F_OFD_SETLK, &range) == 0) return Status::kOk;
+    if (lock_byte(type, kAttach)) return Status::kOk;
     if (errno != EAGAIN && errno != EACCES && errno != EINTR) return fail(errno);
     if (waited >= kPatienceMs) return Status::kTimeout;
     sleep_ms(1);
@@ -169,8 +191,7 @@ Status LinuxPlatform::Memory::lock_attach(short type) {
 }
 
 bool LinuxPlatform::Memory::anybody_alive() const {
-  struct flock range = byte_range(F_WRLCK, kTokens, kTokensMax);
-  return fcntl(fd_, F_OFD_GETLK, &range) != 0 || range.l_type != F_UNLCK;
+  return is_locked(kTokens, kAttach - kTokens) || is_locked(kAttach + 1, kTokensEnd - kAttach);
 }
 
 Status LinuxPlatform::Memory::prepare() {
@@ -178,9 +199,7 @@ Status LinuxPlatform::Memory::prepare() {
   Status status = inspect(&unmade);
   if (ok(status) && unmade) {
     // Not an upgrade: two upgraders would wait for each other. Looked at again, since somebody may have been faster.
-    struct flock range = byte_range(F_UNLCK, kAttach, 1);
-    fcntl(fd_, F_OFD_SETLK, &range);
-    status = lock_attach(F_WRLCK);
+    status = lock_byte(F_UNLCK, kAttach) ? lock_attach(F_WRLCK) : fail(errno);
     if (ok(status)) status = inspect(&unmade);
     if (ok(status) && unmade) status = initialise();
     if (ok(status)) status = lock_attach(F_RDLCK);  // a conversion downwards is atomic
@@ -193,30 +212,34 @@ Status LinuxPlatform::Memory::map() {
   if (fstat(fd_, &file) != 0) return fail(errno);
   device_ = file.st_dev;
   inode_ = file.st_ino;
+  self_ = LinuxPlatform::self();
   void* base = mmap(nullptr, LinuxLayout::kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
   if (base == MAP_FAILED) return fail(errno);
-  madvise(base, LinuxLayout::kBytes, MADV_DONTDUMP);
   base_ = static_cast<char*>(base);
-  return Status::kOk;
+  madvise(base, LinuxLayout::kBytes, MADV_DONTDUMP);  // a core file can do with it
+  // The child of a fork() shares our token: it must have nothing that it could use in our name.
+  return madvise(base, LinuxLayout::kBytes, MADV_DONTFORK) == 0 ? Status::kOk : fail(errno);
 }
 
 // Decides from the head of the file, before anything of it is mapped.
 Status LinuxPlatform::Memory::inspect(bool* unmade) {
+  using SegmentHeader = Header<LinuxPlatform>;
   struct Head {
     uint64_t magic;
     uint32_t version, abi;
     uint64_t bytes;
-    uint64_t rest[5];
-  } head;
-  memset(&head, 0, sizeof head);
+  };
+  alignas(8) char page[sizeof(SegmentHeader)] = {};
   struct stat file;
-  if (fstat(fd_, &file) != 0 || pread(fd_, &head, sizeof head, 0) < 0) return fail(errno);
+  if (fstat(fd_, &file) != 0 || pread(fd_, page, sizeof page, 0) < 0) return fail(errno);
   const size_t size = static_cast<size_t>(file.st_size);
+  Head head;
+  memcpy(&head, page, sizeof head);
   *unmade = false;
   if (head.magic == 0) {
-    const Head empty = {};
+    static const char empty[64] = {};
     // A creator that was killed leaves nothing but zeros; a segment cut to nothing under living users does so as well.
-    *unmade = memcmp(&head, &empty, sizeof head) == 0 ||
+    *unmade = memcmp(page, empty, sizeof empty) == 0 ||
               (head.version == kLayoutVersion && size == LinuxLayout::kBytes);
     return *unmade && !anybody_alive() ? Status::kOk : Status::kCorrupt;
   }
@@ -227,7 +250,13 @@ Status LinuxPlatform::Memory::inspect(bool* unmade) {
     *unmade = true;
     return anybody_alive() ? Status::kIncompatible : Status::kOk;
   }
-  return head.bytes == LinuxLayout::kBytes && size == LinuxLayout::kBytes ? Status::kOk : Status::kCorrupt;
+  if (head.bytes != LinuxLayout::kBytes || size != LinuxLayout::kBytes) return Status::kCorrupt;
+  uint64_t latch, last_number;
+  memcpy(&latch, page + offsetof(SegmentHeader, latch), sizeof latch);
+  memcpy(&last_number, page + offsetof(SegmentHeader, last_number), sizeof last_number);
+  if ((latch & kLatchCorrupt) == 0 && last_number < kNumbersMax) return Status::kOk;
+  *unmade = true;  // by its last users, who are gone
+  return anybody_alive() ? Status::kCorrupt : Status::kOk;
 }
 
 Status LinuxPlatform::Memory::initialise() {
@@ -254,7 +283,6 @@ Status LinuxPlatform::Memory::initialise() {
   header->abi.store(abi_fingerprint(), std::memory_order_relaxed);
   header->bytes.store(LinuxLayout::kBytes, std::memory_order_relaxed);
   header->created_ns.store(wall_ns(), std::memory_order_relaxed);
-  LinuxPlatform::init(&header->guard);
   header->processes.reserved.store(kPage / sizeof(Process<LinuxPlatform>), std::memory_order_relaxed);
   header->locks.reserved.store(kPage / sizeof(Lock<LinuxPlatform>), std::memory_order_relaxed);
   header->storages.reserved.store(kPage / sizeof(Storage<LinuxPlatform>), std::memory_order_relaxed);
@@ -267,50 +295,73 @@ Status LinuxPlatform::Memory::initialise() {
   return Status::kOk;
 }
 
-bool LinuxPlatform::Memory::is_ours() const {
+Status LinuxPlatform::Memory::check_name() {
   struct stat file;
-  return fstat(fd_, &file) == 0 && file.st_dev == device_ && file.st_ino == inode_;
+  if (fstat(fd_, &file) != 0) return fail(errno);
+  return file.st_nlink == 0 ? Status::kRemoved : Status::kOk;
 }
 
+// The same file is not enough: another copy of this addon, or this one after the host has closed our descriptor, may have
+// opened the segment under the number that ours had. Through any open file but our own, our token is seen to be locked.
+bool LinuxPlatform::Memory::is_ours() const {
+  struct stat file;
+  return fstat(fd_, &file) == 0 && file.st_dev == device_ && file.st_ino == inode_ &&
+         (number_ == 0 || !is_locked(token_byte(number_), 1));
+}
+
+// In pieces, because: a signal makes the kernel begin a piece again.
 Status LinuxPlatform::Memory::reserve(size_t offset, size_t bytes) {
-  if (base_ != nullptr && !is_ours()) return fail(EBADF);
   HoldSizeSignal hold;
-  int error;
-  do {
-    error = posix_fallocate(fd_, static_cast<off_t>(offset), static_cast<off_t>(bytes));
-  } while (error == EINTR);
-  return error == 0 ? Status::kOk : fail(error);
+  // Without the descriptor, which a host has closed, the mapping can make pages as well, on newer kernels.
+  if (base_ != nullptr && !is_ours()) {
+    if (madvise(base_ + offset, bytes, kPopulateWrite) == 0) return Status::kOk;
+    return fail(errno == EFAULT ? ENOSPC : EBADF);
+  }
+  for (size_t done = 0; done < bytes; done += kPieceBytes) {
+    const size_t piece = bytes - done < kPieceBytes ? bytes - done : kPieceBytes;
+    int error;
+    do {
+      error = posix_fallocate(fd_, static_cast<off_t>(offset + done), static_cast<off_t>(piece));
+    } while (error == EINTR);
+    if (error != 0) return fail(error);
+  }
+  return Status::kOk;
 }
 
 void LinuxPlatform::Memory::attached() {
-  struct flock range = byte_range(F_UNLCK, kAttach, 1);
-  fcntl(fd_, F_OFD_SETLK, &range);
+  if (is_ours()) lock_byte(F_UNLCK, kAttach);
 }
 
-bool LinuxPlatform::Memory::claim(uint32_t process, const ProcessIdentity& self) {
-  struct flock range = byte_range(F_WRLCK, kTokens + process, 1);
-  if (fcntl(fd_, F_OFD_SETLK, &range) != 0) return false;
-  self_ = process;
-  identity_ = self;
+bool LinuxPlatform::Memory::claim(uint64_t number) {
+  if (!lock_byte(F_WRLCK, token_byte(number))) return false;
+  if (token_byte(number) > kAttach && !lock_byte(F_RDLCK, kTokens)) return false;
+  number_ = number;
   return true;
 }
 
-Liveness LinuxPlatform::Memory::liveness(uint32_t process, const ProcessIdentity& identity) const {
-  if (process == self_) return Liveness::kAlive;  // GETLK does not report our own locks
-  struct flock range = byte_range(F_WRLCK, kTokens + process, 1);
-  if (fcntl(fd_, F_OFD_GETLK, &range) != 0) return Liveness::kAlive;  // not known to be dead
+Liveness LinuxPlatform::Memory::liveness(uint64_t number) const {
+  if (number == number_) return Liveness::kAlive;  // GETLK does not report our own locks
+  if (number == 0 || number > kNumbersMax) return Liveness::kDead;
   // On another file nobody holds a token: not a death.
-  if (range.l_type == F_UNLCK) return is_ours() ? Liveness::kDead : Liveness::kAlive;
-  // The token can outlive its process in a descriptor that a raw fork() copied. In our own PID namespace, ask for more.
-  if (identity_.same_namespace(identity) && kill(identity.pid, 0) != 0 && errno == ESRCH)
-    return Liveness::kDead;
-  return Liveness::kAlive;
+  return is_locked(token_byte(number), 1) || !is_ours() ? Liveness::kAlive : Liveness::kDead;
+}
+
+// The token can outlive its process in a descriptor that a raw fork() copied. In our own PID namespace, ask for more.
+Liveness LinuxPlatform::Memory::liveness(const ProcessIdentity& identity) const {
+  if (!identity.same_namespace(self_) || identity.pid <= 0) return Liveness::kAlive;
+  if (kill(identity.pid, 0) != 0 && errno == ESRCH) return Liveness::kDead;
+  if (self_.start_time == 0) return Liveness::kAlive;  // /proc is not there, or another PID namespace's
+  const ProcessStat stat = read_stat(identity.pid);
+  const bool another =
+      identity.start_time != 0 && stat.start_time != 0 && stat.start_time != identity.start_time;
+  const bool zombie = (stat.state == 'Z' || stat.state == 'X') && stat.threads <= 1;
+  return another || zombie ? Liveness::kDead : Liveness::kAlive;
 }
 
 Status LinuxPlatform::Memory::check() const {
   struct stat file;
   if (fstat(fd_, &file) != 0) return status_of(errno);
-  if (file.st_dev != device_ || file.st_ino != inode_) return Status::kSystem;
+  if (!is_ours()) return Status::kSystem;
   if (file.st_nlink == 0) return Status::kRemoved;
   return static_cast<size_t>(file.st_size) < LinuxLayout::kBytes ? Status::kCorrupt : Status::kOk;
 }
@@ -318,6 +369,13 @@ Status LinuxPlatform::Memory::check() const {
 void LinuxPlatform::Memory::reset() {
   if (fd_ >= 0 && (base_ == nullptr || is_ours())) close(fd_);
   if (base_ != nullptr) munmap(base_, LinuxLayout::kBytes);
+  base_ = nullptr;
+  fd_ = -1;
+  number_ = 0;
+}
+
+void LinuxPlatform::Memory::reset_after_fork() {
+  if (fd_ >= 0 && is_ours()) close(fd_);
   base_ = nullptr;
   fd_ = -1;
 }

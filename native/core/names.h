@@ -5,12 +5,13 @@
 // use at once, split one at a time, so opening the 200,000th name costs what opening the first did.
 //
 // An entry to which no slot is bound keeps its name, token and storage, in case the name is opened again, until space
-// is wanted: then the one that was unused for longest makes room, before the file grows. An abandoned mark is never
-// dropped that way. Tokens never go back: a new entry starts from the wall clock in nanoseconds (no lock is granted a
+// is wanted: then the one that was unused for longest makes room, before the file grows. One that carries an abandoned
+// record makes room only when the table is full or no memory is left, the oldest first, and that is counted: somebody is to
+// be told. Extents are found in the same way. Tokens never go back: a new entry starts from the wall clock in nanoseconds (no lock is granted a
 // thousand million times a second) and above every token of an entry that was reclaimed.
 #pragma once
 
-#include "arena.h"
+#include "tables.h"
 
 namespace proclock {
 
@@ -25,9 +26,24 @@ inline uint32_t hash_name(const Name& name) {
   return static_cast<uint32_t>(hash);
 }
 
+// How many buckets the index has, as far as they exist.
 template <class P>
-uint32_t Arena<P>::bucket_of(uint32_t hash) const {
+uint32_t Arena<P>::buckets_in_use() {
   const uint32_t count = std::max(std::min(get(header_->buckets.used), kBucketsMax), kBucketsMin);
+  if (count > buckets_limit_) {
+    const size_t from = Layout<P>::kBuckets + buckets_limit_ * sizeof(uint32_t) / kPage * kPage;
+    const size_t to = Layout<P>::kBuckets + Layout<P>::page_up(count * sizeof(uint32_t));
+    if (memory_.reserve(from, to - from) == Status::kNoSpace) {
+      fault_ = true;
+      return kBucketsMin;
+    }
+    buckets_limit_ = count;
+  }
+  return count;
+}
+
+template <class P>
+uint32_t Arena<P>::bucket_of(uint32_t hash, uint32_t count) {
   uint32_t mask = kBucketsMin - 1;
   while (mask + 1 < count) mask = mask << 1 | 1;
   const uint32_t index = hash & mask;
@@ -53,19 +69,17 @@ bool Arena<P>::name_equals(const Lock<P>& entry, const Name& name) {
 }
 
 template <class P>
-uint32_t Arena<P>::find_lock(const Guard&, const Name& name, uint32_t hash) {
-  uint32_t steps = 0;
-  for (uint32_t index = get(bucket(bucket_of(hash))); index != 0 && !fault_;) {
+uint32_t Arena<P>::find_lock(const Latched&, const Name& name, uint32_t hash) {
+  for (uint32_t index = get(bucket(bucket_of(hash, buckets_in_use()))); index != 0 && !fault_;) {
     const Lock<P>& entry = lock(index);
     if (get(entry.hash) == hash && name_equals(entry, name)) return index;
     index = get(entry.next_in_bucket);
-    if (++steps > kLocksMax) fault_ = true;
   }
   return 0;
 }
 
 template <class P>
-Status Arena<P>::write_name(Lock<P>& entry, const Name& name) {
+Status Arena<P>::write_name(const Latched& latched, Lock<P>& entry, const Name& name) {
   const auto* bytes = static_cast<const char*>(name.bytes);
   const uint32_t inline_bytes = std::min<uint32_t>(name.size, kNameInlineBytes);
   memcpy(static_cast<void*>(entry.name), bytes, inline_bytes);
@@ -73,7 +87,7 @@ Status Arena<P>::write_name(Lock<P>& entry, const Name& name) {
   Atomic<uint32_t>* link = &entry.name_rest;
   for (uint32_t done = inline_bytes; done < name.size;) {
     uint32_t index;
-    const Status status = allocate(extents_, &index);
+    const Status status = allocate_extent(latched, &index);
     if (!ok(status)) {
       free_extents(get(entry.name_rest));
       return status;
@@ -91,17 +105,15 @@ Status Arena<P>::write_name(Lock<P>& entry, const Name& name) {
 
 template <class P>
 void Arena<P>::free_extents(uint32_t first) {
-  uint32_t steps = 0;
   for (uint32_t index = first; index != 0 && !fault_;) {
     const uint32_t next = get(at(extents_, index).next);
     free_entry(extents_, index);
     index = next;
-    if (++steps > kExtentsMax) fault_ = true;
   }
 }
 
 template <class P>
-bool Arena<P>::read_name(const Guard&, uint32_t index, LockName* name) {
+bool Arena<P>::read_name(const Latched&, uint32_t index, LockName* name) {
   const Lock<P>& entry = lock(index);
   const uint32_t flags = get(entry.name_bytes);
   const uint32_t size = flags & kNameBytesMask;
@@ -123,25 +135,26 @@ bool Arena<P>::read_name(const Guard&, uint32_t index, LockName* name) {
 template <class P>
 void Arena<P>::grow_index() {
   TableMeta<P>& meta = header_->buckets;
-  const uint32_t count = std::max(get(meta.used), kBucketsMin);
-  if (count >= kBucketsMax) return;
+  const uint32_t count = buckets_in_use();
+  if (fault_ || count >= kBucketsMax) return;
   if (count >= get(meta.reserved)) {
-    if (!ok(memory_.reserve(Layout<P>::kBuckets + count * sizeof(uint32_t), kPage)))
-      return;  // only slower without
+    // Without it the index is only slower.
+    if (!ok(memory_.reserve(Layout<P>::kBuckets + count * sizeof(uint32_t) / kPage * kPage, kPage))) return;
     set(meta.reserved, count + static_cast<uint32_t>(kPage / sizeof(uint32_t)));
   }
   uint32_t high = kBucketsMin;
   while (high << 1 <= count) high <<= 1;
+  set(meta.used, count + 1);
+  if (buckets_in_use() != count + 1) return;
   Atomic<uint32_t>& from = bucket(count - high);
   Atomic<uint32_t>& to = bucket(count);
   uint32_t index = get(from);
   set(from, 0);
   set(to, 0);
-  set(meta.used, count + 1);
-  for (uint32_t steps = 0; index != 0 && !fault_ && steps < kLocksMax; steps++) {
+  while (index != 0 && !fault_) {
     Lock<P>& entry = lock(index);
     const uint32_t next = get(entry.next_in_bucket);
-    Atomic<uint32_t>& home = bucket_of(get(entry.hash)) == count ? to : from;
+    Atomic<uint32_t>& home = bucket_of(get(entry.hash), count + 1) == count ? to : from;
     set(entry.next_in_bucket, get(home));
     set(home, index);
     index = next;
@@ -149,49 +162,55 @@ void Arena<P>::grow_index() {
 }
 
 template <class P>
-void Arena<P>::unlink_name(const Guard&, uint32_t index) {
+void Arena<P>::unlink_name(uint32_t index) {
   Lock<P>& entry = lock(index);
-  Atomic<uint32_t>* link = &bucket(bucket_of(get(entry.hash)));
-  for (uint32_t steps = 0; get(*link) != index; steps++) {
-    if (get(*link) == 0 || steps > kLocksMax) fault_ = true;
+  Atomic<uint32_t>* link = &bucket(bucket_of(get(entry.hash), buckets_in_use()));
+  for (uint32_t other = get(*link); other != index; other = get(*link)) {
+    if (other == 0) fault_ = true;
+    link = &lock(other).next_in_bucket;
     if (fault_) return;
-    link = &lock(get(*link)).next_in_bucket;
   }
   set(*link, get(entry.next_in_bucket));
 }
 
 template <class P>
-void Arena<P>::lock_unused(const Guard& guard, uint32_t index) {
+void Arena<P>::lock_unused(const Latched& latched, uint32_t index) {
   Lock<P>& entry = lock(index);
-  reuse_retired(guard, index, true);
-  if (get(entry.abandoned) != 0) return;
-  const uint32_t tail = get(header_->unused_tail);
-  set(entry.unused_prev, tail);
+  reuse_retired(latched, index, true);
+  const bool marked = get(entry.abandoned) != 0;
+  Atomic<uint32_t>& head = marked ? header_->marked_head : header_->unused_head;
+  Atomic<uint32_t>& tail = marked ? header_->marked_tail : header_->unused_tail;
+  const uint32_t last = get(tail);
+  set(entry.unused_prev, last);
   set(entry.unused_next, 0);
-  set(tail == 0 ? header_->unused_head : lock(tail).unused_next, index);
-  set(header_->unused_tail, index);
+  set(last == 0 ? head : lock(last).unused_next, index);
+  set(tail, index);
 }
 
 template <class P>
-void Arena<P>::lock_used(const Guard&, uint32_t index) {
+void Arena<P>::lock_used(uint32_t index) {
   Lock<P>& entry = lock(index);
   const uint32_t next = get(entry.unused_next);
   const uint32_t prev = get(entry.unused_prev);
-  if (next == 0 && prev == 0 && get(header_->unused_head) != index) return;
-  set(prev == 0 ? header_->unused_head : lock(prev).unused_next, next);
-  set(next == 0 ? header_->unused_tail : lock(next).unused_prev, prev);
+  const bool marked = get(entry.abandoned) != 0;
+  Atomic<uint32_t>& head = marked ? header_->marked_head : header_->unused_head;
+  Atomic<uint32_t>& tail = marked ? header_->marked_tail : header_->unused_tail;
+  if (next == 0 && prev == 0 && get(head) != index) return;
+  set(prev == 0 ? head : lock(prev).unused_next, next);
+  set(next == 0 ? tail : lock(next).unused_prev, prev);
   set(entry.unused_next, 0);
   set(entry.unused_prev, 0);
 }
 
 // Nobody is bound to it, so nobody refers to its storage either.
 template <class P>
-void Arena<P>::reclaim_lock(const Guard& guard, uint32_t index) {
+void Arena<P>::reclaim_lock(const Latched&, uint32_t index) {
   Lock<P>& entry = lock(index);
   if (get(entry.slots_head) != 0) fault_ = true;
   if (fault_) return;
-  lock_used(guard, index);
-  unlink_name(guard, index);
+  lock_used(index);
+  unlink_name(index);
+  if (fault_) return;
   const uint64_t token = entry.token.load(std::memory_order_relaxed);
   if (token > header_->token_floor.load(std::memory_order_relaxed)) {
     header_->token_floor.store(token, std::memory_order_relaxed);
@@ -205,30 +224,54 @@ void Arena<P>::reclaim_lock(const Guard& guard, uint32_t index) {
   free_entry(locks_, index);
 }
 
+// Makes room of the name that nobody has had open for longest. False: there is none.
 template <class P>
-Status Arena<P>::allocate_lock(const Guard& guard, uint32_t* index) {
-  const bool at_hand =
-      get(locks_.meta->free_head) != 0 || used(locks_) < std::min(get(locks_.meta->reserved), locks_.max);
-  const uint32_t oldest = get(header_->unused_head);
-  if (!at_hand && oldest != 0) reclaim_lock(guard, oldest);
-  if (fault_) return Status::kCorrupt;
-  const Status status = allocate(locks_, index);
-  if (ok(status) && used(locks_) > get(header_->buckets.used)) grow_index();
-  return status;
+bool Arena<P>::reclaim_oldest(const Latched& latched, bool marked_too) {
+  uint32_t oldest = get(header_->unused_head);
+  if (oldest == 0 && marked_too) {
+    oldest = get(header_->marked_head);
+    if (oldest != 0) marks_dropped_.fetch_add(1, std::memory_order_relaxed);
+  }
+  if (oldest == 0) return false;
+  reclaim_lock(latched, oldest);
+  return !fault_;
 }
 
 template <class P>
-Status Arena<P>::create_lock(const Guard& guard, const Name& name, uint32_t hash, uint32_t* index) {
+Status Arena<P>::allocate_lock(const Latched& latched, uint32_t* index) {
+  const bool at_hand =
+      get(locks_.meta->free_head) != 0 || used(locks_) < std::min(get(locks_.meta->reserved), locks_.max);
+  if (!at_hand) reclaim_oldest(latched, false);
+  Status status = fault_ ? Status::kCorrupt : allocate(locks_, index);
+  if ((status == Status::kCapacity || status == Status::kNoSpace) && reclaim_oldest(latched, true))
+    status = allocate(locks_, index);
+  if (ok(status) && used(locks_) > get(header_->buckets.used)) grow_index();
+  return fault_ ? Status::kCorrupt : status;
+}
+
+template <class P>
+Status Arena<P>::allocate_extent(const Latched& latched, uint32_t* index) {
+  Status status = allocate(extents_, index);
+  while ((status == Status::kCapacity || status == Status::kNoSpace) && reclaim_oldest(latched, true)) {
+    status = allocate(extents_, index);
+  }
+  return fault_ ? Status::kCorrupt : status;
+}
+
+template <class P>
+Status Arena<P>::create_lock(const Latched& latched, const Name& name, uint32_t hash, uint32_t* index) {
   uint32_t storage;
   Status status = allocate_storage(&storage, false);
+  if ((status == Status::kCapacity || status == Status::kNoSpace) && reclaim_oldest(latched, true))
+    status = allocate_storage(&storage, false);
   if (!ok(status)) return status;
-  status = allocate_lock(guard, index);
+  status = allocate_lock(latched, index);
   if (!ok(status)) {
     free_entry(storages_, storage);
     return status;
   }
   Lock<P>& entry = lock(*index);
-  status = write_name(entry, name);
+  status = write_name(latched, entry, name);
   if (!ok(status)) {
     free_entry(storages_, storage);
     free_entry(locks_, *index);
@@ -238,17 +281,17 @@ Status Arena<P>::create_lock(const Guard& guard, const Name& name, uint32_t hash
   entry.token.store(std::max(P::wall_ns(), header_->token_floor.load(std::memory_order_relaxed)),
                     std::memory_order_relaxed);
   entry.barrier_ns.store(kNoDeadline, std::memory_order_relaxed);
-  entry.poked_ns.store(P::monotonic_ns(), std::memory_order_relaxed);
   for (Atomic<uint32_t>* field :
-       {&entry.abandoned, &entry.holder, &entry.queue_head, &entry.queue_tail, &entry.queue_fair,
-        &entry.slots_head, &entry.unused_next, &entry.unused_prev, &entry.retired}) {
+       {&entry.pokes, &entry.unwatched, &entry.look_cursor, &entry.abandoned, &entry.holder,
+        &entry.queue_head, &entry.queue_tail, &entry.queue_fair, &entry.slots_head, &entry.unused_next,
+        &entry.unused_prev, &entry.retired}) {
     set(*field, 0);
   }
   set(entry.hash, hash);
   entry.gate.store(gate_word(storage), std::memory_order_relaxed);
   // release, because: a rebuild after our death takes the entry for real exactly if its name says so.
   entry.name_bytes.store(name.size | kNameUsed | (name.utf16 ? kNameUtf16 : 0), std::memory_order_release);
-  Atomic<uint32_t>& home = bucket(bucket_of(hash));
+  Atomic<uint32_t>& home = bucket(bucket_of(hash, buckets_in_use()));
   set(entry.next_in_bucket, get(home));
   set(home, *index);
   return Status::kOk;
@@ -259,17 +302,17 @@ template <class P>
 Status Arena<P>::open_lock(const Name& name, uint32_t thread, SlotRef* ref) {
   if (name.size > kNameBytesMax) return Status::kCapacity;
   const uint32_t hash = hash_name(name);
-  Guard guard(*this);
-  if (!ok(guard.status())) return guard.status();
-  uint32_t index = find_lock(guard, name, hash);
-  if (!ok(guard.status())) return guard.status();
+  Latched latched(*this);
+  if (!ok(latched.status())) return latched.status();
+  uint32_t index = find_lock(latched, name, hash);
+  if (!ok(latched.status())) return latched.status();
   const bool create = index == 0;
   if (create) {
-    const Status status = create_lock(guard, name, hash, &index);
+    const Status status = create_lock(latched, name, hash, &index);
     if (!ok(status)) return status;
   }
-  const Status status = bind_slot(guard, index, thread, ref);
-  if (create && !ok(status) && !fault_) lock_unused(guard, index);
+  const Status status = bind_slot(latched, index, thread, ref);
+  if (create && !ok(status) && !fault_) lock_unused(latched, index);
   return status;
 }
 

@@ -1,4 +1,4 @@
-// The one error currency of the native code. Words are made of it in lib/errors.ts alone, which names these
+// The one error currency of the native code. Words are made of it in lib/shm/errors.ts alone, which names these
 // values in the same order; `kOk` and above are success, everything below is a reason.
 #pragma once
 
@@ -20,7 +20,7 @@ enum class Status : int32_t {
   kTimeout = -10,      // the deadline passed
   kAgain = -11,        // nothing was decided yet: call again
   kSystem = -12,       // any other failure of a system call; errno tells
-  kStalled = -13,  // the guard's owner does not go on (it was stopped there): nothing was done yet, try again
+  kStalled = -13,  // the latch's owner does not go on (it was stopped there): nothing was done yet, try again
   kStolen = -14,   // the hold was taken from its owner by LockManager.request() with `steal`
 };
 

@@ -1,0 +1,16 @@
+// All of the lock core.
+#pragma once
+
+#include "arena.h"
+#include "attach.h"
+#include "detect.h"
+#include "latch.h"
+#include "names.h"
+#include "protocol.h"
+#include "queue.h"
+#include "rebuild.h"
+#include "recovery.h"
+#include "snapshot.h"
+#include "tables.h"
+#include "transfer.h"
+#include "wait.h"

@@ -1,0 +1,230 @@
+#include "watcher.h"
+
+#ifdef __linux__
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <new>
+
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
+namespace proclock {
+
+namespace {
+
+constexpr unsigned kUnshare = 2;  // CLOSE_RANGE_UNSHARE
+
+bool same_file(int fd, uint64_t device, uint64_t inode) {
+  struct stat file;
+  return fstat(fd, &file) == 0 && file.st_dev == device && file.st_ino == inode;
+}
+
+}  // namespace
+
+struct LinuxPlatform::Watcher::Thread {
+  Watcher* watcher;
+  int pipe;                                  // the reading end
+  uint64_t device, inode;                    // of the pipe
+  LinuxPlatform::Atomic<uint32_t> ready{0};  // 1: has its own table, 2: can not have one
+  std::vector<Watched> watched;
+
+  static void* run(void* self);
+  bool have_own_table();
+  void carry_out(const Order& order, std::vector<Event>* events);
+  void loop();
+};
+
+// ---- any thread
+
+bool LinuxPlatform::Watcher::watch(Key key, int32_t pid, uint64_t start_time) {
+  std::lock_guard<LocalMutex> locked(mutex_);
+  return (runs_ || start()) && tell({key, pid, start_time});
+}
+
+void LinuxPlatform::Watcher::forget(Key key) {
+  std::lock_guard<LocalMutex> locked(mutex_);
+  if (runs_) tell({key, 0, 0});
+}
+
+std::vector<LinuxPlatform::Watcher::Event> LinuxPlatform::Watcher::take_events() {
+  std::lock_guard<LocalMutex> locked(mutex_);
+  std::vector<Event> events;
+  events.swap(events_);
+  return events;
+}
+
+void LinuxPlatform::Watcher::reset_after_fork() {
+  new (&mutex_) LocalMutex();
+  new (&orders_) std::vector<Order>();
+  new (&events_) std::vector<Event>();
+  close_pipe();
+  runs_ = false;
+}
+
+bool LinuxPlatform::Watcher::pipe_is_ours() const {
+  return pipe_ >= 0 && same_file(pipe_, pipe_device_, pipe_inode_);
+}
+
+void LinuxPlatform::Watcher::close_pipe() {
+  if (pipe_is_ours()) close(pipe_);
+  pipe_ = -1;
+}
+
+bool LinuxPlatform::Watcher::tell(const Order& order) {
+  // Closed by the host: the thread finds out by itself, and ends.
+  if (!pipe_is_ours()) return false;
+  orders_.push_back(order);
+  const char one = 1;
+  if (write(pipe_, &one, 1) == 1 || errno == EAGAIN) return true;  // EAGAIN: full of what it has not read yet
+  orders_.pop_back();
+  return false;
+}
+
+bool LinuxPlatform::Watcher::start() {
+  close_pipe();  // of a thread that has ended
+  if (impossible_) return false;
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return false;
+  struct stat file;
+  if (fstat(ends[1], &file) != 0) return false;
+  pipe_device_ = file.st_dev;
+  pipe_inode_ = file.st_ino;
+  std::unique_ptr<Thread> thread(new (std::nothrow) Thread{this, ends[0], pipe_device_, pipe_inode_, {}, {}});
+  bool works = thread != nullptr && start_thread(&Thread::run, thread.get());
+  if (works) {
+    // It needs some microseconds for that, and nothing of ours.
+    while (thread->ready.load(std::memory_order_acquire) == 0)
+      LinuxPlatform::wait(&thread->ready, 0, kNoDeadline);
+    works = thread->ready.load(std::memory_order_acquire) == 1;
+    impossible_ = !works;
+  }
+  if (same_file(ends[0], pipe_device_, pipe_inode_)) close(ends[0]);  // from now on, the thread's alone
+  pipe_ = ends[1];
+  if (works) {
+    thread.release();  // its own from now on
+    runs_ = true;
+  } else {
+    close_pipe();
+  }
+  return works;
+}
+
+bool LinuxPlatform::Watcher::take_orders(std::vector<Order>* orders) {
+  std::lock_guard<LocalMutex> locked(mutex_);
+  orders->swap(orders_);
+  return !orders->empty();
+}
+
+void LinuxPlatform::Watcher::report(const std::vector<Event>& events) {
+  if (events.empty()) return;
+  {
+    std::lock_guard<LocalMutex> locked(mutex_);
+    events_.insert(events_.end(), events.begin(), events.end());
+  }
+  notify_(data_);
+}
+
+// ---- the watcher's thread
+
+// Nothing but the pipe in it.
+bool LinuxPlatform::Watcher::Thread::have_own_table() {
+  const unsigned end = static_cast<unsigned>(pipe);
+  if (syscall(SYS_close_range, end + 1, ~0u, kUnshare) != 0) return false;
+  if (end > 0 && syscall(SYS_close_range, 0u, end - 1, 0u) != 0) return false;
+  return same_file(pipe, device, inode);
+}
+
+void* LinuxPlatform::Watcher::Thread::run(void* argument) {
+  Thread* self = static_cast<Thread*>(argument);
+  name_thread("proclock-watch");
+  const bool has_table = self->have_own_table();
+  self->ready.store(has_table ? 1 : 2, std::memory_order_release);
+  LinuxPlatform::wake(&self->ready);
+  if (!has_table) return nullptr;
+  self->loop();
+  return nullptr;
+}
+
+// The process is looked at once more after the pidfd was opened: then that is of the process that was meant.
+void LinuxPlatform::Watcher::Thread::carry_out(const Order& order, std::vector<Event>* events) {
+  const auto known =
+      std::find_if(watched.begin(), watched.end(), [&](const Watched& one) { return one.key == order.key; });
+  if (known != watched.end()) {
+    close(known->pidfd);
+    watched.erase(known);
+  }
+  if (order.pid == 0) return;
+  int pidfd = -1;
+  if (watched.size() < kWatchedMax) pidfd = static_cast<int>(syscall(SYS_pidfd_open, order.pid, 0));
+  const bool gone = pidfd < 0 && errno == ESRCH && watched.size() < kWatchedMax;
+  const uint64_t started = pidfd < 0 || order.start_time == 0 ? 0 : read_stat(order.pid).start_time;
+  if (gone || (started != 0 && started != order.start_time)) {
+    events->push_back({order.key, true});
+  } else if (pidfd < 0) {
+    events->push_back({order.key, false});
+  } else {
+    watched.push_back({order.key, pidfd});
+    return;
+  }
+  if (pidfd >= 0) close(pidfd);
+}
+
+void LinuxPlatform::Watcher::Thread::loop() {
+  std::vector<pollfd> polled;
+  std::vector<Order> orders;
+  std::vector<Event> events;
+  for (;;) {
+    polled.assign(1, {pipe, POLLIN, 0});
+    for (const Watched& one : watched) polled.push_back({one.pidfd, POLLIN, 0});
+    if (poll(polled.data(), polled.size(), -1) < 0 && errno != EINTR) break;
+    events.clear();
+    for (size_t n = polled.size() - 1; n > 0; n--) {
+      if (polled[n].revents == 0) continue;
+      events.push_back({watched[n - 1].key, (polled[n].revents & POLLIN) != 0});
+      close(watched[n - 1].pidfd);
+      watched.erase(watched.begin() + static_cast<ptrdiff_t>(n - 1));
+    }
+    if ((polled[0].revents & POLLIN) != 0) {
+      char drained[256];
+      while (read(pipe, drained, sizeof drained) > 0) {
+      }
+      orders.clear();
+      if (watcher->take_orders(&orders)) {
+        for (const Order& order : orders) carry_out(order, &events);
+      }
+    } else if (polled[0].revents != 0) {
+      break;  // nobody can write to it any more
+    }
+    watcher->report(events);
+  }
+  // What was watched is not watched any more, and what was ordered is not either.
+  events.clear();
+  for (const Watched& one : watched) events.push_back({one.key, false});
+  {
+    std::lock_guard<LocalMutex> locked(watcher->mutex_);
+    for (const Order& order : watcher->orders_) {
+      if (order.pid != 0) events.push_back({order.key, false});
+    }
+    watcher->orders_.clear();
+    watcher->runs_ = false;
+  }
+  watcher->report(events);
+  for (const Watched& one : watched) close(one.pidfd);
+  close(pipe);
+  delete this;
+}
+
+}  // namespace proclock
+
+#endif  // __linux__

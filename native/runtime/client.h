@@ -1,0 +1,246 @@
+// One JavaScript thread (more exactly: one instance of the addon in it): its open locks, holds and waits. All methods run on
+// that thread, but for notify_ready().
+//
+//   client.h         the class
+//   client_locks.h   opening and closing, the slots that a lock has ready, what is owed, the end of the thread
+//   client_holds.h   acquire without a wait, release, and all that is done to a hold
+//   client_waits.h   waits
+#pragma once
+
+#include "runtime.h"
+
+namespace proclock {
+
+// How often a synchronous acquire tries before it queues itself, and when it was woken and somebody else got in first: for
+// some microseconds.
+constexpr int kSpinRounds = 24;
+// And before it sleeps as the front of the queue. What is shorter than being woken is worth waiting for.
+constexpr int kFrontRounds = 96;
+constexpr int kUnspunMax = 32;        // waits until one tries again whether spinning pays by now
+constexpr int kSpinPauses = 16;       // between two tries
+constexpr size_t kIdleHoldsMax = 64;  // bound slots that a closed hold leaves for the next one, per lock
+
+// How long to try before sleeping. That pays if the holder runs on another processor and is short; if the two take turns on
+// one, it only keeps the holder from running. Nobody says which it is, so what came of it lately decides.
+class Spinning {
+ public:
+  explicit Spinning(int rounds_max) : rounds_max_(rounds_max), rounds_(rounds_max) {}
+  // How many rounds this time.
+  int rounds() {
+    if (rounds_ == 0 && ++unspun_ == kUnspunMax) rounds_ = rounds_max_;
+    return rounds_;
+  }
+  void ended(bool granted) {
+    if (rounds_ != 0) unspun_ = 0;
+    rounds_ = granted ? rounds_max_ : rounds_ / 2;
+  }
+
+ private:
+  const int rounds_max_;
+  int rounds_;
+  int unspun_ = 0;  // how many in a row did not try at all
+};
+
+// What a call reports beyond its result; read by JavaScript through a typed array over it.
+struct Report {
+  int32_t token_low;
+  int32_t token_high;
+  int32_t abandoned;
+  int32_t ready;    // waits of this thread were poked, or work is owed: drain()
+  int32_t granted;  // enqueue() did not have to wait after all
+  int32_t owed;  // holds with work that could not be done, since the latch was stalled: settle_owed() later
+  // Argument and result of the calls of the uncontended path: passed here they cost nothing.
+  int32_t argument;
+  int32_t result;
+  int32_t forks;     // raw fork()s that made this process from one that had this client
+  int32_t unserved;  // no native thread can be had: serve() every few milliseconds, as long as anybody waits
+  int32_t marks_dropped;  // abandoned records that had to make room for other names
+};
+
+template <class P>
+class Client {
+ public:
+  // Set in a result >= 0 if the report has more to say: `ready` or `abandoned`.
+  static constexpr int32_t kAttention = 1 << 30;
+  using Notify = void (*)(void* data);  // from any thread: have drain() called
+
+  Client(Runtime<P>& runtime, uint32_t thread, Report* report, Notify notify, void* data);
+  ~Client();  // the thread ends: gives back everything
+  Client(const Client&) = delete;
+  Client& operator=(const Client&) = delete;
+
+  Status open_lock(const std::string& space, int64_t group, const Name& name, uint32_t* id,
+                   OpenFailure* failure);
+  void close_lock(uint32_t id);
+
+  // A key says which lock, and how: its id, then a bit for strict FIFO, then one for exclusive mode.
+  static constexpr uint32_t kKeyExclusive = 1;
+  static constexpr uint32_t kKeyFair = 2;
+  static constexpr uint32_t kKeyBits = 2;
+  // Each returns a hold (>= 0) or a Status.
+  int32_t try_acquire(uint32_t key);
+  int32_t enqueue(uint32_t key, bool async);
+  int32_t steal(uint32_t key);       // the exclusive hold of this lock, from whoever has it
+  Status check(uint32_t id);         // is the namespace still the one that newcomers find?
+  Status look(uint32_t id);          // for somebody who was refused: is there a dead holder?
+  Status listen(uint32_t hold);      // from now on it becomes ready when it is stolen; kStolen: it was
+  Status check_hold(uint32_t hold);  // kOk or kStolen
+  Status wait(uint32_t hold, double timeout_ms);
+  Status react(uint32_t hold) { return react(hold, 0); }
+  Status withdraw(uint32_t hold);
+  Status release(uint32_t hold);
+  Status downgrade(uint32_t hold);
+  Status abandoned(uint32_t hold, AbandonedInfo* info) const;
+  Status clear_abandoned(uint32_t hold);
+  Status query(uint32_t id, bool patient, std::vector<HolderInfo>* infos);
+  // The whole namespace of that lock.
+  Status query_all(uint32_t id, std::vector<HolderInfo>* infos,
+                   std::unordered_map<uint32_t, LockName>* names);
+  bool held_by_thread(uint32_t id);  // by any instance of the addon in this thread
+
+  std::vector<uint32_t> take_ready();
+  uint32_t settle_owed();  // how many are left
+  bool serve();            // true: it need not be called again for now
+  uint32_t async_waits() const { return async_waits_; }
+  void notify_ready(uint32_t hold);  // from any thread
+  // In the child of a raw fork(): tells the clients of the one thread that it has.
+  static void count_fork();
+
+ private:
+  enum class State : uint8_t { kFree, kIdle, kHeld, kWaiting, kWaitingAsync, kEnding };
+  // What is left to do for a hold when its namespace's latch was stalled. A release has happened by then, a wait has
+  // ended for its caller: only the others in the queue are still to learn of it.
+  enum Owed : uint8_t { kSettleGrant = 1, kReleaseDuty = 2, kWithdraw = 4, kReact = 8 };
+  using SlotRef = typename Arena<P>::SlotRef;
+  struct OpenLock {
+    std::shared_ptr<Space<P>> space;
+    uint32_t index = 0;
+    uint32_t slots = 0;  // bound for this lock by this client
+    uint32_t held = 0;
+    bool closed = false;
+    Spinning newcomer{kSpinRounds};  // of a synchronous acquire, before it queues itself
+    Spinning front{kFrontRounds};    // and when it is the front then, before it sleeps
+    PokeSeen seen;                   // by our own ticks
+    uint32_t want_from = 0;
+    ScanSeen scan;
+    double looked_ms = 0;
+    std::vector<uint32_t> idle;  // holds that are ready for use
+  };
+  struct Hold {
+    SlotRef ref;
+    OpenLock* lock = nullptr;
+    uint32_t lock_id = 0;
+    State state = State::kFree;
+    Mode mode = Mode::kShared;
+    uint8_t owed = 0;
+    bool listens = false;
+  };
+  // A call of ours is under way: its caller is going to look at report_->ready.
+  class Entered {
+   public:
+    explicit Entered(Client& client) : client_(client), before_(client.entered_) { client.entered_ = true; }
+    ~Entered() { client_.entered_ = before_; }
+    Entered(const Entered&) = delete;
+    Entered& operator=(const Entered&) = delete;
+
+   private:
+    Client& client_;
+    const bool before_;
+  };
+  using Locked = std::lock_guard<typename P::LocalMutex>;
+
+  OpenLock* open_lock_at(uint32_t id);
+  Hold* hold_at(uint32_t index, State state);
+  Hold* waiting_at(uint32_t index);
+  bool holds(const OpenLock& wanted) const;
+  Status take_idle(uint32_t id, OpenLock& lock, uint32_t* hold);
+  void add_hold(uint32_t id, OpenLock& lock, const SlotRef& ref);
+  void give_idle(uint32_t index, Hold& hold);
+  void end_lock(uint32_t id);
+  void end_hold(uint32_t index, Hold& hold, uint8_t owed);
+  void owe(uint32_t index, uint8_t what);
+  void waive(uint32_t index, uint8_t what);
+  Status settle(uint32_t index);
+  Status granted(uint32_t index, Hold& hold, uint64_t token);
+  void fill_report(const Hold& hold, uint64_t token);
+  int32_t spin(uint32_t key, OpenLock& lock);
+  Status react(uint32_t hold, int spin_rounds);
+  void begin_wait(uint32_t index, Hold& hold);
+  void end_wait(Hold& hold);
+  void tick(OpenLock& lock);
+
+  // The clients of a thread: a list of its own, because another thread's change of a common one may be half done when the
+  // process forks, and stays so in the child.
+  static inline thread_local Client* first_of_thread_ = nullptr;
+  Client* next_of_thread_;
+
+  Runtime<P>& runtime_;
+  const uint32_t thread_;
+  const decltype(P::thread_id()) os_thread_;
+  Report own_report_ = {};
+  Report* report_;
+  const Notify notify_;
+  void* const data_;
+  bool entered_ = false;
+  uint32_t async_waits_ = 0;
+  std::vector<std::unique_ptr<OpenLock>> locks_;
+  std::vector<uint32_t> free_locks_;
+  std::vector<Hold> holds_;
+  std::vector<uint32_t> free_holds_;
+  std::vector<uint32_t> owed_;
+  typename P::LocalMutex ready_mutex_;
+  std::vector<uint32_t> ready_;
+  bool notified_ = false;
+};
+
+// JavaScript's memory may not be in the child at all: most builds of V8 map it with MADV_DONTFORK. Then no JavaScript
+// runs here, and there is nobody to tell.
+template <class P>
+void Client<P>::count_fork() {
+  for (Client* client = first_of_thread_; client != nullptr; client = client->next_of_thread_) {
+    new (&client->ready_mutex_) typename P::LocalMutex();  // a thread of the parent may have been in it
+    if (P::is_mapped(&client->report_->forks)) client->report_->forks++;
+  }
+}
+
+template <class P>
+typename Client<P>::OpenLock* Client<P>::open_lock_at(uint32_t id) {
+  return id < locks_.size() && locks_[id] != nullptr && !locks_[id]->closed ? locks_[id].get() : nullptr;
+}
+
+template <class P>
+typename Client<P>::Hold* Client<P>::hold_at(uint32_t index, State state) {
+  return index < holds_.size() && holds_[index].state == state ? &holds_[index] : nullptr;
+}
+
+template <class P>
+typename Client<P>::Hold* Client<P>::waiting_at(uint32_t index) {
+  Hold* hold = hold_at(index, State::kWaiting);
+  return hold != nullptr ? hold : hold_at(index, State::kWaitingAsync);
+}
+
+template <class P>
+void Client<P>::notify_ready(uint32_t hold) {
+  const Locked locked(ready_mutex_);
+  ready_.push_back(hold);
+  // In a call of ours, on our own thread: the caller sees it when the call returns, and no other thread is needed.
+  if (P::thread_id() == os_thread_ && entered_) {
+    report_->ready = 1;
+    return;
+  }
+  if (notified_) return;
+  notified_ = true;
+  notify_(data_);
+}
+
+template <class P>
+std::vector<uint32_t> Client<P>::take_ready() {
+  const Locked locked(ready_mutex_);
+  std::vector<uint32_t> ready;
+  ready.swap(ready_);
+  notified_ = false;
+  report_->ready = 0;
+  return ready;
+}
+
+}  // namespace proclock
