@@ -3,24 +3,18 @@
 import { randomInt } from 'node:crypto';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { testNamespace } from './support/namespace';
-import { Helper, segmentFile, uint32 } from './support/segment';
+import { startActor } from './support/actor';
+import { stall } from './support/disturb';
+import { name, testNamespace } from './support/namespace';
+import { enter, Helper, Layout, readAt, segmentFile, uint32, writeAt } from './support/segment';
 
 const SEEDS = process.env.PROCLOCK_CORRUPT_SEED
   ? [Number(process.env.PROCLOCK_CORRUPT_SEED)]
   : [1, 2, 3, 4, randomInt(1_000_000)];
-const ROUNDS = 12;
+const ROUNDS = 12; // a namespace each
+const STEPS = 3;
+const WRITES = [1, 3, 10]; // at a time
 const STEP_MS_MAX = 15_000; // a step is some ten operations, each with a timeout of milliseconds
-
-// native/layout.h. The guard (128..192) and the rwlocks are not touched: what they do with nonsense is the libc's affair.
-const PAGE = 4096;
-const PROCESSES = PAGE;
-const LOCKS = PROCESSES + 2048 * 64;
-const STORAGES = LOCKS + 2 ** 18 * 128;
-const SLOTS = STORAGES + 2 ** 19 * 64;
-const EXTENTS = SLOTS + 2 ** 19 * 64;
-const BUCKETS = EXTENTS + 2 ** 20 * 64;
-const STORAGE_LINK = 56;
 
 /** Mulberry32: the same numbers for the same seed. */
 function generator(seed: number): () => number {
@@ -33,21 +27,28 @@ function generator(seed: number): () => number {
   };
 }
 
-/** An offset of a 32-bit word that may be overwritten. */
-function place(random: () => number): number {
-  const below = (limit: number) => Math.floor(random() * limit);
-  const word = (start: number, bytes: number) => start + below(bytes / 4) * 4;
-  const places = [
-    () => word(64, 4),
-    () => word(192, 144),
-    () => word(PROCESSES, 4 * 64),
-    () => word(LOCKS, 8 * 128),
-    () => STORAGES + below(16) * 64 + STORAGE_LINK,
-    () => word(SLOTS, 24 * 64),
-    () => word(EXTENTS, 16 * 64),
-    () => word(BUCKETS, PAGE),
-  ];
-  return places[below(places.length)]!();
+/** All that is in use: the header with the latch, and the first entries of each table, rwlocks included. */
+const PARTS: Array<[from: number, bytes: number]> = [
+  [0, 64],
+  [Layout.ATTACH, Layout.LATCH - Layout.ATTACH],
+  [Layout.LATCH, Layout.SCAN - Layout.LATCH],
+  [Layout.SCAN, Layout.META - Layout.SCAN],
+  [Layout.META, Layout.HEADER_END - Layout.META],
+  [Layout.PROCESSES, 4 * 64],
+  [Layout.LOCKS, 8 * 128],
+  [Layout.STORAGES, 16 * 64],
+  [Layout.SLOTS, 24 * 64],
+  [Layout.EXTENTS, 16 * 64],
+  [Layout.BUCKETS, Layout.PAGE],
+];
+
+/** Writes a word, or a byte, somewhere. */
+function scribble(fd: number, random: () => number): void {
+  const [from, bytes] = PARTS[Math.floor(random() * PARTS.length)]!;
+  const at = Math.floor(random() * bytes);
+  const written = uint32(value(random));
+  if (random() < 0.5) writeSync(fd, written, 0, 1, from + at);
+  else writeSync(fd, written, 0, 4, from + (at & ~3));
 }
 
 function value(random: () => number): number {
@@ -59,24 +60,27 @@ function value(random: () => number): number {
 }
 
 const user = `
-  const { LockError } = require(${JSON.stringify(`${__dirname}/../dist`)});
+  const { LockError, LockManager } = require(${JSON.stringify(`${__dirname}/../dist`)});
   const names = ['x', 'y', 'a name that takes more than one entry, and some more than that '.repeat(4)];
   const pick = (list) => list[Math.floor(Math.random() * list.length)];
-  const handles = [];
+  let handles = [];
+  let current;
   const counts = {};
   const attempt = async (fn) => {
     try {
       await fn();
       counts.ok = (counts.ok ?? 0) + 1;
     } catch (error) {
+      if (error.name === 'AbortError') return; // robbed
       if (!(error instanceof LockError) || !/^ERR_LOCK_/.test(error.code)) throw error;
       counts[error.code] = (counts[error.code] ?? 0) + 1;
     }
   };
   const timeout = 3;
   const lock = () => pick(handles);
+  const manager = () => new LockManager({ namespace: current });
   const operations = [
-    () => { handles.push(new SharedLock(pick(names) + Math.floor(Math.random() * 5), { namespace })); },
+    () => { handles.push(new SharedLock(pick(names) + Math.floor(Math.random() * 5), { namespace: current })); },
     () => { if (handles.length > 4) handles.shift().close(); },
     async () => { const guard = await lock().exclusive({ timeout }); try { guard.downgrade(); } finally { guard.release(); } },
     async () => { (await lock().shared({ timeout })).release(); },
@@ -85,9 +89,19 @@ const user = `
     () => { lock().sharedSync({ timeout }).release(); },
     () => { lock().tryExclusive()?.release(); },
     () => { lock().query(); },
+    () => manager().query(),
+    () => manager().request(pick(names), { steal: true }, () => {}),
+    () => manager().request(pick(names), { signal: AbortSignal.timeout(timeout) }, () => {}).catch((error) => {
+      if (error.name !== 'TimeoutError') throw error;
+    }),
   ];
+  on.enter = (namespace) => {
+    for (const handle of handles.splice(0)) handle.close();
+    current = namespace;
+  };
   on.step = async () => {
-    for (let n = 0; n < 40; n++) {
+    // Where the latch names somebody who lives and is not inside, each takes as long as one has patience with a stopped owner.
+    for (let n = 0, end = Date.now() + 2000; n < 150 && Date.now() < end; n++) {
       if (handles.length === 0) await attempt(operations[0]);
       if (handles.length !== 0) await attempt(pick(operations));
     }
@@ -98,42 +112,77 @@ const user = `
 test.each(SEEDS)(
   'with seed %d nobody crashes, nobody hangs, and errors are LockErrors',
   async (seed) => {
-    const namespace = testNamespace();
     const random = generator(seed);
-    const helpers = [await Helper.start(namespace, user), await Helper.start(namespace, user)];
-    for (const helper of helpers) await helper.call('step');
+    const helpers = [await Helper.start('', user), await Helper.start('', user)];
     const watchdog = setTimeout(() => {
       for (const helper of helpers) void helper.end('SIGABRT');
     }, STEP_MS_MAX);
-    const fd = openSync(segmentFile(namespace), 'r+');
+    const both = (name: string, value?: unknown) =>
+      Promise.all(helpers.map((helper) => helper.call(name, value)));
     try {
       for (let round = 0; round < ROUNDS; round++) {
         watchdog.refresh();
-        const steps = Promise.all(helpers.map((helper) => helper.call('step')));
-        let stepping = true;
-        steps.then(
-          () => {
+        const namespace = testNamespace();
+        await both('enter', namespace);
+        await both('step');
+        const fd = openSync(segmentFile(namespace), 'r+');
+        // What is found stays: from then on nobody does anything there.
+        for (let n = 0; n < STEPS; n++) {
+          watchdog.refresh();
+          const steps = both('step');
+          let stepping = true;
+          const stepped = () => {
             stepping = false;
-          },
-          () => {
-            stepping = false;
-          },
-        );
-        for (let burst = 0; burst < 3 && stepping; burst++) {
-          await sleep(3);
-          for (let n = 0; n < 4; n++) writeSync(fd, uint32(value(random)), 0, 4, place(random));
+          };
+          steps.then(stepped, stepped);
+          for (let burst = 0; burst < 3 && stepping; burst++) {
+            await sleep(1);
+            for (let m = 0; m < WRITES[round % WRITES.length]!; m++) scribble(fd, random);
+          }
+          await steps;
         }
-        await steps;
+        closeSync(fd);
       }
       watchdog.refresh();
       // Whatever is left in there, they can end in good order.
-      for (const helper of helpers) await helper.call('exit');
+      await both('exit');
       for (const helper of helpers) expect(await helper.exited).toEqual({ code: 0, signal: null });
     } finally {
       clearTimeout(watchdog);
-      closeSync(fd);
       for (const helper of helpers) await helper.end();
     }
   },
-  60_000,
+  150_000,
 );
+
+test('who dies inside the latch beside nonsense leaves no second grant, and a namespace that is refused stays so', async () => {
+  const namespace = testNamespace();
+  const file = segmentFile(namespace);
+  const long = 'A'.repeat(50); // its rest is in another table
+  const holder = await startActor('fork', { namespace });
+  await holder.run('lock({ name: args });', long);
+  await holder.acquire({ name, mode: 'exclusive' });
+  const dying = await stall(namespace);
+
+  const locks = readAt(file, Layout.LOCKS, 64 * 128);
+  const entry = Array.from({ length: 64 }, (_, n) => n * 128).find((at) =>
+    locks.subarray(at + 64 + 48, at + 128).equals(Buffer.from(long.slice(0, 16))),
+  );
+  expect(entry).toBeDefined();
+  writeAt(file, Layout.LOCKS + entry! + 64 + 4, uint32(999_999)); // where the rest is
+  await dying.kill('SIGKILL');
+
+  for (let newcomer = 0; newcomer < 3; newcomer++) expect(enter(namespace).code).toBe('ERR_LOCK_CORRUPT');
+  await expect(holder.call('tryAcquire', { name: 'another' })).rejects.toMatchObject({
+    code: 'ERR_LOCK_CORRUPT',
+  });
+  expect(enter(namespace).code).toBe('ERR_LOCK_CORRUPT');
+
+  // As long as somebody is alive in it, and no longer.
+  await holder.kill('SIGKILL');
+  const first = await startActor('fork', { namespace });
+  const grant = await first.acquire({ name, mode: 'exclusive' });
+  expect(grant.abandoned).toBeNull();
+  expect(enter(namespace).code).toBe('');
+  await first.release(name);
+});

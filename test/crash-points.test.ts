@@ -152,6 +152,19 @@ const steal = `new proclock.LockManager({ namespace: process.env.PROCLOCK_TEST_N
   .request(args.name, { steal: true }, () => new Promise(() => {})).catch(() => {});
   await new Promise((resolve) => setImmediate(resolve));`;
 
+/** A worker that holds exclusively, until it is terminated. */
+const workerHolds = `const { Worker } = require('node:worker_threads');
+  const worker = new Worker(
+    \`const { parentPort, workerData } = require('node:worker_threads');
+     const { SharedLock } = require(process.env.PROCLOCK_TEST_DIST);
+     const lock = new SharedLock(workerData, { namespace: process.env.PROCLOCK_TEST_NAMESPACE });
+     globalThis.guard = lock.exclusiveSync();
+     parentPort.postMessage('holds');
+     setInterval(() => {}, 1000);\`,
+    { eval: true, workerData: args.name },
+  );
+  await new Promise((resolve) => worker.once('message', resolve));`;
+
 const ROLES: Role[] = [
   { title: 'an acquirer, exclusive', mode: 'exclusive', act: `${open}.tryExclusive();` },
   { title: 'an acquirer, shared', mode: 'shared', act: `${open}.tryShared();` },
@@ -335,7 +348,7 @@ const ROLES: Role[] = [
   },
   {
     title: 'a recoverer of a recoverer',
-    only: /^(rebuild|V)/,
+    only: /^(rebuild|V|L7)/,
     before: async (world) => {
       const recovers = await toDieAt(world, 'V3', `${open}.query();`);
       await dies(world, 'exclusive');
@@ -396,8 +409,55 @@ const ROLES: Role[] = [
     act: `for (const n of ['a', 'b']) lock({ name: n }); const guard = ${open}.tryExclusive(); guard.release();`,
   },
   {
+    title: 'a contender for the latch, whose owner takes its time',
+    only: /^L/,
+    before: async (world) => {
+      const owner = await startVictim(world.namespace);
+      await owner.run(open, { name });
+      await owner.run(arming([{ point: 'L1', pass: 1, thread: 'main', what: 300 }]));
+      owner.begin('run', { source: `${open}.query();`, args: { name } });
+      await until(() => hasTaken(owner, 'L1', 'main'));
+    },
+    act: `${open}.query();`,
+  },
+  {
+    title: 'a thread that ends while it holds exclusively',
+    thread: 'other',
+    mode: 'exclusive',
+    only: /^E/,
+    act: `${workerHolds} await worker.terminate();`,
+  },
+  {
+    title: 'a waiter, blocked, that looks for the dead',
+    only: /^D2/,
+    mode: 'exclusive',
+    before: (world) => hold(world, 'exclusive'),
+    act: `${exclusiveSync};`,
+    meanwhile: async (world) => {
+      await until(() => world.victim.hasEnded || hasTaken(world.victim, 'D2', 'main'));
+      if (!world.victim.hasEnded) await world.holds.pop()!();
+    },
+  },
+  {
+    title: 'a waiter that finds what an ended thread has left',
+    only: /^D5/,
+    thread: 'any',
+    mode: 'exclusive',
+    before: async (world) => {
+      const ends = await startVictim(world.namespace);
+      await ends.run(`${workerHolds} globalThis.worker = worker;`, { name });
+      await ends.run(arming([{ point: 'E3', pass: 1, thread: 'other', what: 'SIGSTOP' }]));
+      ends.begin('run', { source: 'await globalThis.worker.terminate();', args: { name } });
+      await ends.stopped();
+      world.dead = ends.pid;
+      world.holds.push(() => ends.kill('SIGKILL'));
+    },
+    act: `${exclusiveSync};`,
+    after: () => undefined, // what it has left is no hold any more
+  },
+  {
     title: 'one that leaves',
-    only: /^(unbind|detach|guard)/,
+    only: /^(unbind|detach|L)/,
     spare: 9,
     before: async ({ victim, spare }) => {
       await victim.run(

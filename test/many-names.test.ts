@@ -43,6 +43,6 @@ test('names that are held do count', () => {
   );
   expect({ code, message }).toEqual({
     code: 'ERR_LOCK_CAPACITY',
-    message: expect.stringContaining('is full (at most 2,048 processes, 262,144 names in use'),
+    message: expect.stringContaining('is full (at most 2,047 processes, 262,144 names in use'),
   });
 }, 60_000);

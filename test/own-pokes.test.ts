@@ -69,7 +69,7 @@ describe('a wait of this thread goes on', () => {
     await stopped.run('lock({ name: args })', name);
     const guard = lock.exclusiveSync();
     const waiting = lock.exclusive();
-    await stopped.run(arming([{ point: 'guard.entered', pass: 1, thread: 'main', what: 'SIGSTOP' }]));
+    await stopped.run(arming([{ point: 'L8', pass: 1, thread: 'main', what: 'SIGSTOP' }]));
     const query = stopped.begin('query', { name });
     await stopped.stopped();
     guard.release();
@@ -143,7 +143,7 @@ describe('a wait for a dead holder goes on when this thread finds out by itself,
       { name },
     );
     // Two of them: the doorbell thread may come by first.
-    const sleep = { point: 'guard.unlocked', pass: 1, thread: 'other', what: 60_000 } as const;
+    const sleep = { point: 'latch.told', pass: 1, thread: 'other', what: 60_000 } as const;
     await victim.run(arming([sleep, sleep]));
     await decoy.kill('SIGKILL');
     await until(() => hasTaken(victim, 'dead.freed', 'other'));

@@ -1,56 +1,87 @@
-// Threads of two PID namespaces can have the same number, by which a robust mutex tells its owner. When one of them dies
-// while it waits for the mutex, the kernel takes the other, which has it and lives, for the dead one. Nobody else may enter
-// the guard then. (What else PID namespaces do is in segment.test.ts.)
-import { spawnSync } from 'node:child_process';
+// Two processes can have the same pid, each in its own PID namespace. Whoever is inside the latch is told by a number that no
+// other process ever has: as long as it lives, it is never taken for dead because its namesake died, and when it dies, it is not
+// taken for alive because its namesake lives. (What else PID namespaces do is in segment.test.ts and unseen-deaths.test.ts.)
 import { SharedLock } from '../lib';
-import { arming, CRASH_DIST, hasCrashPoints, useCrashPackage } from './support/crash';
+import { type Actor, startActor } from './support/actor';
+import { latchOwner, startBusy, stopInside, testWith, timeOf, unshare, unstall } from './support/disturb';
 import { expectIdle, name, withCode } from './support/locks';
 import { testNamespace } from './support/namespace';
-import { Helper, readAt, segmentFile } from './support/segment';
+import { Layout, readAt, segmentFile } from './support/segment';
 import { until } from './support/until';
 
-const APART = ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc'];
-const GUARD = 128; // offset of the mutex in native/layout.h; its futex word comes first
-const OWNER_DIED = 0x40000000; // FUTEX_OWNER_DIED
-const WAITERS = 0x80000000; // FUTEX_WAITERS
-const IN_GUARD_MS = 4000;
+const DEATH_MS_MAX = 3000;
+const WAITERS = 1n; // words.h
 
-const trial = spawnSync('unshare', [...APART.slice(1), 'true'], { encoding: 'utf8' });
-const possible = trial.status === 0;
-if (!possible) console.log(`PID namespaces can not be tested here: ${trial.error ?? trial.stderr}`);
+const apart = unshare('--pid', '--mount-proc');
+const testApart = testWith(apart);
 
-useCrashPackage();
+let namespace: string;
+let lock: SharedLock;
+let owner: Actor;
+let namesake: Actor;
 
-(possible && hasCrashPoints ? test : test.skip)(
-  'a guard owner with the number of a thread that died is not taken for dead',
-  async () => {
-    const namespace = testNamespace();
-    const lock = new SharedLock(name, { namespace });
-    const guardWord = () => readAt(segmentFile(namespace), GUARD, 4).readUInt32LE();
-    const body = `const lock = new SharedLock(${JSON.stringify(name)}, { namespace });
-    on.pid = () => process.pid;
-    on.sleepInGuard = () => { ${arming([{ point: 'guard.entered', pass: 1, thread: 'main', what: IN_GUARD_MS }])} lock.query(); };
-    on.query = () => { lock.query(); };
-    on.use = () => lock.exclusiveSync(({ abandoned }) => abandoned);`;
-    const start = () => Helper.start(namespace, body, APART, CRASH_DIST);
-    const [owner, dying] = await Promise.all([start(), start()]);
-    expect([await owner.call('pid'), await dying.call('pid')]).toEqual([1, 1]);
+beforeEach(async () => {
+  if (apart === null) return;
+  namespace = testNamespace();
+  lock = new SharedLock(name, { namespace });
+  [owner, namesake] = await Promise.all([
+    startBusy(namespace, apart),
+    startActor('fork', { namespace, via: apart }),
+  ]);
+  expect([owner.pid, namesake.pid]).toEqual([1, 1]);
+  await namesake.run('lock({ name: args });', name);
+  await owner.acquire({ name, mode: 'exclusive' });
+});
+afterEach(() => lock?.close());
 
-    const owning = owner.call('sleepInGuard');
-    await until(() => (guardWord() & 0x3fffffff) === 1);
-    const lost = expect(dying.call('query')).rejects.toMatchObject({ code: 'EXITED' });
-    await until(() => (guardWord() & WAITERS) !== 0);
-    await dying.end('SIGKILL');
-    await lost;
-    await until(() => (guardWord() & OWNER_DIED) !== 0); // by the kernel: or this test shows nothing
-    expect(() => lock.query()).toThrow(withCode('ERR_LOCK_TIMEOUT'));
-    await owning;
+const latchWord = (): bigint => readAt(segmentFile(namespace), Layout.LATCH, 8).readBigUInt64LE();
 
-    // It goes on as if nothing had been.
-    expect(await owner.call('use')).toBeNull();
-    lock.exclusiveSync().release();
-    expectIdle(lock);
-    expect(await owner.end('SIGKILL')).toMatchObject({ signal: 'SIGKILL' });
-    lock.close();
-  },
-);
+/** The namesake begins to wait for the latch, and goes on to. */
+async function contend(): Promise<void> {
+  namesake.run('for (;;) { try { lock({ name: args }).query(); } catch {} }', name).catch(() => undefined);
+  await until(() => (latchWord() & WAITERS) !== 0n);
+}
+
+testApart('the latch of one that lives is not taken over when its namesake dies in front of it', async () => {
+  await stopInside(owner, namespace);
+  const number = latchOwner(namespace);
+  await contend();
+  await namesake.kill('SIGKILL');
+  for (let tries = 0; tries < 2; tries++) expect(() => lock.query()).toThrow(withCode('ERR_LOCK_TIMEOUT'));
+  expect(latchOwner(namespace)).toBe(number);
+
+  // It goes on as if nothing had been.
+  await unstall(owner);
+  expect(lock.query().held).toHaveLength(1);
+  await owner.release(name);
+  const guard = await lock.exclusive({ timeout: 5000 });
+  expect(guard.abandoned).toBeNull();
+  guard.release();
+  expectIdle(lock);
+});
+
+testApart('the latch of one that died is taken over while its namesake lives in front of it', async () => {
+  await stopInside(owner, namespace);
+  await contend();
+  const waiting = lock.exclusive();
+  const owned = owner.kill('SIGKILL');
+  expect(await timeOf(waiting)).toBeLessThan(DEATH_MS_MAX);
+  await owned;
+  const guard = await waiting;
+  expect(guard.abandoned).toMatchObject({ pid: 1 });
+  guard.release();
+  await namesake.destroy();
+  expectIdle(lock);
+});
+
+testApart('the latch of one that died alone is taken over by a newcomer, who has its pid', async () => {
+  await stopInside(owner, namespace);
+  await Promise.all([owner.kill('SIGKILL'), namesake.kill('SIGKILL')]);
+  const newcomer = await startActor('fork', { namespace, via: apart! });
+  expect(newcomer.pid).toBe(1);
+  const acquired = newcomer.acquire({ name, mode: 'exclusive' });
+  expect(await timeOf(acquired)).toBeLessThan(DEATH_MS_MAX);
+  expect((await acquired).abandoned).toMatchObject({ pid: 1 });
+  await newcomer.release(name);
+  expectIdle(lock);
+});

@@ -18,6 +18,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { SharedLock } from '../lib';
+import { disturbing, needsCompiler, testWith } from './support/disturb';
 import { testNamespace, until } from './support/namespace';
 import {
   bytesInUse,
@@ -255,6 +256,23 @@ describe('a file that is not ours to use', () => {
       rmdirSync(file);
     }
   });
+
+  testWith(needsCompiler)(
+    'a file on which somebody has a lease is refused at once, and can be used when it is given up',
+    async () => {
+      const AT_ONCE_MS_MAX = 2000; // the kernel would let us wait for 45 s (fs.lease-break-time)
+      leaveSegment();
+      const leaseholder = await helper(`on.take = () => { ${disturbing(`lease ${file}`)} };`);
+      await leaseholder.call('take');
+      const from = performance.now();
+      expect(() => open('x')).toThrow(expect.objectContaining({ code: 'ERR_LOCK_PERMISSION' }));
+      expect(performance.now() - from).toBeLessThan(AT_ONCE_MS_MAX);
+      await leaseholder.end();
+      const guard = open('x').tryExclusive();
+      expect(guard).not.toBeNull();
+      guard?.release();
+    },
+  );
 
   test('a pipe is refused', () => {
     expect(spawnSync('mkfifo', ['-m', '600', file]).status).toBe(0);

@@ -84,6 +84,36 @@ describe.each(PROCESS_KINDS)('a stopped %s process', (kind) => {
   });
 });
 
+test('a stopped process with forty waits at the front of the queue is passed over with all of them at once', async () => {
+  const WAITS = 40;
+  const GRANTED_MS_MAX = 500; // each of them alone would be waited for for 50
+  const [front, next] = await startActors(['fork', 'fork'], { namespace });
+  const guard = lock.exclusiveSync();
+  const waits = Array.from({ length: WAITS }, (_, n) =>
+    front!.begin('acquire', { name, mode: 'exclusive', as: `wait ${n}` }),
+  );
+  await untilPending(lock, WAITS);
+  const waiting = await next!.queue({ name, mode: 'exclusive' });
+  await front!.stop();
+  guard.release();
+  const from = performance.now();
+  await waiting.promise;
+  expect(performance.now() - from).toBeLessThan(GRANTED_MS_MAX);
+  front!.cont();
+  await next!.release(name);
+  // None of them is lost. (In which order they come, when their process goes on, is another matter.)
+  const left = new Map(
+    waits.map(({ promise }, n) => [n, promise.then(({ abandoned }) => ({ n, abandoned }))]),
+  );
+  while (left.size > 0) {
+    const { n, abandoned } = await Promise.race(left.values());
+    expect(abandoned).toBeNull();
+    left.delete(n);
+    await front!.release(`wait ${n}`);
+  }
+  expectIdle(lock);
+});
+
 test.each(ACTOR_KINDS)('a %s waiter whose event loop is busy lets those behind it pass', async (kind) => {
   const [front, next] = await startActors([kind, 'fork'], { namespace });
   const guard = lock.exclusiveSync();

@@ -1,22 +1,34 @@
 // Processes and threads use one lock in every way there is, while random processes among them are killed, stopped and
 // continued, and replaced, workers terminated, waits aborted or timed out, another lock is stolen, and the segment removed
-// under all of them. The oracle is a folder of marker files (support/storm-main.js): no two are inside together that must
+// under all of them. Some of them live in PID or time namespaces of their own, or on a kernel that refuses some calls; some
+// become other programs, lose their descriptors, or are short of threads or descriptors for a while. The oracle is a folder of marker files (support/storm-main.js): no two are inside together that must
 // not be, tokens grow, who was overtaken by a thief is told, and whoever lives gets on.
-import { type ChildProcess, fork } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SharedLock } from '../lib';
+import {
+  disturbing,
+  LIMITED_DESCRIPTORS,
+  latchOwner,
+  needsCompiler,
+  refusing,
+  unshare,
+} from './support/disturb';
 import { expectIdle, name } from './support/locks';
 import { testNamespace } from './support/namespace';
 import { segmentFile } from './support/segment';
+import { until } from './support/until';
 
 const STORM_MS = Number(process.env.PROCLOCK_STORM_S ?? 20) * 1000;
 const PROCESSES = 5;
 const STUCK_MS = 10_000; // without a report, while nobody is stopped for longer than a moment
 const START_MS = 30_000; // before the first report: Node starts slowly where it is instrumented, or others are busy
 const LATE_MS = 15_000; // how much longer a storm takes if not everything has happened yet
+const INSIDE_MS_MAX = 300; // in the latch: who opens a name meanwhile has patience for a second
+const INSIDE_TRIES = 60;
 const MAIN = join(__dirname, 'support/storm-main.js');
 
 interface Counts {
@@ -30,6 +42,8 @@ interface Counts {
   robbed: number;
   terminations: number;
   moves: number;
+  losses: number;
+  shortages: number;
 }
 
 interface Message {
@@ -41,6 +55,9 @@ interface Message {
 
 interface Member {
   child: ChildProcess;
+  /** Of the process that runs Node; that of a command before it until it has reported. */
+  pid: number;
+  alone: boolean;
   /** Per thread: what it has done, and when it said so. */
   threads: Map<string, { counts: Counts; at: number }>;
   stopped: boolean;
@@ -50,12 +67,25 @@ interface Member {
 const namespace = testNamespace(); // outside of a test: the watchdog of tests is too short for a storm
 const total: Counts = {
   ...{ grants: 0, exclusive: 0, timeouts: 0, aborts: 0, busy: 0, abandoned: 0, steals: 0, robbed: 0 },
-  ...{ terminations: 0, moves: 0 },
+  ...{ terminations: 0, moves: 0, losses: 0, shortages: 0 },
 };
 const members = new Set<Member>();
 /** Those who ended by themselves. */
 const ended: string[] = [];
 let folder: string;
+
+/** Where members live. */
+const HOMES = {
+  here: [],
+  'in another PID namespace': unshare('--pid'),
+  'on a clock that is ahead': unshare('--time', '--monotonic=600'),
+  'on a clock that is behind': unshare('--time', '--monotonic=-600'),
+};
+const homes = Object.entries(HOMES).filter(([, command]) => command !== null);
+const lived: Record<string, number> = {};
+const REFUSED = ['', '', 'pidfd_open', 'close_range', 'futex_waitv', 'pidfd_open close_range futex_waitv'];
+
+const oneOf = <T>(list: T[]): T => list[Math.floor(Math.random() * list.length)]!;
 
 beforeAll(() => {
   // In shared memory, since the markers are made and removed a thousand times a second.
@@ -66,16 +96,42 @@ afterAll(() => {
 });
 
 function add(workers: number): void {
-  const settings = JSON.stringify({ folder, namespace, name, workers });
-  const child = fork(MAIN, [settings], { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
-  const member: Member = { child, threads: new Map(), stopped: false, born: Date.now() };
+  const settings = JSON.stringify({ folder, namespace, name, workers, exec: disturbing('exec') });
+  const [home, before] = Math.random() < 0.5 ? homes[0]! : oneOf(homes);
+  lived[home] = (lived[home] ?? 0) + 1;
+  const [command = '', ...args] = [
+    ...(workers === 0 ? LIMITED_DESCRIPTORS : []),
+    ...before!,
+    process.execPath,
+    MAIN,
+    settings,
+  ];
+  const child = spawn(command, args, {
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    env: { ...process.env, ...(needsCompiler && refusing(...oneOf(REFUSED).split(' '))) },
+  });
+  const member: Member = {
+    ...{ child, pid: child.pid ?? 0, alone: workers === 0 },
+    ...{ threads: new Map(), stopped: false, born: Date.now() },
+  };
   child.on('message', (message) => {
     const { me, counts, gone } = message as Message;
+    member.pid = Number(me.split('.')[0]);
     if (gone) sumUp(member, me);
     else member.threads.set(me, { counts, at: Date.now() });
   });
+  // unshare(1) complains when its child is killed.
+  child.stderr?.on('data', (text) => /^unshare: sigprocmask.*\n$/.test(text) || process.stderr.write(text));
   child.on('error', () => undefined);
   members.add(member);
+}
+
+function signal({ pid }: Member, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch {
+    // it has ended
+  }
 }
 
 /** A thread is no more. */
@@ -85,19 +141,30 @@ function sumUp(member: Member, thread: string): void {
   for (const key of Object.keys(total) as Array<keyof Counts>) total[key] += counts?.[key] ?? 0;
 }
 
+/** No thread of it runs any more, and its files are closed. */
+function hasEnded(pid: number): boolean {
+  try {
+    return /^[ZX]/.test(readFileSync(`/proc/${pid}/stat`, 'latin1').replace(/^.*\) /s, ''));
+  } catch {
+    return true;
+  }
+}
+
 /** Kills a member; its markers are believed no more, and removed. */
 async function remove(member: Member): Promise<void> {
   members.delete(member);
   const { child } = member;
   if (child.exitCode === null && child.signalCode === null) {
     const exited = once(child, 'exit');
-    child.kill('SIGKILL');
+    signal(member, 'SIGKILL');
+    child.kill('SIGKILL'); // the command before it, which may be stopped, or know nothing of it yet
     await exited;
+    await until(() => hasEnded(member.pid)); // what that command started may take longer
   }
   if (child.signalCode !== 'SIGKILL') ended.push(`${child.pid}: ${child.signalCode ?? child.exitCode}`);
   for (const thread of [...member.threads.keys()]) sumUp(member, thread);
   for (const marker of readdirSync(folder)) {
-    if (marker.split('.')[2] === String(child.pid) && !marker.startsWith('fence'))
+    if (marker.split('.')[2] === String(member.pid) && !marker.startsWith('fence'))
       rmSync(join(folder, marker), { force: true });
   }
 }
@@ -127,6 +194,33 @@ function expectProgress(since: number): void {
   }
 }
 
+/** Becomes another program, whatever it does at the moment. Nobody else may need it to end. */
+async function becomeAnother(member: Member): Promise<void> {
+  members.delete(member);
+  member.child.send({ do: 'exec' }, () => {});
+  const isNode = () => {
+    try {
+      return readlinkSync(`/proc/${member.pid}/exe`) === process.execPath;
+    } catch {
+      return false;
+    }
+  };
+  for (const late = Date.now() + STUCK_MS; isNode() && Date.now() < late; ) await sleep(5);
+  await sleep(Math.random() * 300);
+  await remove(member);
+}
+
+/** The number of one who stands still inside the latch, or 0. */
+async function standsInside(): Promise<bigint> {
+  try {
+    const owner = latchOwner(namespace);
+    await sleep(2);
+    return latchOwner(namespace) === owner ? owner : 0n;
+  } catch {
+    return 0n; // there is no segment at the moment
+  }
+}
+
 /** Under all of them: what is held goes on, who comes later meets in a new one. False: nobody has made a new one yet. */
 function removeSegment(): boolean {
   const file = segmentFile(namespace);
@@ -153,34 +247,60 @@ test(
 async function storm(): Promise<void> {
   for (let n = 0; n < PROCESSES; n++) add(n < 2 ? 2 : 0);
   const end = Date.now() + STORM_MS;
-  const happened = () => [kills, total.steals, total.terminations, total.exclusive];
+  const happened = () => [
+    ...[kills, total.steals, total.terminations, total.exclusive, total.losses, total.shortages, inside],
+    ...(needsCompiler === null ? [] : [execs]),
+  ];
   const isOver = () =>
     Date.now() > end + LATE_MS || (Date.now() > end && happened().every((count) => count > 0));
   let kills = 0;
   let stops = 0;
+  let inside = 0;
+  let execs = 0;
   let removals = 0;
   let lastStop = Date.now();
   while (!isOver() && violations().length === 0) {
     await sleep(20 + Math.random() * 120);
     const dice = Math.random();
-    if (dice < 0.5) {
+    if (dice < 0.35) {
       const victims = Math.random() < 0.2 ? [any(), any()] : [any()];
       const gone = [...new Set(victims)];
       kills += gone.length;
       await Promise.all(gone.map(remove));
       for (const _ of gone) add(Math.random() < 0.3 ? 2 : 0);
-    } else if (dice < 0.8) {
+    } else if (dice < 0.65) {
       const member = any();
+      if (member.threads.size === 0) continue;
       stops++;
       member.stopped = true;
-      member.child.kill('SIGSTOP');
-      await sleep(Math.random() * 200);
+      const wanted = Math.random() < 0.5;
+      for (let tries = 0; tries < (wanted ? INSIDE_TRIES : 1); tries++) {
+        if (tries > 0) {
+          signal(member, 'SIGCONT');
+          await sleep(Math.random() * 3);
+        }
+        signal(member, 'SIGSTOP');
+        if (wanted && (await standsInside()) !== 0n) {
+          inside++;
+          break;
+        }
+      }
+      await sleep(Math.random() * INSIDE_MS_MAX);
       // A stopped holder keeps the lock: nobody can be blamed for the time until now.
-      member.child.kill('SIGCONT');
+      signal(member, 'SIGCONT');
       member.stopped = false;
       lastStop = Date.now();
-    } else if (dice < 0.82) {
+    } else if (dice < 0.67) {
       if (removeSegment()) removals++;
+    } else if (dice < 0.75 && needsCompiler !== null) {
+      const member = any();
+      if (member.threads.size === 0) continue;
+      execs++;
+      await becomeAnother(member);
+      add(Math.random() < 0.3 ? 2 : 0);
+    } else {
+      const member = any();
+      if (member.alone) member.child.send({ do: oneOf(['lose', 'be short of']) }, () => {});
     }
     expectProgress(lastStop);
   }
@@ -207,7 +327,9 @@ async function storm(): Promise<void> {
   lock.close();
   // Anything else has failed above.
   console.log(
-    `storm of ${STORM_MS / 1000} s: ${kills} processes killed, ${stops} stopped and continued, ` +
+    `storm of ${STORM_MS / 1000} s: ${kills} processes killed, ${stops} stopped and continued, ${inside} of them inside ` +
+      `the latch, ${execs} became another program, ${total.losses} lost their descriptors, ${total.shortages} shortages, ` +
+      `members ${JSON.stringify(lived)}, ` +
       `${removals} segments removed, ${total.terminations} workers terminated, ${total.steals} steals; ` +
       `${total.grants} grants, ${total.exclusive} of them exclusive, ${total.timeouts} timeouts, ${total.aborts} aborts; ` +
       '0 violations, 0 stuck',

@@ -2,9 +2,9 @@
 //
 // Commands begin in the order in which they are sent, so a test proceeds step by step: when the answer to a later
 // command is there, an acquire sent before it is granted or queued. No test has to sleep.
-import { type ChildProcess, fork } from 'node:child_process';
+import { type ChildProcess, fork, spawn } from 'node:child_process';
 import cluster from 'node:cluster';
-import { readFileSync } from 'node:fs';
+import { readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { Worker } from 'node:worker_threads';
@@ -18,6 +18,8 @@ export interface ActorOptions {
   namespace: string;
   env?: Record<string, string>;
   execArgv?: string[];
+  /** The words of a command that starts it (`unshare`, say). Of a fork only. */
+  via?: readonly string[];
   /** Stays until the file ends, not until the test does. */
   lasting?: boolean;
 }
@@ -157,7 +159,9 @@ function processTransport(child: ChildProcess): Transport {
 const transports: Record<ActorKind, (options: ActorOptions) => Transport> = {
   fork(options) {
     const { env, execArgv } = settings(options);
-    return processTransport(fork(MAIN, { env, execArgv, silent: true }));
+    if (options.via === undefined) return processTransport(fork(MAIN, { env, execArgv, silent: true }));
+    const [command = '', ...args] = [...options.via, process.execPath, ...execArgv, MAIN];
+    return processTransport(spawn(command, args, { env, stdio: ['ignore', 'pipe', 'pipe', 'ipc'] }));
   },
   cluster(options) {
     const { env, execArgv } = settings(options);
@@ -199,8 +203,24 @@ export function startActors(kinds: readonly ActorKind[], options: ActorOptions):
   return Promise.all(kinds.map((kind) => startActor(kind, options)));
 }
 
+const NODE = realpathSync(process.execPath);
+
+/** The process that runs Node, at or below this one. */
+function nodeAt(pid: number): number | undefined {
+  try {
+    if (readlinkSync(`/proc/${pid}/exe`) === NODE) return pid;
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean);
+    return children.map((child) => nodeAt(Number(child))).find((found) => found !== undefined);
+  } catch {
+    return undefined; // it has ended
+  }
+}
+
 export class Actor {
+  /** As it sees it itself. */
   pid = 0;
+  /** As we see it. */
+  systemPid = 0;
   threadId = 0;
   /** What it wrote to stderr so far. */
   stderr = '';
@@ -318,17 +338,29 @@ export class Actor {
 
   /** Without mercy, whatever it is. */
   destroy(): Promise<Ended> {
-    return this.kind === 'thread' ? this.terminate() : this.kill('SIGKILL');
+    if (this.kind === 'thread') return this.terminate();
+    if (!this.hasEnded) {
+      for (const pid of [this.systemPid, this.transport.child?.pid ?? 0]) {
+        try {
+          if (pid !== 0) process.kill(pid, 'SIGKILL');
+        } catch {
+          // it has ended, or the other took it along
+        }
+      }
+    }
+    return this.ended;
   }
 
   private signal(signal: NodeJS.Signals): void {
-    if (this.transport.child === undefined) throw new Error('a thread can not be signalled: terminate it');
-    this.transport.child.kill(signal);
+    const { child } = this.transport;
+    if (child === undefined) throw new Error('a thread can not be signalled: terminate it');
+    if (this.systemPid === 0 || this.systemPid === child.pid) child.kill(signal);
+    else process.kill(this.systemPid, signal);
   }
 
   /** The state letter of /proc. */
   private state(): string | undefined {
-    const stat = readFileSync(`/proc/${this.pid}/stat`, 'utf8');
+    const stat = readFileSync(`/proc/${this.systemPid}/stat`, 'utf8');
     return stat.slice(stat.lastIndexOf(')') + 2)[0];
   }
 
@@ -353,6 +385,8 @@ export class Actor {
   ): void {
     if (message.ready) {
       Object.assign(this, message.ready);
+      const started = this.transport.child?.pid;
+      this.systemPid = started === undefined ? this.pid : (nodeAt(started) ?? started);
       ready();
       return;
     }

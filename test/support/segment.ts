@@ -10,8 +10,22 @@ export function segmentFile(namespace: string): string {
   return `/dev/shm/proclock-${process.geteuid?.()}-${namespace}`;
 }
 
-/** Offsets of native/layout.h that are the same in every layout version. */
+/** Offsets of native/core/layout.h that are the same in every layout version. */
 export const Head = { MAGIC: 0, VERSION: 8, ABI: 12 } as const;
+
+const PAGE = 4096;
+const PROCESSES = PAGE;
+const LOCKS = PROCESSES + 2 ** 11 * 64; // 2,047 processes, and what fills the page up
+const STORAGES = LOCKS + 2 ** 18 * 128;
+const SLOTS = STORAGES + 2 ** 19 * 64;
+const EXTENTS = SLOTS + 2 ** 19 * 64;
+const BUCKETS = EXTENTS + 2 ** 20 * 64;
+
+/** The others, as this version has them. */
+export const Layout = {
+  ...{ PAGE, ATTACH: 64, LATCH: 128, SCAN: 192, META: 512, HEADER_END: 648 },
+  ...{ PROCESSES, LOCKS, STORAGES, SLOTS, EXTENTS, BUCKETS },
+} as const;
 
 export function writeAt(file: string, offset: number, bytes: Uint8Array): void {
   const fd = openSync(file, 'r+');

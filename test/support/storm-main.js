@@ -10,26 +10,58 @@
 // named as the kernel names it. A marker is made after the grant and removed before the release. One of a process that was
 // killed, or of a worker that was terminated, stays until its parent has seen it end; nobody believes it any more as soon as
 // its thread is gone.
-const { readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync, appendFileSync } = require('node:fs');
+const fs = require('node:fs');
 const { join } = require('node:path');
 const { Worker, isMainThread, parentPort, workerData } = require('node:worker_threads');
 
 const DYING_MS = 3000;
 const settings = isMainThread ? JSON.parse(process.argv[2]) : workerData;
-const { folder, namespace, name, workers } = settings;
-const me = readlinkSync('/proc/thread-self').replace('/task/', '.');
+const { folder, namespace, name, workers, exec } = settings;
+
+/** Where descriptors are short for a while, there are some again. */
+function patient(fn) {
+  return (...args) => {
+    for (;;) {
+      try {
+        return fn(...args);
+      } catch (error) {
+        if (error.code !== 'EMFILE') throw error;
+      }
+    }
+  };
+}
+const [readdirSync, readFileSync, rmSync, writeFileSync, appendFileSync] = [
+  ...[fs.readdirSync, fs.readFileSync, fs.rmSync, fs.writeFileSync, fs.appendFileSync].map(patient),
+];
+
+const me = fs.readlinkSync('/proc/thread-self').replace('/task/', '.');
 const counts = {
   ...{ grants: 0, exclusive: 0, timeouts: 0, aborts: 0, busy: 0, abandoned: 0, steals: 0, robbed: 0 },
-  ...{ terminations: 0, moves: 0 },
+  ...{ terminations: 0, moves: 0, losses: 0, shortages: 0 },
 };
 const report = isMainThread
   ? (message) => process.send(message)
   : (message) => parentPort.postMessage(message);
 
+const descriptors = () => readdirSync('/proc/self/fd').map(Number).filter(isOpen);
+function isOpen(fd) {
+  try {
+    return Boolean(fs.fstatSync(fd));
+  } catch {
+    return false; // that of the listing
+  }
+}
+const own = descriptors();
+
 // From here on it has to get on: what came before was Node's own start.
 report({ me, counts });
 const { LockManager, SharedLock } = require('../../dist');
 const manager = new LockManager({ namespace });
+
+/** Descriptors of ours were closed. */
+let lost = false;
+const isOver = ({ code }) =>
+  code === 'ERR_LOCK_NAMESPACE_REMOVED' || (lost && code === 'ERR_LOCK_UNSUPPORTED');
 
 /** The handles, and the segment that they belong to. */
 let lock;
@@ -58,7 +90,7 @@ function enter() {
       for (const one of [lock, fairLock, stolenLock]) one.query();
       break;
     } catch (error) {
-      if (error.code !== 'ERR_LOCK_NAMESPACE_REMOVED') throw error;
+      if (!isOver(error)) throw error;
     }
   }
   self = {
@@ -72,9 +104,10 @@ function violation(text) {
   appendFileSync(join(folder, 'violations'), `${me}: ${text}\n`);
 }
 
-/** Zombies are dead: they run no more. */
+/** Zombies are dead: they run no more. Nor does one that has become another program. */
 function isAlive(pid, task) {
   try {
+    if (fs.readlinkSync(`/proc/${pid}/exe`) !== process.execPath) return false;
     const stat = readFileSync(`/proc/${pid}/task/${task}/stat`, 'utf8');
     return !['Z', 'X'].includes(stat[stat.lastIndexOf(')') + 2]);
   } catch {
@@ -199,7 +232,7 @@ async function moving(fn) {
   try {
     await fn();
   } catch (error) {
-    if (error.code !== 'ERR_LOCK_NAMESPACE_REMOVED') throw error;
+    if (!isOver(error)) throw error;
     counts.moves++;
     enter();
   }
@@ -286,7 +319,50 @@ function startWorker() {
   );
 }
 
+/** What the parent wants to happen to this process. */
+const events = {
+  exec: () => new Function(exec)(),
+  /** As a host does that daemonizes: the numbers are those of its files now. */
+  lose() {
+    const ours = descriptors().filter((fd) => !own.includes(fd));
+    if (ours.length === 0 || busy) return;
+    [lost, busy] = [true, true];
+    counts.losses++;
+    for (const fd of ours) fs.closeSync(fd);
+    const opened = [];
+    while (opened.length === 0 || opened.at(-1) < Math.max(...ours)) opened.push(fs.openSync('/dev/null'));
+    setTimeout(() => {
+      for (const fd of opened) fs.closeSync(fd);
+      busy = false;
+    }, 200);
+  },
+  'be short of'() {
+    if (busy) return;
+    busy = true;
+    counts.shortages++;
+    const taken = [];
+    const threads = chance(0.5);
+    const refused = process.env.REFUSE ?? '';
+    if (threads) {
+      process.env.REFUSE = `${refused} pthread_create`;
+    } else {
+      try {
+        for (;;) taken.push(fs.openSync('/dev/null'));
+      } catch {}
+      fs.closeSync(taken.pop());
+    }
+    setTimeout(() => {
+      process.env.REFUSE = refused;
+      for (const fd of taken) fs.closeSync(fd);
+      busy = false;
+    }, Math.random() * 300);
+  },
+};
+/** One thing at a time. */
+let busy = false;
+
 if (isMainThread) {
+  process.on('message', (message) => events[message.do]());
   process.on('disconnect', () => process.exit(1));
   for (let n = 0; n < workers; n++) startWorker();
 }
