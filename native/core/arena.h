@@ -62,7 +62,7 @@ class Arena {
   static constexpr uint64_t kBargeNs = 1000000;  // how long a running process may overtake the front waiter
   static constexpr uint64_t kUnresponsiveNs = 50000000;  // after which a poked waiter is passed over
   static constexpr uint32_t kLookProcessesMax = 64;      // how many processes one look asks about
-  static constexpr uint32_t kLookSlotsMax = 1024;
+  static constexpr uint32_t kLookSlotsMax = 1 << 14;
   static constexpr uint32_t kWantSlotsMax = 64;  // how many slots of a lock a wish is derived from
   static constexpr uint32_t kSpareStorages = 8;  // kept for recovery, which must not fail for want of space
   static constexpr uint32_t kNumberTriesMax = 1000;
