@@ -89,7 +89,7 @@ conforms('a lock of another class is robbed like any other', 2, async (test, a, 
   const thief = await b!.hold({ steal: true });
   await test.expectState([thief]);
   await a!.actor.release('inner'); // still counted: the hold ends with the outermost
-  await expect(a!.actor.release('outer')).rejects.toMatchObject({ code: 'ERR_LOCK_NOT_HELD' });
+  await expect(a!.actor.release('outer')).rejects.toMatchObject({ code: 'ERR_LOCK_LOST' });
   await test.expectState([thief]);
   await thief.finish();
 });
@@ -114,14 +114,14 @@ conforms(
       await thief.finish();
       await within.promise;
       // What it has now is a hold like any other, which a release of the robbed guard does not touch.
-      await expect(a!.actor.release('robbed')).rejects.toMatchObject({ code: 'ERR_LOCK_NOT_HELD' });
+      await expect(a!.actor.release('robbed')).rejects.toMatchObject({ code: 'ERR_LOCK_LOST' });
       expect(await b!.actor.call('tryAcquire', wanted)).toBeNull();
       await a!.actor.release('within');
       // And a thread that was robbed may acquire it again.
       await a!.actor.call('acquireSync', { ...wanted, as: 'robbed' });
       await (await rob()).finish();
       await a!.actor.call('acquireSync', { ...wanted, as: 'again' });
-      await expect(a!.actor.release('robbed')).rejects.toMatchObject({ code: 'ERR_LOCK_NOT_HELD' });
+      await expect(a!.actor.release('robbed')).rejects.toMatchObject({ code: 'ERR_LOCK_LOST' });
       await a!.actor.release('again');
     }
   },
@@ -151,5 +151,5 @@ conforms('nor does the callback of one that was robbed', 2, async (test, a, b) =
   const thief = await b!.hold({ steal: true });
   await a!.inside(() => (globalThis as { robbed?: () => void }).robbed?.());
   await thief.finish();
-  expect(await ran).toEqual([null, true, 'shared', 'ERR_LOCK_NOT_HELD']);
+  expect(await ran).toEqual([null, true, 'shared', 'ERR_LOCK_LOST']);
 });

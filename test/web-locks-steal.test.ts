@@ -251,7 +251,7 @@ describe('together with SharedLock', () => {
       await test.expectState([thief]);
       await expect(actor.release(name)).rejects.toMatchObject({
         name: 'LockError',
-        code: 'ERR_LOCK_NOT_HELD',
+        code: 'ERR_LOCK_LOST',
         message: expect.stringContaining('stolen'),
       });
       await test.expectState([thief]);
@@ -264,11 +264,11 @@ describe('together with SharedLock', () => {
     await actor.acquire({ name, namespace: test.namespace, mode: 'exclusive' });
     const thief = await b!.hold(steal);
     await expect(actor.call('downgrade', { guard: name })).rejects.toMatchObject({
-      code: 'ERR_LOCK_NOT_HELD',
+      code: 'ERR_LOCK_LOST',
     });
     await test.expectState([thief]);
     await thief.finish();
-    await expect(actor.release(name)).rejects.toMatchObject({ code: 'ERR_LOCK_NOT_HELD' });
+    await expect(actor.release(name)).rejects.toMatchObject({ code: 'ERR_LOCK_LOST' });
   });
 
   conforms('tokens grow across a robbery', 3, async (test, a, b, c) => {
@@ -280,7 +280,7 @@ describe('together with SharedLock', () => {
     const after = await waiting.promise;
     expect(BigInt(after.token)).toBeGreaterThan(BigInt(before.token) + 1n); // the thief's is between them
     expect(after.abandoned).toBeNull();
-    await expect(a!.actor.release(name)).rejects.toMatchObject({ code: 'ERR_LOCK_NOT_HELD' });
+    await expect(a!.actor.release(name)).rejects.toMatchObject({ code: 'ERR_LOCK_LOST' });
     await c!.actor.release('next');
   });
 
@@ -299,7 +299,7 @@ describe('together with SharedLock', () => {
     await a!.actor.call('ping');
     const thief = await b!.hold(steal);
     await a!.inside(() => (globalThis as { goOn?: () => void }).goOn?.());
-    expect(await ran).toBe('ERR_LOCK_NOT_HELD');
+    expect(await ran).toBe('ERR_LOCK_LOST');
     await thief.finish();
   });
 
@@ -316,7 +316,7 @@ describe('together with SharedLock', () => {
         held: [{ pid: b!.actor.pid, threadId: b!.actor.threadId }],
         pending: [{ pid: a!.actor.pid, threadId: a!.actor.threadId }],
       });
-      expect(() => own.release()).toThrow(expect.objectContaining({ code: 'ERR_LOCK_NOT_HELD' }));
+      expect(() => own.release()).toThrow(expect.objectContaining({ code: 'ERR_LOCK_LOST' }));
       expect(blocked.settled).toBe(false);
       await thief.finish();
       await blocked.promise;

@@ -31,12 +31,16 @@ export function modeOf(options: { exclusive?: boolean } | undefined): LockMode {
 
 /** What the guard of a callback is to the caller of it. */
 export interface Settling {
-  /** Releases unless that was done; `finished` is false if the callback threw. */
-  settle(finished: boolean): void;
+  /** Releases unless that was done; `finished` is false if the callback threw. A promise where others have to be asked. */
+  settle(finished: boolean): void | Promise<void>;
 }
 
 /** Calls a function as an owner of its own, and ends its guard when it returns. */
-export function callSync<G extends Settling, T>(context: HoldSet, guard: G, fn: Work<G, T>): T {
+export function callSync<G extends Settling & { settle(finished: boolean): void }, T>(
+  context: HoldSet,
+  guard: G,
+  fn: Work<G, T>,
+): T {
   let finished = false;
   try {
     const result = runInContext(context, fn, guard);
@@ -94,14 +98,17 @@ class Call<G extends Settling, T> {
     );
   }
 
-  succeed(value: T): T {
-    this.end(true);
-    return value;
+  succeed(value: T): T | Promise<T> {
+    const released = this.end(true);
+    return released === undefined ? value : released.then(() => value);
   }
 
-  fail(error: unknown): never {
-    this.end(false);
-    throw error;
+  fail(error: unknown): Promise<never> {
+    const released = this.end(false);
+    if (released === undefined) throw error;
+    return released.then(() => {
+      throw error;
+    });
   }
 
   private settleWith(promise: Promise<T>): Promise<T> {
@@ -112,9 +119,9 @@ class Call<G extends Settling, T> {
     );
   }
 
-  private end(finished: boolean): void {
+  private end(finished: boolean): void | Promise<void> {
     endContext(this.context);
-    this.guard.settle(finished);
+    return this.guard.settle(finished);
   }
 }
 

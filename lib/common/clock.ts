@@ -5,6 +5,7 @@
 //   - The time is that of `process.uptime`, which none of them replaces: the same clock as that of `performance.now`.
 //   - Timers that are not those of Node (which tell themselves by their text) are replaced by those that sockets have inside.
 // Who replaces these as well, before the package is loaded, stops our clock.
+import { uptime as bootTime } from 'node:os';
 import timers from 'node:timers';
 
 const { uptime } = process;
@@ -14,6 +15,14 @@ export function now(): number {
   return uptime.call(process) * 1000;
 }
 
+/**
+ * Milliseconds since the machine was started, 10 ms exact. Unlike {@link now}, this goes on while the machine is suspended,
+ * where the system tells.
+ */
+export function sinceBoot(): number {
+  return bootTime() * 1000;
+}
+
 /** Does nothing when it was cleared before its time; keeps no process alive. */
 export interface Timer {
   clear(): void;
@@ -21,8 +30,8 @@ export interface Timer {
 
 const TIMER_MAX_MS = 2 ** 31 - 1;
 
-const { clearTimeout, setImmediate, setTimeout } = timers;
-const real = [setTimeout, setImmediate, clearTimeout].every((timer) =>
+const { clearInterval, clearTimeout, setImmediate, setInterval, setTimeout } = timers;
+const real = [setTimeout, setInterval, setImmediate, clearTimeout, clearInterval].every((timer) =>
   new RegExp(`^function ${timer.name}\\(`).test(Function.prototype.toString.call(timer)),
 );
 
@@ -51,4 +60,16 @@ export const startSoon: (then: () => void, keepsAlive?: boolean) => void = real
     }
   : (then) => {
       startTimer(then, 1);
+    };
+
+/** Keeps the event loop running until it is cleared. */
+export const keepAlive: () => Timer = real
+  ? () => {
+      const timer = setInterval(() => {}, TIMER_MAX_MS);
+      return { clear: () => clearInterval(timer) };
+    }
+  : () => {
+      const { port1 } = new MessageChannel();
+      port1.ref();
+      return { clear: () => port1.close() };
     };

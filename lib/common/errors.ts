@@ -15,7 +15,9 @@ export type LockErrorCode =
   | 'ERR_LOCK_INCOMPATIBLE'
   | 'ERR_LOCK_CORRUPT'
   | 'ERR_LOCK_NAMESPACE_REMOVED'
-  | 'ERR_LOCK_UNSUPPORTED';
+  | 'ERR_LOCK_UNSUPPORTED'
+  | 'ERR_LOCK_LOST'
+  | 'ERR_LOCK_UNAVAILABLE';
 
 /** What went wrong with a lock. Tell errors apart by {@link LockError.code}, never by their text. */
 export class LockError extends Error {
@@ -90,8 +92,64 @@ export function closedError(subject: Named): LockError {
   );
 }
 
+export function spaceClosedError(): LockError {
+  return new LockError(
+    'ERR_LOCK_CLOSED',
+    'The space was closed; open another one, and make the locks anew over it',
+  );
+}
+
+/** Another holder upgrades already: each would wait for the other. */
+export function secondUpgradeError(subject: Named): LockError {
+  return new LockError(
+    'ERR_LOCK_UPGRADE',
+    `Cannot upgrade the shared hold of ${shown(subject.name)}: another holder is upgrading, and each would wait for the ` +
+      'other for ever; release it, and acquire exclusively',
+  );
+}
+
+export function nestedUpgradeError(subject: Named): LockError {
+  return new LockError(
+    'ERR_LOCK_UPGRADE',
+    `Cannot upgrade the shared hold of ${shown(subject.name)}: guards of nested acquires count on its shared mode; release ` +
+      'them first',
+  );
+}
+
 export function notHeldError(subject: Named, what = 'lock released too many times'): LockError {
   return new LockError('ERR_LOCK_NOT_HELD', `${shown(subject.name)} is not held by this guard: ${what}`);
+}
+
+/** The cause of a loss: somebody took the lock by force. */
+export class Theft extends Error {
+  /** `'Theft'`. */
+  override readonly name = 'Theft';
+}
+
+/** @param cause why it ended: a {@link Theft}, or what happened to the namespace, session or lease */
+export function lostError(subject: Named, cause: Error): LockError {
+  return new LockError(
+    'ERR_LOCK_LOST',
+    `The hold of ${shown(subject.name)} ended without its holder: ${cause.message}. Others may hold the lock since; what was ` +
+      'done under it has to be checked',
+    { cause },
+  );
+}
+
+/** @param what that could not be done */
+export function unavailableError(what: string, cause: unknown): LockError {
+  const why = cause instanceof Error ? cause.message : 'it does not answer';
+  return new LockError('ERR_LOCK_UNAVAILABLE', `Could not ${what}, the engine can not be reached: ${why}`, {
+    cause,
+  });
+}
+
+/** @param instead what to use */
+export function syncError(subject: Named, what: string, instead: string): LockError {
+  return new LockError(
+    'ERR_LOCK_UNSUPPORTED',
+    `${what} of ${shown(subject.name)}: this lock is in an engine that answers later, and nothing here can block; use ${instead}`,
+  );
 }
 
 export function deadlockError(subject: Named, mode: string): LockError {

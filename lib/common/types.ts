@@ -26,6 +26,8 @@ export interface LockInfo {
   pid: number;
   /** 0: the main thread of the process. */
   threadId: number;
+  /** Of the machine, by its own name. Of remote locks only. */
+  host?: string;
   /** When it was granted, or queued; a few milliseconds exact. */
   since: Date;
 }

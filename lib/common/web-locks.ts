@@ -1,6 +1,6 @@
 // The Web Locks API (https://w3c.github.io/web-locks/) as far as it is the same wherever the locks are: the arguments, and
 // what becomes of a request that was granted.
-import { argumentTypeError, argumentValueError, type LockError } from './errors';
+import { argumentTypeError, argumentValueError, type LockError, Theft } from './errors';
 import { isAbortSignal, reasonOf, throwIfAborted } from './options';
 import type { LockMode, LockSnapshot } from './types';
 
@@ -21,7 +21,7 @@ export interface LockRequestOptions {
   /**
    * Take the lock from whoever holds it, in whatever process, and ahead of those that wait. The promises of its holders
    * reject with an `AbortError`; their callbacks run on. A guard of a `SharedLock` that was robbed says so when it is released
-   * (`ERR_LOCK_NOT_HELD`).
+   * (`ERR_LOCK_LOST`).
    */
   steal?: boolean;
   /** Ends the wait: the request rejects with `signal.reason`. Means nothing once the lock was granted. */
@@ -110,16 +110,19 @@ function requestOf(name: unknown, given: unknown[]): Request {
 
 /** What a request needs of its hold. */
 export interface RequestHold {
-  /** @throws {LockError} `ERR_LOCK_NOT_HELD` if it was stolen */
-  leave(finished: boolean): void;
-  /** From now on `stolen` is called when somebody steals the lock. */
-  listen(stolen: () => void): void;
+  /**
+   * A promise where others have to be asked.
+   * @throws {LockError} `ERR_LOCK_LOST` if it was stolen, or has ended otherwise
+   */
+  leave(finished: boolean): void | Promise<void>;
+  /** From now on `lost` is called when it ends without us. */
+  listen(lost: () => void): void;
 }
 
 /** What a request needs of the locks. */
 export interface RequestedLocks {
   /** The hold, at once or when it is granted; `undefined` where `ifAvailable` finds the lock taken. */
-  take(request: Request): RequestHold | Promise<RequestHold> | undefined;
+  take(request: Request): RequestHold | Promise<RequestHold | undefined> | undefined;
 }
 
 /** `request()` as the specification has it. */
@@ -129,7 +132,10 @@ export function runRequest(locks: RequestedLocks, name: unknown, given: unknown[
     const taken = locks.take(request);
     if (taken === undefined) return Promise.resolve(null).then(request.callback);
     return new Promise((resolve, reject) => {
-      Promise.resolve(taken).then((hold) => holdWhile(hold, request, resolve, reject), reject);
+      Promise.resolve(taken).then((hold) => {
+        if (hold === undefined) resolve(Promise.resolve(null).then(request.callback));
+        else holdWhile(hold, request, resolve, reject);
+      }, reject);
     });
   } catch (error) {
     return Promise.reject(error);
@@ -144,40 +150,45 @@ function holdWhile(
   reject: (reason: unknown) => void,
 ): void {
   let ended = false;
-  // Not finished, as `abandoned` goes: this holder was not told of it.
-  const end = (): void => {
-    if (ended) return;
+  const fail = (error: unknown): void => {
+    const { code, cause } = error as LockError;
+    reject(code === 'ERR_LOCK_LOST' && cause instanceof Theft ? stolen(name) : error);
+  };
+  /** Releases, and then settles the promise, unless it is settled already: then nothing comes of a second time. */
+  const end = (settle: () => void): void => {
+    if (ended) {
+      settle();
+      return;
+    }
     ended = true;
     try {
-      hold.leave(false);
+      // Not finished, as `abandoned` goes: this holder was not told of it.
+      const released = hold.leave(false);
+      if (released === undefined) settle();
+      else released.then(settle, fail);
     } catch (error) {
-      reject((error as LockError).code === 'ERR_LOCK_NOT_HELD' ? stolen(name) : error);
+      fail(error);
     }
-  };
-  const succeed = (value: unknown): void => {
-    end();
-    resolve(value);
-  };
-  const fail = (error: unknown): void => {
-    end();
-    reject(error);
   };
   if (signal?.aborted) {
     reject(reasonOf(signal));
-    end();
+    end(() => {});
     return;
   }
   let result: unknown;
   try {
     result = callback(new GrantedLock(name, mode));
   } catch (error) {
-    fail(error);
+    end(() => reject(error));
     return;
   }
   if (typeof result !== 'object' && typeof result !== 'function') {
-    succeed(result);
+    end(() => resolve(result));
     return;
   }
-  hold.listen(end);
-  Promise.resolve(result).then(succeed, fail);
+  hold.listen(() => end(() => {}));
+  Promise.resolve(result).then(
+    (value) => end(() => resolve(value)),
+    (error) => end(() => reject(error)),
+  );
 }

@@ -1,7 +1,7 @@
 // The words of shared memory: the only place where status codes become errors, and what the loader of the native part says.
 import { existsSync } from 'node:fs';
 import { constants } from 'node:os';
-import { LockError, type LockErrorCode, type Named, shown } from '../common/errors';
+import { LockError, type LockErrorCode, lostError, type Named, shown, Theft } from '../common/errors';
 
 /** Results of native calls; the same values as `enum class Status` in native/core/status.h. */
 export const Status = {
@@ -94,10 +94,6 @@ const advice: Record<number, (subject: Subject, errno: number) => [LockErrorCode
     'ERR_LOCK_NOT_HELD',
     'it is not held by this guard; lock released too many times',
   ],
-  [Status.STOLEN]: () => [
-    'ERR_LOCK_NOT_HELD',
-    'it was stolen: a LockManager request with `steal` took it from this holder',
-  ],
   [Status.CAPACITY]: (subject) => [
     'ERR_LOCK_CAPACITY',
     `namespace ${file(subject)} is full (at most 2,047 processes, 262,144 names in use and 524,288 open holds and ` +
@@ -145,6 +141,8 @@ function systemError(failure: OpenFailure): Error {
 
 /** The error for a status that is neither success nor a matter of course. */
 export function errorOf(status: number, wanted: string, subject: Subject, failure?: OpenFailure): LockError {
+  if (status === Status.STOLEN)
+    return lostError(subject, new Theft('it was stolen by a LockManager request with `steal`'));
   const cause = failure?.errno ? systemError(failure) : undefined;
   if (status === Status.INCOMPATIBLE && failure !== undefined) {
     return new LockError(

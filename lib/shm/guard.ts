@@ -1,8 +1,8 @@
-import { nestedDowngradeError, notHeldError } from '../common/errors';
+import { type LockError, nestedDowngradeError, notHeldError } from '../common/errors';
+import type { LeakFinder } from '../common/leaks';
 import { HoldSet, OWNER, type Owner } from '../common/owner';
 import type { Abandoned, LockMode, LockSnapshot } from '../common/types';
 import type { Hold } from './hold';
-import type { LeakFinder } from './leaks';
 
 /** What a guard shows of its lock: a `SharedLock` or `Lock`. */
 export interface GuardedLock {
@@ -78,7 +78,7 @@ export class LockGuard {
 
   /**
    * Gives the lock back.
-   * @throws {LockError} `ERR_LOCK_NOT_HELD` if it was released before
+   * @throws {LockError} `ERR_LOCK_NOT_HELD` if it was released before; `ERR_LOCK_LOST` if it was stolen before
    */
   release(): void {
     if (this.done) throw notHeldError(this.lock);
@@ -98,19 +98,18 @@ export class LockGuard {
     this.currentMode = 'shared';
   }
 
-  /** Releases the lock unless that was done before. */
+  /** Releases the lock unless that was done before. After a loss it does nothing. */
   [Symbol.dispose](): void {
-    this.settle(true);
+    try {
+      this.settle(true);
+    } catch (error) {
+      if ((error as LockError).code !== 'ERR_LOCK_LOST') throw error;
+    }
   }
 
-  /** Releases the lock unless that was done before. */
-  [Symbol.asyncDispose](): Promise<void> {
-    try {
-      this[Symbol.dispose]();
-      return Promise.resolve();
-    } catch (error) {
-      return Promise.reject(error);
-    }
+  /** The same as `[Symbol.dispose]`. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this[Symbol.dispose]();
   }
 
   /** @internal The owner that `{ within: guard }` means. */

@@ -1,10 +1,10 @@
 // What this thread holds of the native locks.
 import type { Held, Owner } from '../common/owner';
+import { Recent } from '../common/recent';
 import type { Abandoned, LockMode } from '../common/types';
 import { type Native, Report } from './binding';
 import { errorOf, Status, type Subject } from './errors';
 import type { Ready } from './ready';
-import { Recent } from './recent';
 
 /** What a hold needs of its lock. */
 export interface LockOfHold extends Subject {
@@ -119,7 +119,8 @@ export class Hold implements Held {
     if (this.depth > 1) return false;
     const status = this.native.binding.downgrade(this.index);
     this.ready.settle();
-    if (status !== Status.OK) throw errorOf(status, 'downgrade', this.record);
+    if (status !== Status.OK)
+      throw errorOf(this.wasLost() ? Status.STOLEN : status, 'downgrade', this.record);
     this.mode = 'shared';
     return true;
   }

@@ -1,6 +1,6 @@
 // New objects of which most end at once, and the few others are worth some work: what is kept here is looked at when this
 // turn of the event loop is over, or the list is full.
-import { startSoon } from '../common/clock';
+import { startSoon } from './clock';
 
 const RECENT_MAX = 64;
 

@@ -1,0 +1,177 @@
+// One session with the engine, as its space sees it: which hold or wait is meant by which id, and until when the holds are
+// certain.
+//
+// A hold is given up here before the engine can grant it to somebody else: by our own clock, at the time that the engine
+// named last. The clock is looked at by a timer, and by whoever asks whether a hold was lost, for after an event loop that
+// was blocked our timer may be late. Time in which the machine was suspended counts.
+import { now, sinceBoot, startTimer, type Timer } from '../common/clock';
+import { LockError, Theft, unavailableError } from '../common/errors';
+import type { Grant, Session, SessionEvents, Slot } from './engine';
+
+/** How long the engine may take to answer before the caller is told that it does not. */
+export const ANSWER_MS_MAX = 5000;
+
+/** A hold, as far as it is told of anything. */
+export interface Losing {
+  readonly id: number;
+  lose(cause: Error): void;
+}
+
+/** A wait, as far as it is told of anything. */
+export interface Waiting {
+  granted(grant: Grant): void;
+  /** The session is over, and with it the place in the queue. */
+  sessionEnded(why: Error): void;
+}
+
+/** What a connection needs of its space. */
+export interface Connected {
+  /** To be called before anybody is told. */
+  disconnected(connection: Connection): void;
+  /** To be called when everybody was told. */
+  reconnect(): void;
+  /** Keeps the process alive until the promise has settled. */
+  pending<T>(promise: Promise<T>): Promise<T>;
+}
+
+export class Connection implements SessionEvents {
+  /** Why the session is over. */
+  over: Error | undefined = undefined;
+  private opened: Session | undefined = undefined;
+  private readonly holds = new Map<number, Losing>();
+  private readonly waits = new Map<number, Waiting>();
+  private lastId = 0;
+  /** By `now()`. */
+  private deadline = Number.POSITIVE_INFINITY;
+  /** How far `sinceBoot()` was ahead of `now()` when that was renewed. */
+  private ahead = 0;
+  private timer: Timer | undefined = undefined;
+
+  constructor(private readonly space: Connected) {}
+
+  get session(): Session {
+    return this.opened as Session;
+  }
+
+  open(session: Session): void {
+    this.opened = session;
+  }
+
+  newId(): number {
+    return ++this.lastId;
+  }
+
+  addWait(id: number, wait: Waiting): void {
+    this.waits.set(id, wait);
+  }
+
+  removeWait(id: number): void {
+    this.waits.delete(id);
+  }
+
+  addHold(hold: Losing): void {
+    this.holds.set(hold.id, hold);
+  }
+
+  removeHold(id: number): void {
+    this.holds.delete(id);
+  }
+
+  /** Asks the engine, and waits for the answer for so long at most. `what` is to be done, in words. */
+  ask<T>(
+    what: string,
+    question: (session: Session) => Promise<T>,
+    limitMs: number = ANSWER_MS_MAX,
+  ): Promise<T> {
+    const answer = new Promise<T>((resolve, reject) => {
+      const timer = startTimer(() => reject(unavailableError(what, undefined)), limitMs);
+      question(this.session)
+        .then(resolve, reject)
+        .finally(() => timer.clear());
+    });
+    return this.space.pending(answer);
+  }
+
+  /**
+   * For a wait that its waiter has given up, and whose grant nobody expects any more: should the engine have granted it
+   * meanwhile, it is released.
+   */
+  async discard(slot: Slot): Promise<void> {
+    try {
+      const grant = await this.space.pending(this.session.withdraw(slot));
+      if (grant !== undefined)
+        await this.space.pending(this.session.release(slot, { repaired: false, flight: false }));
+    } catch {
+      // The engine does not answer any more: the session ends, and all that it has with it.
+    }
+  }
+
+  /** Whether our holds may be those of others by now. */
+  isOverdue(): boolean {
+    if (this.deadline === Number.POSITIVE_INFINITY) return false;
+    const suspended = Math.max(sinceBoot() - now() - this.ahead, 0);
+    return now() + suspended >= this.deadline;
+  }
+
+  /** Ends the session if that is so. */
+  expireIfOverdue(): void {
+    if (this.over !== undefined || !this.isOverdue()) return;
+    this.end(
+      new LockError(
+        'ERR_LOCK_UNAVAILABLE',
+        'the lease was not renewed in time: the engine, or this process, stood still',
+      ),
+    );
+    this.opened?.drop();
+  }
+
+  // ---- what the engine tells
+
+  granted(id: number, grant: Grant): void {
+    this.expireIfOverdue();
+    this.waits.get(id)?.granted(grant);
+  }
+
+  robbed(id: number, thief: string): void {
+    const hold = this.holds.get(id);
+    this.holds.delete(id);
+    hold?.lose(new Theft(`stolen by ${thief}`));
+  }
+
+  certainUntil(time: number): void {
+    this.expireIfOverdue();
+    if (this.over !== undefined) return;
+    this.deadline = time;
+    this.ahead = sinceBoot() - now();
+    if (this.timer === undefined) this.arm();
+  }
+
+  ended(why: Error): void {
+    this.end(why);
+  }
+
+  // ----
+
+  /** Ends it for us: whatever is held or waited for is told. */
+  end(why: Error): void {
+    if (this.over !== undefined) return;
+    this.over = why;
+    this.timer?.clear();
+    this.space.disconnected(this);
+    for (const hold of this.holds.values()) hold.lose(why);
+    for (const wait of this.waits.values()) wait.sessionEnded(why);
+    this.holds.clear();
+    this.waits.clear();
+    this.space.reconnect();
+  }
+
+  private arm(): void {
+    this.timer = startTimer(
+      () => {
+        this.expireIfOverdue();
+        if (this.over === undefined) this.arm();
+      },
+      Math.max(Math.ceil(this.deadline - now()), 1),
+    );
+  }
+}

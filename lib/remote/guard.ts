@@ -1,0 +1,195 @@
+import { nestedDowngradeError, nestedUpgradeError, notHeldError, syncError } from '../common/errors';
+import type { LeakFinder } from '../common/leaks';
+import { checkAcquireOptions, throwIfAborted } from '../common/options';
+import { HoldSet, OWNER, type Owner } from '../common/owner';
+import type { Abandoned, LockMode, LockSnapshot, WaitOptions } from '../common/types';
+import { ANSWER_MS_MAX } from './connection';
+import type { Hold } from './hold';
+import { Upgrade } from './wait';
+
+/** What a guard shows of its lock: a `SharedLock` or `Lock`. */
+export interface GuardedLock {
+  /** The name of the lock. */
+  readonly name: string;
+  /** The namespace of the lock. */
+  readonly namespace: string;
+  /** Who holds it and who waits for it, in every program. */
+  query(): Promise<LockSnapshot>;
+  /** Gives the handle back. */
+  close(): void;
+  /** The same as {@link close}. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/**
+ * Proof that a lock is held, as far as there can be one beyond a machine, and the means to give it back. The hold can end
+ * while its holder lives: {@link lost} tells. A guard that is garbage-collected before it was released releases its lock,
+ * and a process warning (`PROCLOCK_LEAKED_GUARD`) says so.
+ *
+ * @example
+ * ```ts
+ * await using guard = await lock.exclusive();
+ * await fetch(url, { method: 'PUT', body, signal: guard.lost });
+ * ```
+ */
+export class LockGuard {
+  /** The lock that was acquired. */
+  readonly lock: GuardedLock;
+  /** @internal */
+  readonly hold: Hold;
+  /** @internal Registered with it, to be missed when it is garbage-collected. */
+  watcher: LeakFinder | undefined = undefined;
+  #mode: LockMode;
+  #token: bigint;
+  #abandoned: Abandoned | null;
+  #owner: Owner | undefined;
+  #done = false;
+
+  /** @internal Guards come from locks. */
+  constructor(lock: GuardedLock, hold: Hold, mode: LockMode, owner: Owner | undefined) {
+    this.lock = lock;
+    this.hold = hold;
+    this.#mode = mode;
+    this.#token = hold.token;
+    this.#abandoned = hold.abandoned;
+    this.#owner = owner;
+  }
+
+  /** How it is held: as it was acquired, `'shared'` after {@link downgrade}, `'exclusive'` after {@link upgrade}. */
+  get mode(): LockMode {
+    return this.#mode;
+  }
+
+  /**
+   * The fencing token: greater with every exclusive grant of this name, for ever. Hand it to a store that rejects writes
+   * with a token smaller than the greatest it has seen, and a holder that has lost its hold without knowing can do no harm.
+   * A shared guard has the token of the last exclusive grant.
+   */
+  get token(): bigint {
+    return this.#token;
+  }
+
+  /**
+   * The last exclusive holder ended (died, lost its connection, was stopped for too long) without releasing, and nobody
+   * has finished an exclusive hold since: what the lock protects may be half written. `null` if all is well.
+   */
+  get abandoned(): Abandoned | null {
+    return this.#abandoned;
+  }
+
+  /** Whether {@link release} was called, or the callback that the guard was made for has settled. */
+  get released(): boolean {
+    return this.#done;
+  }
+
+  /**
+   * Aborts when the hold has ended without us, with an `ERR_LOCK_LOST` as the reason, whose `cause` says why. It does so
+   * before the engine can grant the lock to another, by our own clock; after an event loop that was blocked, at the first
+   * look at the latest.
+   */
+  get lost(): AbortSignal {
+    return this.hold.lost;
+  }
+
+  /**
+   * Gives the lock back.
+   * @throws {LockError} `ERR_LOCK_NOT_HELD` if it was released before; `ERR_LOCK_LOST` if the hold had ended before;
+   * `ERR_LOCK_UNAVAILABLE` if the engine does not answer within 5 s: the hold then ends when it does, or with the session
+   */
+  async release(): Promise<void> {
+    if (this.#done) throw notHeldError(this.lock);
+    await this.end(true);
+  }
+
+  /**
+   * Exclusive to shared, atomically: nobody gets the lock exclusively in between.
+   * @throws {LockError} `ERR_LOCK_NOT_HELD` if it is not held exclusively by this guard; `ERR_LOCK_NOT_REENTRANT` if
+   * guards of nested acquires are still open; `ERR_LOCK_LOST`, `ERR_LOCK_UNAVAILABLE`
+   */
+  async downgrade(): Promise<void> {
+    if (this.#done) throw notHeldError(this.lock);
+    if (this.#mode !== 'exclusive')
+      throw notHeldError(this.lock, 'it is held shared, there is nothing to downgrade');
+    if (this.hold.isNested) throw nestedDowngradeError(this.lock);
+    await this.hold.downgrade();
+    this.#mode = 'shared';
+  }
+
+  /**
+   * Shared to exclusive, atomically: waits ahead of the whole queue, and with newcomers barred, until this is the only
+   * holder. Then the guard has a new {@link token}. What fails leaves it shared. Exclusive already: does nothing.
+   * @throws {LockError} `ERR_LOCK_UPGRADE` if another holder is upgrading, or guards of nested acquires are open;
+   * `ERR_LOCK_TIMEOUT`, `ERR_LOCK_NOT_HELD`, `ERR_LOCK_LOST`, `ERR_LOCK_UNAVAILABLE`; `options.signal.reason` on abort
+   */
+  async upgrade(options?: WaitOptions): Promise<void> {
+    const wanted = checkAcquireOptions(options);
+    throwIfAborted(wanted.signal);
+    await this.toExclusive('wait', wanted);
+  }
+
+  /**
+   * {@link upgrade} if this is the only holder; never waits.
+   * @returns whether it is exclusive now
+   * @throws {LockError} `ERR_LOCK_NOT_HELD`, `ERR_LOCK_LOST`, `ERR_LOCK_UNAVAILABLE`
+   */
+  tryUpgrade(): Promise<boolean> {
+    return this.toExclusive('try', { timeout: ANSWER_MS_MAX, signal: undefined });
+  }
+
+  /** Releases the lock unless that was done before. After a loss it does nothing. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#done) return;
+    const lost = this.hold.wasLost();
+    await this.end(true).catch((error: unknown) => {
+      if (!lost) throw error;
+    });
+  }
+
+  /** @internal To programs without types. */
+  [Symbol.dispose](): never {
+    this.settle(true).catch(() => {}); // whoever wrote `using` has no other way to release it
+    throw syncError(this.lock, '[Symbol.dispose]()', '`await using`, or release()');
+  }
+
+  /** @internal The owner that `{ within: guard }` means. */
+  [OWNER](): Owner {
+    if (this.#done) throw notHeldError(this.lock, 'the guard given as `within` was released before');
+    this.#owner ??= new HoldSet(this.hold);
+    return this.#owner;
+  }
+
+  /** @internal Releases unless that was done; `finished` is false if a callback threw: then `abandoned` stays set. */
+  settle(finished: boolean): Promise<void> {
+    return this.#done ? Promise.resolve() : this.end(finished);
+  }
+
+  private async toExclusive(
+    how: 'wait' | 'try',
+    options: { timeout: number; signal: AbortSignal | undefined },
+  ): Promise<boolean> {
+    const { hold } = this;
+    if (this.#done) throw notHeldError(this.lock);
+    hold.checkNotLost();
+    if (this.#mode === 'exclusive') return true;
+    if (hold.isNested || hold.upgrade !== undefined) {
+      if (how === 'try') return false;
+      throw nestedUpgradeError(this.lock);
+    }
+    const upgraded = await Upgrade.begin(hold, how, options, async () => {
+      const { held } = await this.lock.query();
+      return held;
+    });
+    if (upgraded) {
+      this.#mode = 'exclusive';
+      this.#token = hold.token;
+      this.#abandoned = hold.abandoned;
+    }
+    return upgraded;
+  }
+
+  private end(finished: boolean): Promise<void> {
+    this.#done = true;
+    this.watcher?.forget(this);
+    return this.hold.leave(finished);
+  }
+}

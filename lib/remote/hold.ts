@@ -1,0 +1,151 @@
+// What a session holds: what all guards of nested acquires have in common.
+import { type LockError, lostError, notHeldError, shown } from '../common/errors';
+import type { Held, Owner } from '../common/owner';
+import type { Abandoned, LockMode } from '../common/types';
+import type { Connection } from './connection';
+import type { Grant, Leaving, Session, Slot } from './engine';
+
+/** Stands for a lock: one object a name in a space. */
+export interface LockRecord {
+  readonly name: string;
+}
+
+/** An upgrade that waits. */
+export interface PendingUpgrade {
+  fail(error: unknown): void;
+}
+
+export class Hold implements Held, Slot {
+  /** One object a hold: it serves no other. */
+  readonly serial = 0;
+  readonly id: number;
+  mode: LockMode;
+  owner: Owner | undefined = undefined;
+  token: bigint;
+  abandoned: Abandoned | null;
+  /** Whether a flight was finished while this one waited. */
+  sawFlight = false;
+  /** Whether it is to count as a finished flight. */
+  isFlight = false;
+  /** There is one at most. */
+  upgrade: PendingUpgrade | undefined = undefined;
+  private depth = 1;
+  private finished = true;
+  private loss: LockError | undefined = undefined;
+  private controller: AbortController | undefined = undefined;
+  private onLoss: (() => void) | undefined = undefined;
+
+  constructor(
+    readonly connection: Connection,
+    readonly record: LockRecord,
+    slot: Slot,
+    grant: Grant,
+  ) {
+    this.id = slot.id;
+    this.mode = slot.mode;
+    this.token = grant.token;
+    this.abandoned = grant.abandoned;
+    connection.addHold(this);
+  }
+
+  get name(): string {
+    return this.record.name;
+  }
+
+  get isNested(): boolean {
+    return this.depth > 1;
+  }
+
+  /** Aborts with an `ERR_LOCK_LOST` when the hold ends without its holder. Made when it is first asked for. */
+  get lost(): AbortSignal {
+    this.connection.expireIfOverdue();
+    if (this.controller === undefined) {
+      this.controller = new AbortController();
+      if (this.loss !== undefined) this.controller.abort(this.loss);
+    }
+    return this.controller.signal;
+  }
+
+  /** From now on `lost` is called when the hold ends without its holder. */
+  listen(lost: () => void): void {
+    this.onLoss = lost;
+    if (this.loss !== undefined) lost();
+  }
+
+  wasLost(): boolean {
+    return this.loss !== undefined || this.connection.isOverdue();
+  }
+
+  lose(cause: Error): void {
+    this.loss = lostError(this, cause);
+    this.forget();
+    this.upgrade?.fail(this.loss);
+    this.controller?.abort(this.loss);
+    this.onLoss?.();
+  }
+
+  /** A nested acquire of the same owner. */
+  reenter(): Hold {
+    this.depth++;
+    return this;
+  }
+
+  /**
+   * One guard less; with the last one the lock is released.
+   * @param finished whether its user came to the end of what was to be done
+   * @throws {LockError} `ERR_LOCK_LOST`, for each guard; `ERR_LOCK_UNAVAILABLE` if the engine does not answer
+   */
+  async leave(finished: boolean): Promise<void> {
+    this.checkNotLost();
+    this.finished = this.finished && finished;
+    if (--this.depth > 0) return;
+    this.onLoss = undefined;
+    this.forget();
+    this.upgrade?.fail(notHeldError(this, 'it was released while it was to be upgraded'));
+    const leaving: Leaving = {
+      // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
+      repaired: this.abandoned !== null && this.mode === 'exclusive' && this.finished,
+      flight: this.isFlight && this.finished,
+    };
+    try {
+      await this.ask('release', (session) => session.release(this, leaving));
+    } finally {
+      this.connection.removeHold(this.id);
+    }
+  }
+
+  /** Exclusive to shared. */
+  async downgrade(): Promise<void> {
+    this.checkNotLost();
+    await this.ask('downgrade', (session) => session.downgrade(this));
+    this.mode = 'shared';
+  }
+
+  /** It was upgraded. */
+  becomeExclusive(grant: Grant): void {
+    this.mode = 'exclusive';
+    this.token = grant.token;
+    this.abandoned = grant.abandoned;
+  }
+
+  checkNotLost(): void {
+    this.connection.expireIfOverdue();
+    if (this.loss !== undefined) throw this.loss;
+  }
+
+  /** Asks the engine for something, which says whether it knew the hold. */
+  private async ask(what: string, question: (session: Session) => Promise<boolean>): Promise<void> {
+    let known: boolean;
+    try {
+      known = await this.connection.ask(`${what} ${shown(this.name)}`, question);
+    } catch (error) {
+      throw this.loss ?? error;
+    }
+    if (!known) throw this.loss ?? lostError(this, new Error('the engine does not know of it any more'));
+  }
+
+  private forget(): void {
+    this.owner?.forget(this);
+    this.owner = undefined;
+  }
+}

@@ -1,0 +1,190 @@
+// What all lock classes have in common: a handle on a named lock, and one way behind all that acquire it.
+import { randomUUID } from 'node:crypto';
+import { callUntilSettled, modeOf, optionsOf, workOf } from '../common/call';
+import { beginContext, currentContext } from '../common/context';
+import { argumentTypeError, closedError, syncError, timeoutError } from '../common/errors';
+import { LeakFinder } from '../common/leaks';
+import {
+  type Acquire,
+  checkAcquireOptions,
+  checkName,
+  checkObject,
+  NO_OPTIONS,
+  throwIfAborted,
+} from '../common/options';
+import { checkNested, type HoldSet, mayNest, OWNER, type Owner } from '../common/owner';
+import type { LockMode, LockSnapshot, WaitOptions } from '../common/types';
+import { ANSWER_MS_MAX } from './connection';
+import { LockGuard } from './guard';
+import type { Hold, LockRecord } from './hold';
+import { type EngineSpace, isSpace, type Space } from './space';
+import type { Wait } from './wait';
+
+/** How a lock is opened. */
+export interface LockOptions {
+  /** The space that the lock is in: what `connect()` or `memory()` returned. */
+  space: Space;
+}
+
+/** How long, and on whose behalf, to wait. */
+export interface AcquireOptions extends WaitOptions {
+  /** Acquire as the owner of that guard. */
+  within?: LockGuard;
+}
+
+/** A function that is called while the lock is held. */
+export type Work<T> = (guard: LockGuard) => T | PromiseLike<T>;
+type Options = AcquireOptions & { exclusive?: boolean };
+
+/** One acquire that may go on: all that can be refused without asking the engine was looked at. */
+interface Plan {
+  readonly wanted: LockMode;
+  readonly options: Acquire;
+  /** The hold of the same owner that it nests in. */
+  readonly nested: Hold | undefined;
+  /** Who was named by `within`. */
+  readonly owner: Owner | undefined;
+  /** The callback around the caller. */
+  readonly context: HoldSet | undefined;
+}
+
+const leaks = new LeakFinder();
+
+/** The space that is meant by the options of a lock or manager. */
+export function spaceOf(options: unknown): EngineSpace {
+  checkObject('options', options);
+  const { space } = options as { space?: unknown };
+  if (!isSpace(space)) throw argumentTypeError('options.space', 'an instance of Space', space);
+  return space;
+}
+
+export abstract class NamedLock {
+  /** The name, also of an anonymous lock: pass it on to whoever is to share it. */
+  readonly name: string;
+  /** That of the space. */
+  readonly namespace: string;
+  /** @internal */
+  protected abstract readonly reentrant: boolean;
+  private readonly space: EngineSpace;
+  private readonly record: LockRecord;
+  private readonly waits = new Set<Wait>();
+  private closed = false;
+
+  /**
+   * Asks nothing of the engine yet.
+   * @param name any string; `undefined`: a fresh unique name
+   * @throws {TypeError} `ERR_INVALID_ARG_TYPE` without a space
+   */
+  constructor(name: string | undefined, options: LockOptions) {
+    if (name !== undefined) checkName(name);
+    this.space = spaceOf(options);
+    this.name = name ?? `anonymous-${randomUUID()}`;
+    this.namespace = this.space.namespace;
+    this.record = this.space.recordOf(this.name);
+  }
+
+  /**
+   * Who holds this lock and who waits for it, in every program.
+   * @throws {LockError} `ERR_LOCK_UNAVAILABLE`, `ERR_LOCK_CLOSED`
+   */
+  async query(): Promise<LockSnapshot> {
+    this.checkOpen();
+    return this.space.snapshot(this.name, ANSWER_MS_MAX);
+  }
+
+  /**
+   * Gives the handle back. Its pending acquires reject with `ERR_LOCK_CLOSED`; open guards stay valid until they are
+   * released. A second call does nothing.
+   */
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    for (const wait of [...this.waits]) wait.fail(closedError(this));
+  }
+
+  /** The same as {@link close}. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+  }
+
+  // All ways to acquire are one: `plan` refuses what can be refused at once, the hold is that of the same owner, or one that
+  // the engine grants, and `use` makes of it what was asked for.
+
+  /** @internal */
+  protected async run<T>(
+    mode: LockMode | undefined,
+    first: Options | Work<T> | undefined,
+    second: Work<T> | undefined,
+  ): Promise<LockGuard | T> {
+    const plan = this.plan(mode, optionsOf<Options>(first, second));
+    const fn = workOf<Options, Work<T>>(first, second);
+    const hold = plan.nested ?? (await this.wait(plan));
+    return this.use(plan, hold, fn);
+  }
+
+  /**
+   * Does not wait. `null` stands for all that is the matter with the lock.
+   * @internal
+   */
+  protected async tryRun(wanted: LockMode): Promise<LockGuard | null> {
+    this.checkOpen();
+    const context = currentContext();
+    const held = this.heldBy(undefined, context);
+    if (held !== undefined && !mayNest(this.reentrant, held.mode, wanted)) return null;
+    const hold = held?.reenter() ?? (await this.ask(wanted, 'try', NO_OPTIONS));
+    const plan = { wanted, options: NO_OPTIONS, nested: held, owner: undefined, context };
+    return hold === undefined ? null : ((await this.use(plan, hold, undefined)) as LockGuard);
+  }
+
+  /** What is refused is refused here, in this order: wrong arguments, an abort, a closed handle, the owner table. */
+  private plan(mode: LockMode | undefined, given: Options | undefined): Plan {
+    const options = checkAcquireOptions(given);
+    const wanted = mode ?? modeOf(given);
+    const owner = options.within?.[OWNER]();
+    const context = currentContext();
+    throwIfAborted(options.signal);
+    this.checkOpen();
+    const held = this.heldBy(owner, context);
+    if (held !== undefined) checkNested(this, this.reentrant, held.mode, wanted);
+    return { wanted, options, nested: held?.reenter(), owner, context };
+  }
+
+  /** The hold that a call would nest in. */
+  private heldBy(owner: Owner | undefined, context: HoldSet | undefined): Hold | undefined {
+    // What stands for a lock of ours has holds of ours.
+    return (owner ?? context)?.find(this.record) as Hold | undefined;
+  }
+
+  private async wait({ wanted, options }: Plan): Promise<Hold> {
+    const tries = options.timeout === 0;
+    const hold = await this.ask(wanted, tries ? 'try' : 'wait', options);
+    if (hold !== undefined) return hold;
+    throw timeoutError(this, wanted, 0, await this.space.heldBy(this.name, ANSWER_MS_MAX));
+  }
+
+  private ask(wanted: LockMode, how: 'wait' | 'try', options: Acquire): Promise<Hold | undefined> {
+    return this.space.acquire(this.record, wanted, how, options, this.waits);
+  }
+
+  /** A guard for the caller, or the result of the callback that is given one. */
+  private use<T>(plan: Plan, hold: Hold, fn: Work<T> | undefined): LockGuard | T | PromiseLike<T> {
+    const { wanted, owner, context: outer } = plan;
+    if (fn !== undefined) {
+      const context = beginContext(hold, outer, owner);
+      return callUntilSettled(context, new LockGuard(this, hold, wanted, context), fn);
+    }
+    if (plan.nested === undefined) owner?.add(hold);
+    const guard = new LockGuard(this, hold, wanted, owner);
+    leaks.watch(guard);
+    return guard;
+  }
+
+  private checkOpen(): void {
+    if (this.closed) throw closedError(this);
+  }
+
+  /** @internal To programs without types. */
+  [Symbol.dispose](): never {
+    throw syncError(this, '[Symbol.dispose]()', '`await using`, or close()');
+  }
+}

@@ -1,0 +1,280 @@
+// An engine as one program uses it: the session there is now, what is asked of it, and how another one is opened.
+import { keepAlive, startTimer, type Timer } from '../common/clock';
+import {
+  argumentTypeError,
+  type LockError,
+  outOfRangeError,
+  shown,
+  spaceClosedError,
+  unavailableError,
+} from '../common/errors';
+import { type Acquire, checkNamespace, checkObject } from '../common/options';
+import type { LockInfo, LockMode, LockSnapshot } from '../common/types';
+import { ANSWER_MS_MAX, type Connected, Connection } from './connection';
+import type { Engine } from './engine';
+import type { Hold, LockRecord } from './hold';
+import { Wait, type WaitedSpace } from './wait';
+
+/** How long until an engine that could not be reached is tried again: at first, and at most. */
+const RETRY_MS_MIN = 50;
+const RETRY_MS_MAX = 1000;
+
+/** How a space is opened. */
+export interface SpaceOptions {
+  /**
+   * 1 to 64 characters of `A-Z a-z 0-9 . _ -`. Locks of different namespaces have nothing to do with each other.
+   * @default 'default'
+   */
+  namespace?: string;
+  /**
+   * In milliseconds, at least 1,000: for how long the engine keeps what a program holds that it does not hear from. A program
+   * gives its holds up earlier, after four fifths of that.
+   * @default 10_000
+   */
+  ttl?: number;
+}
+
+/** A world of locks that several programs share, over whatever engine: `new SharedLock('ledger', { space })`. */
+export interface Space extends AsyncDisposable {
+  /** What it is over. */
+  readonly kind: 'postgres' | 'etcd' | 'memory';
+  /** As given or `'default'`. */
+  readonly namespace: string;
+  /**
+   * Every lock of the space that is held or waited for, by whatever program.
+   * @throws {LockError} `ERR_LOCK_UNAVAILABLE`, `ERR_LOCK_CLOSED`
+   */
+  query(): Promise<LockSnapshot>;
+  /**
+   * Ends everything that this program has in it: pending acquires reject with `ERR_LOCK_CLOSED`, what is held is released. A
+   * second call does nothing more.
+   */
+  close(): Promise<void>;
+}
+
+const TTL_MS_DEFAULT = 10_000;
+const TTL_MS_MIN = 1000;
+const TTL_MS_MAX = 2 ** 31 - 1;
+
+/** The common options of all engines, checked. */
+export function checkSpaceOptions(options: SpaceOptions): Required<SpaceOptions> {
+  checkObject('options', options);
+  const namespace = checkNamespace(options.namespace);
+  const { ttl = TTL_MS_DEFAULT } = options;
+  if (typeof ttl !== 'number') throw argumentTypeError('options.ttl', 'of type number', ttl);
+  if (!(ttl >= TTL_MS_MIN && ttl <= TTL_MS_MAX)) {
+    throw outOfRangeError('options.ttl', `>= ${TTL_MS_MIN} and <= ${TTL_MS_MAX}`, ttl);
+  }
+  return { namespace, ttl };
+}
+
+/** What is asked again in each new session until it is answered. */
+interface Request {
+  submit(connection: Connection): void;
+  fail(error: unknown): void;
+}
+
+export class EngineSpace implements Space, Connected, WaitedSpace {
+  readonly kind: Engine['kind'];
+  readonly namespace: string;
+  private readonly engine: Engine;
+  private connection: Connection | undefined = undefined;
+  /** While a session is being opened. */
+  private opening: Promise<void> | undefined = undefined;
+  private retry: Timer | undefined = undefined;
+  private retryMs = RETRY_MS_MIN;
+  private failure: unknown = undefined;
+  private readonly requests = new Set<Request>();
+  private closing: Promise<void> | undefined = undefined;
+  private pendingCount = 0;
+  private alive: Timer | undefined = undefined;
+  private readonly records = new Map<string, WeakRef<LockRecord>>();
+  private readonly droppedRecords = new FinalizationRegistry<string>((name) => {
+    if (this.records.get(name)?.deref() === undefined) this.records.delete(name);
+  });
+
+  /** @internal Spaces come from engines. */
+  constructor(engine: Engine) {
+    this.engine = engine;
+    this.kind = engine.kind;
+    this.namespace = engine.namespace;
+  }
+
+  query(): Promise<LockSnapshot> {
+    return this.snapshot(undefined, ANSWER_MS_MAX);
+  }
+
+  close(): Promise<void> {
+    this.closing ??= this.pending(this.end());
+    return this.closing;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** @internal Opens the first session now, and fails if that fails. */
+  async connect(): Promise<void> {
+    const connection = new Connection(this);
+    connection.open(await this.pending(this.engine.open(connection)));
+    if (connection.over !== undefined) throw connection.over;
+    this.connection = connection;
+  }
+
+  /** @internal What stands for the lock of this name. */
+  recordOf(name: string): LockRecord {
+    const known = this.records.get(name)?.deref();
+    if (known !== undefined) return known;
+    const record = { name };
+    this.records.set(name, new WeakRef(record));
+    this.droppedRecords.register(record, name);
+    return record;
+  }
+
+  /** @internal Takes a lock, or waits for it: see {@link Wait.begin}. */
+  acquire(
+    record: LockRecord,
+    mode: LockMode,
+    how: 'wait' | 'try' | 'steal',
+    options: Pick<Acquire, 'timeout' | 'signal'>,
+    group?: Set<Wait>,
+  ): Promise<Hold | undefined> {
+    return Wait.begin(this, record, mode, how, options, group);
+  }
+
+  /** @internal Of one name, or of all. */
+  snapshot(name: string | undefined, limitMs: number): Promise<LockSnapshot> {
+    return new Promise((resolve, reject) => {
+      const what = name === undefined ? 'query the space' : `query ${shown(name)}`;
+      const settle = (): void => {
+        timer.clear();
+        this.removeRequest(request);
+      };
+      const fail = (error: unknown): void => {
+        settle();
+        reject(error);
+      };
+      const timer = startTimer(() => fail(unavailableError(what, this.failure)), limitMs);
+      const request: Request = {
+        submit: (connection) => {
+          connection.session.query(name).then(
+            (snapshot) => {
+              settle();
+              resolve(snapshot);
+            },
+            (error) => {
+              if (connection.over === undefined) fail(error);
+            },
+          );
+        },
+        fail,
+      };
+      this.addRequest(request);
+    });
+  }
+
+  // ---- what waits and connections need of it
+
+  /** @internal */
+  async heldBy(name: string, limitMs: number): Promise<LockInfo[]> {
+    return (await this.snapshot(name, limitMs)).held;
+  }
+
+  /** @internal */
+  get unreachable(): unknown {
+    return this.failure;
+  }
+
+  /** @internal */
+  addRequest(request: Request): void {
+    if (this.closing !== undefined) {
+      request.fail(spaceClosedError());
+      return;
+    }
+    if (!this.requests.has(request)) this.addPending();
+    this.requests.add(request);
+    this.connection?.expireIfOverdue();
+    if (this.connection === undefined) this.reconnect();
+    else request.submit(this.connection);
+  }
+
+  /** @internal */
+  removeRequest(request: Request): void {
+    if (this.requests.delete(request)) this.endPending();
+  }
+
+  /** @internal */
+  pending<T>(promise: Promise<T>): Promise<T> {
+    this.addPending();
+    return promise.finally(() => this.endPending());
+  }
+
+  /** @internal */
+  disconnected(connection: Connection): void {
+    this.failure = connection.over;
+    if (this.connection === connection) this.connection = undefined;
+  }
+
+  /** @internal Opens another session, if there is none and somebody needs it. */
+  reconnect(): void {
+    if (this.connection !== undefined || this.opening !== undefined || this.retry !== undefined) return;
+    if (this.requests.size === 0 || this.closing !== undefined) return;
+    this.opening = this.connect().then(
+      () => this.opened(),
+      (error) => this.notOpened(error),
+    );
+  }
+
+  private opened(): void {
+    this.opening = undefined;
+    this.failure = undefined;
+    this.retryMs = RETRY_MS_MIN;
+    for (const request of [...this.requests]) {
+      if (this.connection === undefined) break;
+      request.submit(this.connection);
+    }
+    this.reconnect(); // should it be over already
+  }
+
+  private notOpened(error: LockError): void {
+    this.opening = undefined;
+    this.failure = error;
+    if (error.code !== 'ERR_LOCK_UNAVAILABLE') {
+      for (const request of [...this.requests]) request.fail(error);
+      return;
+    }
+    this.retry = startTimer(() => {
+      this.retry = undefined;
+      this.reconnect();
+    }, this.retryMs);
+    this.retryMs = Math.min(this.retryMs * 2, RETRY_MS_MAX);
+  }
+
+  private async end(): Promise<void> {
+    for (const request of [...this.requests]) request.fail(spaceClosedError());
+    this.retry?.clear();
+    await this.opening;
+    const { connection } = this;
+    if (connection === undefined) return;
+    const closed = connection.ask('close the space', (session) => session.close());
+    connection.end(spaceClosedError());
+    try {
+      await closed;
+    } catch {
+      connection.session.drop();
+    }
+  }
+
+  private addPending(): void {
+    if (++this.pendingCount === 1) this.alive = keepAlive();
+  }
+
+  private endPending(): void {
+    if (--this.pendingCount === 0) this.alive?.clear();
+  }
+}
+
+/** Whether it is a space of this package. */
+export function isSpace(value: unknown): value is EngineSpace {
+  return value instanceof EngineSpace;
+}
