@@ -4,6 +4,9 @@ import { HoldSet, OWNER, type Owner } from '../common/owner';
 import type { Abandoned, LockMode, LockSnapshot } from '../common/types';
 import type { Hold } from './hold';
 
+/** Of guards that were asked for theirs. They are few, and the others need no room for it. */
+const signals = new WeakMap<LockGuard, AbortSignal>();
+
 /** What a guard shows of its lock: a `SharedLock` or `Lock`. */
 export interface GuardedLock {
   /** The name of the lock. */
@@ -69,6 +72,24 @@ export class LockGuard {
    */
   get token(): bigint {
     return (BigInt(this.tokenHigh >>> 0) << 32n) | BigInt(this.tokenLow >>> 0);
+  }
+
+  /**
+   * Aborts when the hold has ended without us, with an `ERR_LOCK_LOST` as the reason, whose `cause` says why: somebody stole
+   * the lock (told at once), or the namespace was removed (within 3 s). A guard that nobody asks for it costs nothing.
+   *
+   * @example
+   * ```ts
+   * await lock.exclusive(({ lost }) => fetch(url, { method: 'PUT', body, signal: lost }));
+   * ```
+   */
+  get lost(): AbortSignal {
+    let signal = signals.get(this);
+    if (signal === undefined || !(this.done || signal.aborted)) {
+      signal = this.done ? new AbortController().signal : this.hold.lost;
+      signals.set(this, signal);
+    }
+    return signal;
   }
 
   /** Whether {@link release} was called, or the callback that the guard was made for has settled. */

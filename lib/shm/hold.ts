@@ -1,24 +1,26 @@
 // What this thread holds of the native locks.
+import type { LockError } from '../common/errors';
 import type { Held, Owner } from '../common/owner';
 import { Recent } from '../common/recent';
 import type { Abandoned, LockMode } from '../common/types';
 import { type Native, Report } from './binding';
-import { errorOf, Status, type Subject } from './errors';
+import { errorOf, Status } from './errors';
+import { type Losable, Losses } from './losses';
 import type { Ready } from './ready';
 
 /** What a hold needs of its lock. */
-export interface LockOfHold extends Subject {
+export type LockOfHold = Losable['record'] & {
   /** Counts one hold. */
   addUse(): void;
   /** The hold has ended. */
   forgetHold(hold: Hold): void;
-}
+};
 
 /**
  * One hold of the native lock: what all guards of nested acquires have in common. One object per native index, used
  * again and again; `serial` grows when a hold ends.
  */
-export class Hold implements Held {
+export class Hold implements Held, Losable {
   record!: LockOfHold;
   mode: LockMode = 'shared';
   serial = 0;
@@ -82,6 +84,11 @@ export class Hold implements Held {
     return this.native.binding.checkHold(this.index) === Status.STOLEN;
   }
 
+  /** Aborts when it has ended without its holder. */
+  get lost(): AbortSignal {
+    return this.holds.losses.signal(this);
+  }
+
   /** A nested acquire of the same owner. */
   reenter(): Hold {
     this.depth++;
@@ -99,9 +106,11 @@ export class Hold implements Held {
     // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
     if (this.abandoned !== null && this.mode === 'exclusive' && this.finished)
       native.binding.clearAbandoned(index);
+    let loss: LockError | undefined;
     if (this.stolen !== undefined) {
       this.stolen = undefined;
       ready.unlisten(index);
+      loss = this.holds.losses.forget(this);
     }
     if (this.owner !== undefined) {
       this.owner.forget(this);
@@ -111,6 +120,7 @@ export class Hold implements Held {
     const result = native.release(index);
     if (result !== Status.OK) ready.settle();
     record.forgetHold(this);
+    if (loss !== undefined) throw loss;
     if (result < 0) throw errorOf(result, 'release', record);
   }
 
@@ -128,6 +138,8 @@ export class Hold implements Held {
 
 /** The holds of this thread, by native index. */
 export class Holds {
+  /** Those whose holders want to know when they are lost. */
+  readonly losses = new Losses();
   /** Those that are to be told if they are stolen, unless they end before. */
   readonly listening = new Recent<Hold>((holds, count) => {
     for (let i = 0; i < count; i++) (holds[i] as Hold).listenIfHeld();

@@ -161,6 +161,13 @@ export class LockRecord implements LockOfHold {
     return this.id !== ASLEEP && this.native.binding.check(this.id) !== Status.OK;
   }
 
+  /** Who holds it, as far as can be seen without waiting for anybody. */
+  holders(): LockInfo[] {
+    const infos = this.native.binding.query(this.open(), false);
+    this.ready.settle();
+    return typeof infos === 'number' ? [] : this.snapshotOf(infos).held;
+  }
+
   private info(info: NativeInfo): LockInfo {
     return {
       name: info.name ?? this.name,

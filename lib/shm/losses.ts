@@ -1,0 +1,66 @@
+// Tells those who asked (`guard.lost`) that their hold has ended without them: a theft at once, for the thief rings their
+// doorbell; a namespace that was removed within a second or two, for nothing tells of that: the file is looked for.
+import { startTimer } from '../common/clock';
+import { type LockError, lostError, Theft } from '../common/errors';
+import type { LockInfo } from '../common/types';
+import { errorOf, Status, type Subject } from './errors';
+
+const LOOK_MS = 1000;
+
+/** What there is to be known of a hold. */
+export interface Losable {
+  readonly record: Subject & {
+    /** Whether the namespace was deleted since. */
+    isGone(): boolean;
+    /** Who holds it now. */
+    holders(): LockInfo[];
+  };
+  /** From now on `stolen` is called when somebody steals the lock. */
+  listen(stolen: () => void): void;
+  wasLost(): boolean;
+}
+
+export class Losses {
+  private readonly signals = new Map<Losable, AbortController>();
+  private lookIsDue = false;
+
+  /** Aborts when that hold has ended without its holder. */
+  signal(hold: Losable): AbortSignal {
+    let controller = this.signals.get(hold);
+    if (controller === undefined) {
+      controller = new AbortController();
+      this.signals.set(hold, controller);
+      hold.listen(() => this.stolen(hold));
+      this.lookLater();
+    }
+    if (!controller.signal.aborted && hold.wasLost()) this.stolen(hold);
+    return controller.signal;
+  }
+
+  /** The hold has ended. @returns how it was lost, if its holder was told */
+  forget(hold: Losable): LockError | undefined {
+    const signal = this.signals.get(hold)?.signal;
+    this.signals.delete(hold);
+    return signal?.aborted === true ? signal.reason : undefined;
+  }
+
+  private stolen(hold: Losable): void {
+    const { record } = hold;
+    const thief = record.holders().find(({ mode }) => mode === 'exclusive');
+    const by = thief === undefined ? '' : ` by pid ${thief.pid} thread ${thief.threadId}`;
+    this.signals.get(hold)?.abort(lostError(record, new Theft(`it was stolen${by}`)));
+  }
+
+  private lookLater(): void {
+    if (this.lookIsDue) return;
+    this.lookIsDue = true;
+    startTimer(() => {
+      this.lookIsDue = false;
+      for (const [{ record }, controller] of this.signals) {
+        if (!controller.signal.aborted && record.isGone())
+          controller.abort(lostError(record, errorOf(Status.REMOVED, 'hold', record)));
+      }
+      if (this.signals.size > 0) this.lookLater();
+    }, LOOK_MS);
+  }
+}

@@ -1,0 +1,183 @@
+// `guard.lost`: whoever asks is told when a hold ends without its holder, at once and not on the next use.
+import { rmSync } from 'node:fs';
+import { type LockGuard, LockManager, SharedLock, SharedRLock } from '../lib';
+import { type ActorKind, startActor } from './support/actor';
+import { freshLock, name, withCode } from './support/locks';
+import { testNamespace, until } from './support/namespace';
+import { segmentFile } from './support/segment';
+
+const LOST = withCode('ERR_LOCK_LOST');
+
+/** Steals the lock, and keeps it until told. */
+async function steal({ namespace }: SharedLock): Promise<() => void> {
+  return new Promise((stolen) => {
+    const end = new LockManager({ namespace }).request(
+      name,
+      { steal: true },
+      () => new Promise<void>(stolen),
+    );
+    void end;
+  });
+}
+
+const aborted = (signal: AbortSignal) =>
+  signal.aborted
+    ? Promise.resolve()
+    : new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+
+describe('a theft', () => {
+  for (const mode of ['shared', 'exclusive'] as const) {
+    for (const kind of ['fork', 'thread'] as ActorKind[]) {
+      test(`by a ${kind} aborts the signal of a ${mode} guard, and the reason says who it was`, async () => {
+        const lock = freshLock();
+        const guard = await lock[mode]();
+        const { lost } = guard;
+        expect(lost.aborted).toBe(false);
+        expect(guard.lost).toBe(lost);
+        const thief = await startActor(kind, { namespace: lock.namespace });
+        const { namespace } = lock;
+        const request = { namespace, name, as: 'theft', options: { steal: true } };
+        const ended = thief.call('request', request);
+        await aborted(lost);
+        expect(lost.reason).toMatchObject({
+          name: 'LockError',
+          code: 'ERR_LOCK_LOST',
+          cause: expect.any(Error),
+        });
+        expect(lost.reason.cause.message).toContain(`pid ${thief.pid} thread ${thief.threadId}`);
+        let thrown: unknown;
+        try {
+          guard.release();
+        } catch (error) {
+          thrown = error;
+        }
+        expect(thrown).toBe(lost.reason);
+        expect(() => guard.release()).toThrow(withCode('ERR_LOCK_NOT_HELD'));
+        await thief.call('fulfil', { request: 'theft' });
+        await ended;
+        lock.close();
+      });
+    }
+  }
+
+  test('aborts each guard of a reentrant hold', async () => {
+    const lock = new SharedRLock(name, { namespace: testNamespace() });
+    const outer = lock.exclusiveSync();
+    const inner = lock.sharedSync();
+    const signals = [outer.lost, inner.lost];
+    const end = await steal(lock);
+    await Promise.all(signals.map(aborted));
+    expect(() => inner.release()).not.toThrow(); // the hold ends with the outermost
+    expect(() => outer.release()).toThrow(LOST);
+    end();
+    await until(() => lock.query().held.length === 0);
+    lock.close();
+  });
+
+  test('before the first look is seen at the first look', async () => {
+    const lock = freshLock();
+    const guard = await lock.exclusive();
+    const end = await steal(lock);
+    expect(guard.lost.aborted).toBe(true);
+    expect(() => guard.release()).toThrow(LOST);
+    end();
+    await until(() => lock.query().held.length === 0);
+    lock.close();
+  });
+
+  test('while the event loop is blocked is seen at the first look after it', async () => {
+    const lock = freshLock();
+    const guard = await lock.exclusive();
+    const { lost } = guard;
+    const thief = await startActor('fork', { namespace: lock.namespace });
+    await new Promise(setImmediate); // by now it listens
+    const request = { namespace: lock.namespace, name, as: 'theft', options: { steal: true } };
+    const ended = thief.call('request', request);
+    const isHeldByThief = () => lock.query().held.some(({ pid }) => pid === thief.pid);
+    while (!isHeldByThief()); // without a turn of the event loop
+    expect(lost.aborted || guard.lost.aborted).toBe(true);
+    expect(() => guard.release()).toThrow(LOST);
+    await thief.call('fulfil', { request: 'theft' });
+    await ended;
+    lock.close();
+  });
+
+  test('rejects a callback form, even if the callback succeeded', async () => {
+    const lock = freshLock();
+    const done = lock.exclusive(async ({ lost }) => {
+      const end = await steal(lock);
+      await aborted(lost);
+      end();
+      return 'done';
+    });
+    await expect(done).rejects.toEqual(LOST);
+    lock.close();
+  });
+});
+
+describe('a namespace that is removed', () => {
+  test('aborts the signals of its guards, and the cause says so', async () => {
+    const lock = freshLock();
+    const guards = [await lock.shared(), await lock.shared()] as [LockGuard, LockGuard];
+    const signals = guards.map(({ lost }) => lost);
+    rmSync(segmentFile(lock.namespace));
+    await Promise.all(signals.map(aborted));
+    for (const { reason } of signals)
+      expect(reason).toMatchObject({
+        code: 'ERR_LOCK_LOST',
+        cause: { code: 'ERR_LOCK_NAMESPACE_REMOVED' },
+      });
+    expect(() => guards[0].release()).toThrow(LOST);
+    expect(() => guards[1][Symbol.dispose]()).not.toThrow();
+    lock.close();
+  });
+});
+
+describe('a guard that is not lost', () => {
+  test('has a signal that never aborts, also after it was released', async () => {
+    const lock = freshLock();
+    const asked = await lock.exclusive();
+    const { lost } = asked;
+    asked.release();
+    const notAsked = await lock.exclusive();
+    notAsked.release();
+    const end = await steal(lock);
+    await new Promise(setImmediate);
+    expect([lost.aborted, asked.lost.aborted, notAsked.lost.aborted]).toEqual([false, false, false]);
+    expect(asked.lost).toBe(lost);
+    end();
+    await until(() => lock.query().held.length === 0);
+    lock.close();
+  });
+
+  test('hands nothing on to the next hold of its native index', async () => {
+    const lock = freshLock();
+    const first = await lock.exclusive();
+    void first.lost;
+    first.release();
+    const second = await lock.exclusive();
+    const end = await steal(lock);
+    await aborted(second.lost);
+    expect(first.lost.aborted).toBe(false);
+    expect(() => second.release()).toThrow(LOST);
+    end();
+    await until(() => lock.query().held.length === 0);
+    lock.close();
+  });
+});
+
+test('a guard whose signal was read is missed like every other when it is dropped', async () => {
+  const lock = new SharedLock(name, { namespace: testNamespace() });
+  const actor = await startActor('fork', { namespace: lock.namespace, execArgv: ['--expose-gc'] });
+  await actor.acquire({ name, mode: 'exclusive' });
+  await actor.run('void guards.get(args).lost; await new Promise(setImmediate)', name);
+  await actor.call('forget', { guard: name });
+  const next = lock.exclusive();
+  await until(async () => {
+    await actor.run('gc(); await new Promise(setImmediate)');
+    return lock.query().pending.length === 0;
+  });
+  (await next).release();
+  expect(actor.stderr).toContain('PROCLOCK_LEAKED_GUARD');
+  lock.close();
+});
