@@ -1,8 +1,8 @@
-// One scheduler among cluster workers. All of them ask for the lock; who is granted it is the scheduler until it dies, however
-// it dies, and then the next one is. No election, no heartbeat, no timeout.
+// One scheduler among cluster workers. All of them campaign for the lock; who has it is the scheduler until it dies, however
+// it dies, and then the next one is. No heartbeat, no timeout.
 import cluster from 'node:cluster';
 import { once } from 'node:events';
-import { Lock } from 'proclock';
+import { Lock, lead } from 'proclock';
 
 const WORKERS = 3;
 
@@ -22,7 +22,7 @@ if (cluster.isPrimary) {
     if (alive === 0) process.exitCode = schedulers === WORKERS ? 0 : 1;
   });
 } else {
-  await new Lock('scheduler').acquire(async ({ abandoned }) => {
+  await lead(new Lock('scheduler'), async ({ abandoned }) => {
     process.send({ predecessor: abandoned && `pid ${abandoned.pid}` });
     await once(process, 'message'); // which never comes: in office for life
   });

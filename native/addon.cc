@@ -5,7 +5,7 @@
 // one through node-addon-api's wrappers 30); everything else uses node-addon-api.
 #include <napi.h>
 
-#include "runtime/process.h"
+#include "addon_calls.h"
 
 #ifdef PROCLOCK_SUPPORTED
 
@@ -13,85 +13,9 @@
 
 namespace {
 
-using Client = proclock::Client<proclock::System>;
-using Runtime = proclock::Runtime<proclock::System>;
+using namespace proclock::addon;
 using proclock::Report;
 using proclock::Status;
-
-// One per open() in one JavaScript thread. Owns all that was acquired through it, until its binding is garbage-collected or
-// the thread ends. What is left of it then is an answer for functions that somebody took out of the binding.
-struct Instance {
-  std::unique_ptr<Client> client;
-  napi_threadsafe_function on_ready = nullptr;
-  // What on_ready calls. Weak, so that a copy of the package that nobody uses any more can be collected: but while waits are
-  // pending, nobody else may know of those who wait.
-  napi_ref callback = nullptr;
-  bool kept_alive = false;
-  Report* report = nullptr;
-  Napi::Reference<Napi::ArrayBuffer> report_buffer;
-  proclock::OpenFailure failure;
-  int ends_left = 2;  // of the thread, and of the binding: runtimes differ in which comes first
-};
-void drop(Instance* instance) {
-  if (--instance->ends_left == 0) delete instance;
-}
-
-int32_t number(Status status) { return static_cast<int32_t>(status); }
-
-// ---- the uncontended path
-
-// One unsigned argument in, one signed result out. Wrong arguments are answered with a status, never believed.
-template <int32_t (*call)(Client&, uint32_t)>
-napi_value plain(napi_env env, napi_callback_info info) {
-  size_t count = 1;
-  napi_value argument;
-  void* data;
-  uint32_t value;
-  napi_value result;
-  int32_t outcome = number(Status::kClosed);
-  if (napi_get_cb_info(env, info, &count, &argument, nullptr, &data) == napi_ok && count == 1 &&
-      napi_get_value_uint32(env, argument, &value) == napi_ok) {
-    Instance* instance = static_cast<Instance*>(data);
-    if (instance->client != nullptr) outcome = call(*instance->client, value);
-  }
-  napi_create_int32(env, outcome, &result);
-  return result;
-}
-
-// The same with the argument and the result in the report: such a call costs what an empty one does.
-template <int32_t (*call)(Client&, uint32_t)>
-napi_value direct(napi_env env, napi_callback_info info) {
-  void* data = nullptr;
-  napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
-  Instance* instance = static_cast<Instance*>(data);
-  if (instance->client == nullptr) return nullptr;
-  Report& report = *instance->report;
-  const int32_t outcome = call(*instance->client, static_cast<uint32_t>(report.argument));
-  report.result =
-      outcome >= 0 && (report.ready | report.abandoned) != 0 ? outcome | Client::kAttention : outcome;
-  return nullptr;
-}
-
-int32_t try_acquire(Client& client, uint32_t key) { return client.try_acquire(key); }
-int32_t release(Client& client, uint32_t hold) { return number(client.release(hold)); }
-int32_t react(Client& client, uint32_t hold) { return number(client.react(hold)); }
-int32_t withdraw(Client& client, uint32_t hold) { return number(client.withdraw(hold)); }
-int32_t downgrade(Client& client, uint32_t hold) { return number(client.downgrade(hold)); }
-int32_t clear_abandoned(Client& client, uint32_t hold) { return number(client.clear_abandoned(hold)); }
-int32_t steal(Client& client, uint32_t key) { return client.steal(key); }
-int32_t listen(Client& client, uint32_t hold) { return number(client.listen(hold)); }
-int32_t check_hold(Client& client, uint32_t hold) { return number(client.check_hold(hold)); }
-int32_t check_namespace(Client& client, uint32_t lock) { return number(client.check(lock)); }
-int32_t look(Client& client, uint32_t lock) { return number(client.look(lock)); }
-int32_t settle_owed(Client& client, uint32_t) { return static_cast<int32_t>(client.settle_owed()); }
-int32_t serve(Client& client, uint32_t) { return client.serve() ? 1 : 0; }
-int32_t held_by_thread(Client& client, uint32_t lock) { return client.held_by_thread(lock) ? 1 : 0; }
-int32_t close_lock(Client& client, uint32_t lock) {
-  client.close_lock(lock);
-  return number(Status::kOk);
-}
-
-// ---- everything else
 
 Instance& instance_of(const Napi::CallbackInfo& info) { return *static_cast<Instance*>(info.Data()); }
 
@@ -352,7 +276,9 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   set_plain(binding, instance, "react", plain<react>);
   set_plain(binding, instance, "withdraw", plain<withdraw>);
   set_plain(binding, instance, "downgrade", plain<downgrade>);
-  set_plain(binding, instance, "clearAbandoned", plain<clear_abandoned>);
+  set_plain(binding, instance, "finishRepair", plain<finish_repair>);
+  set_plain(binding, instance, "finishFlight", plain<finish_flight>);
+  set_plain(binding, instance, "flights", plain<flights>);
   set_plain(binding, instance, "steal", plain<steal>);
   set_plain(binding, instance, "listen", plain<listen>);
   set_plain(binding, instance, "checkHold", plain<check_hold>);

@@ -14,6 +14,8 @@ const SHOWN: Record<string, string[]> = {
   'no-overlap.mjs': [': running', ': skipped', 'the last run was killed'],
   'read-mostly-cache.mjs': ['version 3: wanted by 6 processes, built 1 time(s)'],
   'repair-abandoned.mjs': ['{ from: 70, to: 0 }', 'repaired: { from: 70, to: 30 }'],
+  'single-flight.mjs': ['made 1 time(s) after the first one died', 'all of them have read it'],
+  'transfer.mjs': ['= 3000'],
   'worker-threads.mjs': ['8000 changes', '0 readers saw'],
 };
 

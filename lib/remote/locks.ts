@@ -18,6 +18,8 @@ import { type AcquireOptions, NamedLock, type Work } from './named-lock';
  */
 export class SharedLock extends NamedLock {
   /** @internal */
+  readonly isShareable = true;
+  /** @internal */
   protected override readonly reentrant: boolean = false;
 
   /**
@@ -100,6 +102,8 @@ export class SharedRLock extends SharedLock {
  * SharedLock of its name. Not reentrant.
  */
 export class Lock extends NamedLock {
+  /** @internal */
+  readonly isShareable = false;
   /** @internal */
   protected override readonly reentrant: boolean = false;
   /** Makes a SharedLock, whose `acquire` is shared, no Lock to the compiler. */

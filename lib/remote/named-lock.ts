@@ -3,7 +3,9 @@ import { randomUUID } from 'node:crypto';
 import { callUntilSettled, modeOf, optionsOf, workOf } from '../common/call';
 import { beginContext, currentContext } from '../common/context';
 import { argumentTypeError, closedError, syncError, timeoutError } from '../common/errors';
+import type { FlightLock } from '../common/flight';
 import { LeakFinder } from '../common/leaks';
+import { LOCKABLE } from '../common/many';
 import {
   type Acquire,
   checkAcquireOptions,
@@ -58,15 +60,18 @@ export function spaceOf(options: unknown): EngineSpace {
   return space;
 }
 
-export abstract class NamedLock {
+export abstract class NamedLock implements FlightLock<LockGuard> {
   /** The name, also of an anonymous lock: pass it on to whoever is to share it. */
   readonly name: string;
   /** That of the space. */
   readonly namespace: string;
   /** @internal */
   protected abstract readonly reentrant: boolean;
+  /** @internal Whether it can be held shared. */
+  abstract readonly isShareable: boolean;
   private readonly space: EngineSpace;
-  private readonly record: LockRecord;
+  /** @internal The same for all handles of the lock. */
+  readonly record: LockRecord;
   private readonly waits = new Set<Wait>();
   private closed = false;
 
@@ -107,11 +112,21 @@ export abstract class NamedLock {
     this.close();
   }
 
+  /** @internal */
+  get [LOCKABLE](): 'remote' {
+    return 'remote';
+  }
+
+  /** @internal */
+  watchFlights(): (guard: LockGuard) => boolean {
+    return ({ hold }) => hold.sawFlight;
+  }
+
   // All ways to acquire are one: `plan` refuses what can be refused at once, the hold is that of the same owner, or one that
   // the engine grants, and `use` makes of it what was asked for.
 
   /** @internal */
-  protected async run<T>(
+  async run<T>(
     mode: LockMode | undefined,
     first: Options | Work<T> | undefined,
     second: Work<T> | undefined,
@@ -126,7 +141,7 @@ export abstract class NamedLock {
    * Does not wait. `null` stands for all that is the matter with the lock.
    * @internal
    */
-  protected async tryRun(wanted: LockMode): Promise<LockGuard | null> {
+  async tryRun(wanted: LockMode): Promise<LockGuard | null> {
     this.checkOpen();
     const context = currentContext();
     const held = this.heldBy(undefined, context);

@@ -55,7 +55,12 @@ export interface NativeBinding {
   downgrade(hold: number): number;
   /** [pid, threadId, since in ms, token] */
   abandoned(hold: number): [number, number, number, bigint] | undefined;
-  clearAbandoned(hold: number): number;
+  /** What the dead holder left is repaired: its mark goes. */
+  finishRepair(hold: number): number;
+  /** Counts what this exclusive hold did as a finished flight. */
+  finishFlight(hold: number): number;
+  /** How many flights of this lock were finished. */
+  flights(id: number): number;
 
   /** Looks whether somebody who holds this lock, or waits for it, is dead. */
   look(id: number): number;

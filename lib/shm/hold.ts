@@ -31,6 +31,8 @@ export class Hold implements Held, Losable {
   private stolen: (() => void) | undefined = undefined;
   tokenLow = 0;
   tokenHigh = 0;
+  /** Whether its end is that of a flight. */
+  isFlight = false;
 
   private readonly native: Native;
 
@@ -103,9 +105,12 @@ export class Hold implements Held, Losable {
     this.finished = this.finished && finished;
     if (--this.depth > 0) return;
     const { index, native, ready, record } = this;
-    // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
-    if (this.abandoned !== null && this.mode === 'exclusive' && this.finished)
-      native.binding.clearAbandoned(index);
+    if (this.finished && this.mode === 'exclusive') {
+      // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
+      if (this.abandoned !== null) native.binding.finishRepair(index);
+      if (this.isFlight) native.binding.finishFlight(index);
+    }
+    this.isFlight = false;
     let loss: LockError | undefined;
     if (this.stolen !== undefined) {
       this.stolen = undefined;

@@ -8,6 +8,8 @@ import type { AcquireOptions } from './options';
  */
 export class Lock extends NamedLock {
   /** @internal */
+  readonly isShareable = false;
+  /** @internal */
   protected override readonly reentrant: boolean = false;
   /** Makes a SharedLock, whose `acquire` is shared, no Lock to the compiler. */
   declare protected readonly exclusiveOnly: true;

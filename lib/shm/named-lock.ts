@@ -3,6 +3,8 @@ import { randomUUID } from 'node:crypto';
 import { callSync, callUntilSettled, modeOf, optionsOf, workOf } from '../common/call';
 import { beginContext, currentContext } from '../common/context';
 import { argumentValueError, closedError } from '../common/errors';
+import type { FlightLock } from '../common/flight';
+import { LOCKABLE } from '../common/many';
 import {
   type Acquire,
   checkAcquireOptions,
@@ -47,14 +49,17 @@ function groupId(group: string | number | undefined): number {
   return id;
 }
 
-export abstract class NamedLock {
+export abstract class NamedLock implements FlightLock<LockGuard> {
   /** The name, also of an anonymous lock: pass it on to whoever is to share it. */
   readonly name: string;
   /** The namespace, as given or `'default'`. */
   readonly namespace: string;
   /** @internal */
   protected abstract readonly reentrant: boolean;
-  private readonly record: LockRecord;
+  /** @internal Whether it can be held shared. */
+  abstract readonly isShareable: boolean;
+  /** @internal The same for all handles of the lock. */
+  readonly record: LockRecord;
   private readonly sharedWay: number;
   private readonly exclusiveWay: number;
   private readonly waits = new Set<Wait>();
@@ -99,6 +104,19 @@ export abstract class NamedLock {
     this.close();
   }
 
+  /** @internal */
+  get [LOCKABLE](): 'local' {
+    return 'local';
+  }
+
+  /** @internal */
+  watchFlights(): () => boolean {
+    this.checkOpen();
+    const { record } = this;
+    const before = record.flights();
+    return () => record.flights() !== before;
+  }
+
   // All ways to acquire are one: `plan` refuses what can be refused at once, the hold is that of the same owner, or one that
   // was free, or one that was waited for, and `use` makes of it what was asked for.
 
@@ -107,7 +125,7 @@ export abstract class NamedLock {
    * nobody has to wait.
    * @internal
    */
-  protected run<T>(
+  run<T>(
     mode: LockMode | undefined,
     first: Options | Work<T> | undefined,
     second: Work<T> | undefined,
@@ -131,7 +149,7 @@ export abstract class NamedLock {
    * Blocks.
    * @internal
    */
-  protected runSync<T>(
+  runSync<T>(
     mode: LockMode | undefined,
     first: Options | SyncWork<T> | undefined,
     second: SyncWork<T> | undefined,
@@ -150,7 +168,7 @@ export abstract class NamedLock {
    * Does not wait. `null` stands for all that is the matter with the lock.
    * @internal
    */
-  protected tryRun(wanted: LockMode): LockGuard | null {
+  tryRun(wanted: LockMode): LockGuard | null {
     const guard = this.quick(wanted, true);
     if (guard !== undefined) return guard;
     const held = this.heldBy(undefined, currentContext(), true);

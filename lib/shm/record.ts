@@ -161,6 +161,11 @@ export class LockRecord implements LockOfHold {
     return this.id !== ASLEEP && this.native.binding.check(this.id) !== Status.OK;
   }
 
+  /** How many flights of it were finished; it begins anew at 0. */
+  flights(): number {
+    return this.native.binding.flights(this.open());
+  }
+
   /** Who holds it, as far as can be seen without waiting for anybody. */
   holders(): LockInfo[] {
     const infos = this.native.binding.query(this.open(), false);

@@ -18,6 +18,8 @@ import type { AcquireOptions } from './options';
  */
 export class SharedLock extends NamedLock {
   /** @internal */
+  readonly isShareable = true;
+  /** @internal */
   protected override readonly reentrant: boolean = false;
 
   /**

@@ -102,8 +102,10 @@ class Arena {
   // transfer.h
   Status downgrade(const SlotRef& ref);
   Status steal(const SlotRef& ref, uint64_t* token);
-  Status clear_abandoned(const SlotRef& ref);
+  Status finish(const SlotRef& ref, Finished what);
+  Status clear_abandoned(const SlotRef& ref) { return finish(ref, Finished::kRepair); }
   AbandonedInfo abandoned(const SlotRef& ref) const;
+  uint32_t flights(uint32_t lock) { return flights_of(get(this->lock(lock).abandoned)); }
 
   // wait.h
   Status enqueue(const SlotRef& ref, Mode mode, uint32_t flags);

@@ -148,7 +148,7 @@ struct alignas(64) Lock {
   Atomic<uint32_t> pokes;  // grows with every poke of the front
   Atomic<uint32_t>
       unwatched;  // 1: those that wait look seldom: the next poke rings for one behind the front as well
-  Atomic<uint32_t> abandoned;   // 1: the record below is valid. Written by exclusive holders and by recovery
+  Atomic<uint32_t> abandoned;   // see is_abandoned(). Written by exclusive holders and by recovery
   Atomic<uint32_t> holder;      // slot of the last exclusive grant: where to look for a death first (a hint)
   Atomic<uint32_t> queue_head;  // derived
   Atomic<uint32_t> queue_tail;

@@ -177,7 +177,7 @@ template <class P>
 void Arena<P>::lock_unused(const Latched& latched, uint32_t index) {
   Lock<P>& entry = lock(index);
   reuse_retired(latched, index, true);
-  const bool marked = get(entry.abandoned) != 0;
+  const bool marked = is_abandoned(get(entry.abandoned));
   Atomic<uint32_t>& head = marked ? header_->marked_head : header_->unused_head;
   Atomic<uint32_t>& tail = marked ? header_->marked_tail : header_->unused_tail;
   const uint32_t last = get(tail);
@@ -192,7 +192,7 @@ void Arena<P>::lock_used(uint32_t index) {
   Lock<P>& entry = lock(index);
   const uint32_t next = get(entry.unused_next);
   const uint32_t prev = get(entry.unused_prev);
-  const bool marked = get(entry.abandoned) != 0;
+  const bool marked = is_abandoned(get(entry.abandoned));
   Atomic<uint32_t>& head = marked ? header_->marked_head : header_->unused_head;
   Atomic<uint32_t>& tail = marked ? header_->marked_tail : header_->unused_tail;
   if (next == 0 && prev == 0 && get(head) != index) return;

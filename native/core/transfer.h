@@ -22,7 +22,7 @@ Status Arena<P>::downgrade(const SlotRef& ref) {
   P::init(&storage.rwlock);                                             // V3
   P::try_lock(&storage.rwlock, Mode::kShared);
   // What was torn is repaired, or this holder would not let others see it.
-  ref.lock->abandoned.store(0, std::memory_order_relaxed);
+  ref.lock->abandoned.fetch_and(~kMarkAbandoned, std::memory_order_relaxed);
   ref.slot->word.store(slot_word(Phase::kHeld, Mode::kShared, fresh, ref.tag), std::memory_order_seq_cst);
   set_gate(*ref.lock, fresh);  // V5
   // The old storage goes with its write lock on: it is initialised before it is used again.
@@ -79,14 +79,15 @@ Status Arena<P>::steal(const SlotRef& ref, uint64_t* token) {
   return latched.status();
 }
 
-// By an exclusive holder that was told, and comes to its end. Behind the latch, because: it may be robbed at any moment.
+// By an exclusive holder that comes to its end. Behind the latch, since it may be robbed at any moment.
 template <class P>
-Status Arena<P>::clear_abandoned(const SlotRef& ref) {
+Status Arena<P>::finish(const SlotRef& ref, Finished what) {
   Latched latched(*this);
   if (!ok(latched.status())) return latched.status();
   const uint64_t word = ref.slot->word.load(std::memory_order_relaxed);
   if (!holds(word, Mode::kExclusive) || tag_of(word) != ref.tag) return Status::kNotHeld;
-  ref.lock->abandoned.store(0, std::memory_order_relaxed);
+  if (what == Finished::kRepair) ref.lock->abandoned.fetch_and(~kMarkAbandoned, std::memory_order_relaxed);
+  if (what == Finished::kFlight) ref.lock->abandoned.fetch_add(kMarkFlight, std::memory_order_relaxed);
   return latched.status();
 }
 
@@ -100,7 +101,7 @@ void Arena<P>::record_abandoned(Lock<P>& entry, const Slot<P>& holder, uint64_t 
   entry.abandoned_since.store(holder.since.load(std::memory_order_relaxed), std::memory_order_relaxed);
   entry.abandoned_token.store(entry.token.load(std::memory_order_relaxed), std::memory_order_relaxed);
   // Ordered for its readers by the lock itself: they hold it.
-  entry.abandoned.store(1, std::memory_order_relaxed);
+  entry.abandoned.fetch_or(kMarkAbandoned, std::memory_order_relaxed);
 }
 
 template <class P>

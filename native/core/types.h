@@ -41,6 +41,12 @@ struct AbandonedInfo {
   uint64_t token = 0;
 };
 
+// How an exclusive holder comes to its end, as far as others want to know.
+enum class Finished {
+  kRepair,  // of what a dead holder left: its mark goes
+  kFlight,  // those who wait need not do again what this holder did
+};
+
 // Who may try while others are in the queue.
 enum class Turn {
   kMayOvertake,  // a newcomer, as far as the barrier lets it

@@ -113,4 +113,12 @@ constexpr uint64_t next_scan(uint64_t word, uint32_t cursor) {
   return ((word >> kTurnShift) + 1) << kTurnShift | cursor;
 }
 
+// ---- the mark of a lock: bit 0 says that the record of a dead holder is valid, the others count finished flights
+
+constexpr uint32_t kMarkAbandoned = 1;
+constexpr uint32_t kMarkFlight = 2;
+
+constexpr bool is_abandoned(uint32_t mark) { return (mark & kMarkAbandoned) != 0; }
+constexpr uint32_t flights_of(uint32_t mark) { return mark / kMarkFlight; }
+
 }  // namespace proclock

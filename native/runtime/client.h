@@ -71,7 +71,7 @@ class Client {
 
   Status open_lock(const std::string& space, int64_t group, const Name& name, uint32_t* id,
                    OpenFailure* failure);
-  void close_lock(uint32_t id);
+  Status close_lock(uint32_t id);
 
   // A key says which lock, and how: its id, then a bit for strict FIFO, then one for exclusive mode.
   static constexpr uint32_t kKeyExclusive = 1;
@@ -91,7 +91,8 @@ class Client {
   Status release(uint32_t hold);
   Status downgrade(uint32_t hold);
   Status abandoned(uint32_t hold, AbandonedInfo* info) const;
-  Status clear_abandoned(uint32_t hold);
+  Status finish(uint32_t hold, Finished what);
+  int32_t flights(uint32_t id);  // of this lock, so far; a count that begins anew at 0
   Status query(uint32_t id, bool patient, std::vector<HolderInfo>* infos);
   // The whole namespace of that lock.
   Status query_all(uint32_t id, std::vector<HolderInfo>* infos,

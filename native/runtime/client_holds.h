@@ -9,7 +9,7 @@ template <class P>
 void Client<P>::fill_report(const Hold& hold, uint64_t token) {
   report_->token_low = static_cast<int32_t>(token);
   report_->token_high = static_cast<int32_t>(token >> 32);
-  report_->abandoned = static_cast<int32_t>(hold.ref.lock->abandoned.load(std::memory_order_relaxed));
+  report_->abandoned = is_abandoned(hold.ref.lock->abandoned.load(std::memory_order_relaxed)) ? 1 : 0;
 }
 
 // The slot holds. Only now and then it is asked whether the segment still has its name.
@@ -137,12 +137,20 @@ Status Client<P>::abandoned(uint32_t index, AbandonedInfo* info) const {
 }
 
 template <class P>
-Status Client<P>::clear_abandoned(uint32_t index) {
+Status Client<P>::finish(uint32_t index, Finished what) {
   Hold* hold = hold_at(index, State::kHeld);
   if (hold == nullptr || hold->mode != Mode::kExclusive) return Status::kNotHeld;
   if (hold->lock->space->state() == Status::kClosed) return Status::kClosed;
   const Entered entered(*this);
-  return patiently<P>([&] { return hold->lock->space->arena().clear_abandoned(hold->ref); });
+  return patiently<P>([&] { return hold->lock->space->arena().finish(hold->ref, what); });
+}
+
+template <class P>
+int32_t Client<P>::flights(uint32_t id) {
+  const OpenLock* lock = open_lock_at(id);
+  if (lock == nullptr || lock->space->state() == Status::kClosed)
+    return static_cast<int32_t>(Status::kClosed);
+  return static_cast<int32_t>(lock->space->arena().flights(lock->index));
 }
 
 // ---- what others do

@@ -70,11 +70,12 @@ Status Client<P>::open_lock(const std::string& space, int64_t group, const Name&
 }
 
 template <class P>
-void Client<P>::close_lock(uint32_t id) {
+Status Client<P>::close_lock(uint32_t id) {
   OpenLock* lock = open_lock_at(id);
-  if (lock == nullptr) return;
+  if (lock == nullptr) return Status::kClosed;
   lock->closed = true;
   end_lock(id);
+  return Status::kOk;
 }
 
 // Gives back what a closed lock no longer uses; the rest follows as its holds end.

@@ -18,6 +18,7 @@
 
 namespace {
 
+using proclock::Finished;
 using proclock::System;
 using Table = proclock::LinuxLayout;
 using Header = proclock::Header<System>;
@@ -207,7 +208,7 @@ class Worker {
         return check(client().downgrade(any_hold()));
       case 1:
         check(client().abandoned(any_hold(), &info));
-        return check(client().clear_abandoned(any_hold()));
+        return check(client().finish(any_hold(), dice_.one_in(2) ? Finished::kRepair : Finished::kFlight));
       case 2:
         return check(client().listen(any_hold()));
       case 3:

@@ -261,6 +261,40 @@ TEST("the abandoned mark stays for all who come after, until an exclusive holder
   CHECK_EQ(s.mark(), 0u);
 }
 
+TEST("finished flights are counted beside the mark, which they leave alone, by exclusive holders only") {
+  using proclock::Finished;
+  Scene s;
+  const auto flights = [&] { return s.one.arena->flights(s.mine.lock_index); };
+  CHECK_EQ(flights(), 0u);
+  CHECK_EQ(s.one.arena->finish(s.mine, Finished::kFlight), Status::kNotHeld);
+  CHECK_EQ(s.one.acquire(s.mine, kS), Try::kAcquired);
+  CHECK_EQ(s.one.arena->finish(s.mine, Finished::kFlight), Status::kNotHeld);
+  s.one.release(s.mine);
+  for (uint32_t flight = 1; flight <= 2; flight++) {
+    CHECK_EQ(s.one.acquire(s.mine, kX), Try::kAcquired);
+    CHECK_EQ(s.one.arena->finish(s.mine, Finished::kFlight), Status::kOk);
+    s.one.release(s.mine);
+    CHECK_EQ(flights(), flight);
+  }
+  CHECK(!proclock::is_abandoned(s.mark()));
+  {
+    Member dead(s.segment.name());
+    CHECK_EQ(dead.acquire(dead.open("lock"), kX), Try::kAcquired);
+    CHECK_EQ(dead.arena->finish(dead.open("lock"), Finished::kFlight),
+             Status::kNotHeld);  // another slot of its
+    dead.vanish();
+  }
+  s.one.look_at_all();
+  CHECK(proclock::is_abandoned(s.mark()));
+  CHECK_EQ(flights(), 2u);
+  CHECK_EQ(s.one.acquire(s.mine, kX), Try::kAcquired);
+  CHECK_EQ(s.one.arena->finish(s.mine, Finished::kRepair), Status::kOk);
+  CHECK_EQ(s.one.arena->finish(s.mine, Finished::kFlight), Status::kOk);
+  s.one.release(s.mine);
+  CHECK(!proclock::is_abandoned(s.mark()));
+  CHECK_EQ(flights(), 3u);
+}
+
 TEST("a reader that dies beside the abandoned mark does not take it away") {
   Scene s;
   for (const Mode mode : {kX, kS}) {

@@ -1,0 +1,263 @@
+// Several locks at once, in one order that is the same everywhere, so that those who want several can not wait for each other
+// in a circle. What is here is the same for locks that are released at once, and for those that have to ask.
+import { now } from './clock';
+import { argumentTypeError, argumentValueError, type LockError, notHeldError } from './errors';
+import { type Acquire, checkAcquireOptions, checkFunction } from './options';
+import type { LockMode } from './types';
+
+/** In a lock: whether it is in shared memory or in an engine. */
+export const LOCKABLE: unique symbol = Symbol('proclock.lockable');
+
+/** What a guard has to be able to do. */
+export interface ManyGuard {
+  readonly released: boolean;
+  readonly lost: AbortSignal;
+  release(): void | Promise<void>;
+}
+
+/** What a lock has to be able to do. */
+export interface Lockable<G extends ManyGuard> {
+  readonly name: string;
+  readonly namespace: string;
+  readonly [LOCKABLE]: 'local' | 'remote';
+  /** The same object for all handles of one lock. */
+  readonly record: object;
+  /** Whether it can be held shared. */
+  readonly isShareable: boolean;
+  run<T>(
+    mode: LockMode,
+    options: object | undefined,
+    fn: ((guard: G) => T | PromiseLike<T>) | undefined,
+  ): Promise<G | T>;
+}
+
+/** One lock of several: exclusively, unless its mode says otherwise. */
+export type WantedLock<L> =
+  | L
+  | {
+      /** The lock. */
+      lock: L;
+      /** How it is to be held. */
+      mode: LockMode;
+    };
+
+/** One lock to be taken. */
+export interface Step<L> {
+  readonly lock: L;
+  mode: LockMode;
+  /** Where it is named in the list of those that are wanted. */
+  readonly places: number[];
+}
+
+/** The locks in the order in which they are to be taken, each once. */
+export interface Steps<L> {
+  readonly steps: ReadonlyArray<Step<L>>;
+  /** How many were named. */
+  readonly count: number;
+}
+
+/** @throws {TypeError} if it is no list of locks of that kind */
+export function stepsOf<L extends Lockable<ManyGuard>>(wanted: unknown, kind: 'local' | 'remote'): Steps<L> {
+  if (!Array.isArray(wanted)) throw argumentTypeError('wanted', 'an instance of Array', wanted);
+  const byRecord = new Map<object, Step<L>>();
+  wanted.forEach((item, place) => {
+    const { lock, mode } = oneOf<L>(item, place, kind);
+    const step = byRecord.get(lock.record);
+    if (step === undefined) byRecord.set(lock.record, { lock, mode, places: [place] });
+    else {
+      step.places.push(place);
+      if (mode === 'exclusive') step.mode = mode;
+    }
+  });
+  const steps = [...byRecord.values()].sort(
+    (a, b) => compare(a.lock.namespace, b.lock.namespace) || compare(a.lock.name, b.lock.name),
+  );
+  return { steps, count: wanted.length };
+}
+
+function oneOf<L extends Lockable<ManyGuard>>(
+  item: unknown,
+  place: number,
+  kind: 'local' | 'remote',
+): { lock: L; mode: LockMode } {
+  const what = `wanted[${place}]`;
+  if (isLockable(item)) return { lock: checkedKind<L>(item, what, kind), mode: 'exclusive' };
+  if (typeof item !== 'object' || item === null)
+    throw argumentTypeError(what, 'a lock, or { lock, mode }', item);
+  const { lock, mode = 'exclusive' } = item as { lock?: unknown; mode?: unknown };
+  if (!isLockable(lock)) throw argumentTypeError(`${what}.lock`, 'a lock', lock);
+  if (mode !== 'shared' && mode !== 'exclusive')
+    throw argumentValueError(`${what}.mode`, "must be 'shared' or 'exclusive'", mode);
+  if (mode === 'shared' && !lock.isShareable)
+    throw argumentValueError(`${what}.mode`, "must be 'exclusive': this lock can not be shared", mode);
+  return { lock: checkedKind<L>(lock, what, kind), mode };
+}
+
+export function isLockable(value: unknown): value is Lockable<ManyGuard> {
+  return typeof value === 'object' && value !== null && LOCKABLE in value;
+}
+
+function checkedKind<L extends Lockable<ManyGuard>>(
+  lock: Lockable<ManyGuard>,
+  what: string,
+  kind: 'local' | 'remote',
+): L {
+  if (lock[LOCKABLE] === kind) return lock as L;
+  const other = kind === 'local' ? 'in an engine (proclock/remote)' : 'in shared memory (proclock)';
+  throw argumentValueError(what, `is a lock ${other}: those can not be taken together with others`, lock);
+}
+
+/** By code units. */
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+/** The options of each acquire, with what is left of the time that there is for all of them. */
+export function deadlineOf(given: object | undefined): () => object {
+  const { timeout }: Acquire = checkAcquireOptions(given);
+  if (timeout === Number.POSITIVE_INFINITY) return () => ({ ...given });
+  const deadline = now() + timeout;
+  return () => ({ ...given, timeout: Math.ceil(Math.max(deadline - now(), 0)) });
+}
+
+/** The arguments behind the list of locks: `(options?, fn?)` or `(fn)`. */
+export function restOf<F>(
+  first: unknown,
+  second: unknown,
+): { options: object | undefined; fn: F | undefined } {
+  if (typeof first === 'function') return { options: undefined, fn: first as F };
+  checkFunction(second);
+  return { options: first as object | undefined, fn: second as F | undefined };
+}
+
+/** The guards by the places at which their locks are named. */
+export function inPlaces<G>({ steps, count }: Steps<unknown>, guards: readonly G[]): G[] {
+  const placed = new Array<G>(count);
+  steps.forEach(({ places }, index) => {
+    for (const place of places) placed[place] = guards[index] as G;
+  });
+  return placed;
+}
+
+/** Takes them one after the other. What fails gives back what was taken. */
+export async function takeAll<G extends ManyGuard>(
+  { steps }: Steps<Lockable<G>>,
+  options: () => object,
+): Promise<G[]> {
+  const taken: G[] = [];
+  try {
+    for (const { lock, mode } of steps) taken.push((await lock.run(mode, options(), undefined)) as G);
+  } catch (error) {
+    await giveBack(taken);
+    throw error;
+  }
+  return taken;
+}
+
+/** Takes them as callbacks within each other: all belong to the context of the innermost, which is `fn`. */
+export function callWithAll<G extends ManyGuard, T>(
+  { steps }: Steps<Lockable<G>>,
+  options: () => object,
+  fn: (guards: G[]) => T | PromiseLike<T>,
+): Promise<T> {
+  const guards: G[] = [];
+  const enter = async (index: number): Promise<T> => {
+    const step = steps[index];
+    if (step === undefined) return fn(guards);
+    return step.lock.run(step.mode, options(), (guard) => {
+      guards.push(guard);
+      return enter(index + 1);
+    }) as Promise<T>;
+  };
+  return enter(0);
+}
+
+/** Releases what is not released yet, in reverse, for somebody who has another error to tell. */
+export async function giveBack(guards: readonly ManyGuard[]): Promise<void> {
+  for (const guard of [...guards].reverse()) {
+    try {
+      if (!guard.released) await guard.release();
+    } catch {
+      // It was lost: nothing is held any more.
+    }
+  }
+}
+
+/** What the guards of several locks have in common. */
+export abstract class Many<G extends ManyGuard> {
+  /** One for each of the locks that were asked for, in that order; the same one for a lock that was named twice. */
+  readonly guards: readonly G[];
+  /** Each once, in the order in which the locks were taken. */
+  readonly #taken: readonly G[];
+  #done = false;
+  #lost: AbortSignal | undefined = undefined;
+
+  /** @internal They come from `acquireAll` and its like. */
+  constructor(guards: readonly G[], taken: readonly G[]) {
+    this.guards = guards;
+    this.#taken = taken;
+  }
+
+  /** Whether all of them are released. */
+  get released(): boolean {
+    return this.#taken.length === 0 ? this.#done : this.#taken.every(({ released }) => released);
+  }
+
+  /** Aborts when one of the holds has ended without us, for its reason. Made when it is first read. */
+  get lost(): AbortSignal {
+    this.#lost ??= join(this.#taken.map(({ lost }) => lost)).signal;
+    for (const guard of this.#taken) void guard.lost; // looks again
+    return this.#lost;
+  }
+
+  /**
+   * Those to be released, in reverse.
+   * @internal
+   * @throws {LockError} `ERR_LOCK_NOT_HELD` the second time
+   */
+  protected leaving(): G[] {
+    if (this.#done) throw notHeldError({ name: this.guards.map(nameOf).join(', ') }, 'all were released');
+    this.#done = true;
+    return this.#taken.filter(({ released }) => !released).reverse();
+  }
+
+  /** @internal */
+  protected get isDone(): boolean {
+    return this.#done;
+  }
+}
+
+function nameOf(guard: ManyGuard): string {
+  return (guard as unknown as { lock: { name: string } }).lock.name;
+}
+
+/** Several signals as one. */
+export interface Joined {
+  /** Aborts when one of them does, for its reason. */
+  readonly signal: AbortSignal;
+  /** Listens to them no longer. */
+  stop(): void;
+}
+
+export function join(signals: readonly AbortSignal[]): Joined {
+  const controller = new AbortController();
+  const listeners = signals.map((signal) => ({
+    signal,
+    listener: () => {
+      stop();
+      controller.abort(signal.reason);
+    },
+  }));
+  const stop = (): void => {
+    for (const { signal, listener } of listeners) signal.removeEventListener('abort', listener);
+  };
+  const aborted = listeners.find(({ signal }) => signal.aborted);
+  if (aborted !== undefined) aborted.listener();
+  else for (const { signal, listener } of listeners) signal.addEventListener('abort', listener);
+  return { signal: controller.signal, stop };
+}
+
+/** Whether an error is the loss of a hold. */
+export function isLoss(error: unknown): error is LockError {
+  return (error as Partial<LockError> | undefined)?.code === 'ERR_LOCK_LOST';
+}
