@@ -1,5 +1,5 @@
-// Runs a program on an arm64 Linux of its own, in qemu-system-aarch64: slower than qemu-user, but a real kernel, with
-// robust mutexes. The machine consists of Debian's kernel and one file system in memory, made here.
+// Runs a program on an arm64 Linux of its own, in qemu-system-aarch64: slower than qemu-user, but a real kernel.
+// The machine consists of Debian's kernel and one file system in memory, made here.
 import { spawnSync } from 'node:child_process';
 import { closeSync, lstatSync, openSync, readdirSync, readFileSync, readlinkSync, writeSync } from 'node:fs';
 import { join } from 'node:path';

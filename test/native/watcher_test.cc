@@ -92,7 +92,7 @@ TEST("one that is gone already, or whose pid is another process's by now, has en
   KILL_AND_JOIN(gone);
   CHECK(s.watcher.watch({1, 1}, gone, 0));
   CHECK(s.events(1)[0].ended);
-  CHECK(s.watcher.watch({1, 2}, getpid(), proclock::read_stat(0).start_time + 1));
+  CHECK(s.watcher.watch({1, 2}, getpid(), proclock::read_stat(getpid()).start_time + 1));
   CHECK(s.events(1)[0].ended);
 }
 

@@ -146,12 +146,9 @@ bool LinuxPlatform::is_mapped(const void* address) {
 // The command name (field 2) may hold spaces and parentheses: the fields are counted from its last ')'.
 ProcessStat read_stat(int32_t pid) {
   ProcessStat stat;
+  // That of its first thread, which says the same: an emulator that makes up a process's own `stat` leaves this one alone.
   char path[64];
-  if (pid == 0) {
-    snprintf(path, sizeof path, "/proc/self/stat");
-  } else {
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-  }
+  snprintf(path, sizeof path, "/proc/%d/task/%d/stat", pid, pid);
   const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return stat;
   char text[1024];
@@ -177,7 +174,7 @@ ProcessIdentity LinuxPlatform::self() {
   char self[16];
   const ssize_t length = readlink("/proc/self", self, sizeof self - 1);
   self[length < 0 ? 0 : length] = '\0';
-  if (strtol(self, nullptr, 10) == identity.pid) identity.start_time = read_stat(0).start_time;
+  if (strtol(self, nullptr, 10) == identity.pid) identity.start_time = read_stat(identity.pid).start_time;
   struct stat ns;
   if (stat("/proc/self/ns/pid", &ns) == 0) identity.pid_ns = ns.st_ino;
   if (stat("/proc/self/ns/time", &ns) == 0) identity.time_ns = ns.st_ino;

@@ -92,7 +92,7 @@ struct ProcessStat {
   uint64_t threads = 0;     // field 20
   char state = 0;           // field 3
 };
-ProcessStat read_stat(int32_t pid);  // 0: our own
+ProcessStat read_stat(int32_t pid);
 
 using LinuxLayout = Layout<LinuxPlatform>;
 
