@@ -46,7 +46,7 @@ export function installTarball(file) {
   return { installed, path };
 }
 
-/** Runs the suite in the folder: what went wrong, if anything did. What it leaves out is printed. */
+/** Runs the suite in the folder: what went wrong, if anything did. */
 export function smoke(installed, command, entry, env = {}, args = []) {
   const { status, signal, stdout, stderr, error } = spawnSync(
     command[0],
