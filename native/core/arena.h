@@ -63,8 +63,10 @@ class Arena {
   static constexpr uint64_t kUnresponsiveNs = 50000000;  // after which a poked waiter is passed over
   static constexpr uint32_t kLookProcessesMax = 64;      // how many processes one look asks about
   static constexpr uint32_t kLookSlotsMax = 1 << 14;
-  static constexpr uint32_t kWantSlotsMax = 64;  // how many slots of a lock a wish is derived from
-  static constexpr uint32_t kSpareStorages = 8;  // kept for recovery, which must not fail for want of space
+  static constexpr uint32_t kWantSlotsMax = 64;   // how many slots of a lock a wish is derived from
+  static constexpr uint32_t kWatchersMax = 8;     // so many look often whether the front reacts
+  static constexpr uint32_t kLookBehindMax = 64;  // and are looked for among so many waits
+  static constexpr uint32_t kSpareStorages = 8;   // kept for recovery, which must not fail for want of space
   static constexpr uint32_t kNumberTriesMax = 1000;
   // What one entry into the latch may cost, in steps: so many, and once more so many for each entry in use.
   static constexpr uint64_t kStepsMin = uint64_t{1} << 20;
@@ -242,6 +244,7 @@ class Arena {
   uint32_t front(const Latched& latched, uint32_t lock_index);
   void front_changed(const Latched& latched, uint32_t lock_index);
   void poke_front(const Latched& latched, uint32_t lock_index);
+  void ring_behind(const Latched& latched, uint32_t lock_index, uint32_t last);
   void tell(const Latched& latched, uint32_t slot_index);
   void poke(const Latched& latched, uint32_t slot_index);
   void poke_again(const Latched& latched, uint32_t lock_index);
