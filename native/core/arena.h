@@ -57,6 +57,8 @@ class Arena {
   static constexpr uint64_t kLatchPeriodMaxNs = 50000000;
   static constexpr int kLatchSpins = 8;
   static constexpr uint32_t kLatchLooksMax = 1024;
+  static constexpr uint64_t kPatienceNs = 1000000000;  // of a call for which there is no later
+  static constexpr uint64_t kStuckPatienceNs = 20000000;
   static constexpr int kTriesMax =
       16;  // of an operation that finds the lock changed, each time; then it is busy, or stalled
   static constexpr uint64_t kBargeNs = 1000000;  // how long a running process may overtake the front waiter
@@ -87,6 +89,10 @@ class Arena {
   // latch.h
   bool is_corrupt() const;
   Status condemn();
+  uint64_t owner_inside() const { return latch_owner(header_->latch.load(std::memory_order_relaxed)); }
+  uint64_t patience_with(uint64_t owner) const;
+  bool is_stuck_with(uint64_t owner) const;
+  void waited_in_vain(uint64_t owner);
 
   // names.h
   Status open_lock(const Name& name, uint32_t thread, SlotRef* ref);
@@ -171,6 +177,7 @@ class Arena {
   void enter_tables(const Latched& latched);
   void leave_latch();
   uint64_t latch_patience(uint64_t now_ns) const;
+  void goes_on();
   bool is_dead(uint64_t number);
 
   // Tables.
@@ -309,6 +316,8 @@ class Arena {
   bool attached_ = false;
   typename P::LocalMutex local_;
   std::atomic<uint64_t> stalled_until_ns_{0};
+  std::atomic<uint64_t> stuck_with_{0};  // an owner of the latch that was waited for in vain; 0: nobody
+  std::atomic<uint64_t> stuck_patience_ns_{0};
   std::atomic<bool> robbed_{false};
   std::atomic<uint32_t> marks_dropped_{0};
   // Of whoever has the latch.
