@@ -23,6 +23,7 @@ const NOT_HUNTED = {
   CURSOR_STARVED:
     'whoever waits wants all that are in its way, as few as they are here: the cursor finds nobody else',
   PASS_ONE_ALONE: 'costs time alone: each further wait of a stopped process is passed over two ticks later',
+  NO_MUTEX: 'NOT_RETAKEN breaks the same at the one place where another thread gets in between',
   S5_BEFORE_S4:
     'V3 looks at the storage: what a dead thief has by one that the gate does not name yet is no hold',
   UNDO_WITHOUT_R3:
@@ -311,8 +312,9 @@ const EDITS = {
       }`,
     ],
     [
-      'has_slept = true;\n    now = P::monotonic_ns();',
-      `has_slept = true;
+      'local_.lock();\n    has_slept = true;\n    now = P::monotonic_ns();',
+      `if (!MUTANT(NOT_RETAKEN)) local_.lock();
+    has_slept = true;
     now = P::monotonic_ns();
     if (MUTANT(LEAVES_WOKEN) && now < until_ns) return Status::kStalled;`,
     ],
