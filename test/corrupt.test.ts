@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { startActor } from './support/actor';
 import { stall } from './support/disturb';
 import { name, testNamespace } from './support/namespace';
-import { enter, Helper, Layout, readAt, segmentFile, uint32, writeAt } from './support/segment';
+import { enter, Helper, IN_USE, Layout, readAt, segmentFile, uint32, writeAt } from './support/segment';
 
 const SEEDS = process.env.PROCLOCK_CORRUPT_SEED
   ? [Number(process.env.PROCLOCK_CORRUPT_SEED)]
@@ -27,24 +27,9 @@ function generator(seed: number): () => number {
   };
 }
 
-/** All that is in use: the header with the latch, and the first entries of each table, rwlocks included. */
-const PARTS: Array<[from: number, bytes: number]> = [
-  [0, 64],
-  [Layout.ATTACH, Layout.LATCH - Layout.ATTACH],
-  [Layout.LATCH, Layout.SCAN - Layout.LATCH],
-  [Layout.SCAN, Layout.META - Layout.SCAN],
-  [Layout.META, Layout.HEADER_END - Layout.META],
-  [Layout.PROCESSES, 4 * 64],
-  [Layout.LOCKS, 8 * 128],
-  [Layout.STORAGES, 16 * 64],
-  [Layout.SLOTS, 24 * 64],
-  [Layout.EXTENTS, 16 * 64],
-  [Layout.BUCKETS, Layout.PAGE],
-];
-
 /** Writes a word, or a byte, somewhere. */
 function scribble(fd: number, random: () => number): void {
-  const [from, bytes] = PARTS[Math.floor(random() * PARTS.length)]!;
+  const [from, bytes] = IN_USE[Math.floor(random() * IN_USE.length)]!;
   const at = Math.floor(random() * bytes);
   const written = uint32(value(random));
   if (random() < 0.5) writeSync(fd, written, 0, 1, from + at);

@@ -6,6 +6,7 @@ import { type Actor, startActor, startActors } from './support/actor';
 import { loadOf, stall, startBusy, stopInside, timeOf, unstall } from './support/disturb';
 import { name, untilPending } from './support/locks';
 import { testNamespace, until } from './support/namespace';
+import { Layout, readAt, segmentFile, writeAt } from './support/segment';
 
 const ELSEWHERE_MS_MAX = 1000;
 const BLOCKED_MS_MAX = 300; // about 100 is what is wanted; others use this machine as well
@@ -209,3 +210,45 @@ test.each(['goes on', 'dies'])(
     await waiter.release(name);
   },
 );
+
+describe('a latch that names a process which lives and is not inside', () => {
+  /** Writes the number of that process into the latch, as if it were in there. */
+  function forge({ pid }: Actor): void {
+    const file = segmentFile(namespace);
+    const entries = Array.from({ length: 16 }, (_, n) => readAt(file, Layout.PROCESSES + n * 64, 64));
+    const entry = entries.find((bytes) => bytes.readUInt32LE(0) === 1 && bytes.readInt32LE(4) === pid);
+    const word = Buffer.alloc(8);
+    word.writeBigUInt64LE(entry!.readBigUInt64LE(32) << 3n);
+    writeAt(file, Layout.LATCH, word);
+  }
+
+  test('costs a second once, not with each call; and is mended by what that process does next', async () => {
+    const [named, caller] = (await startActors(['fork', 'fork'], { namespace })) as [Actor, Actor];
+    for (const actor of [named, caller]) await actor.run('lock({ name: args });', name);
+    forge(named);
+    const { took, codes } = await caller.run<{ took: number; codes: string[] }>(
+      `const begun = performance.now();
+       const codes = [];
+       for (let n = 0; n < 20; n++) {
+         try { lock({ name: args }).query(); } catch ({ code }) { codes.push(code); }
+       }
+       return { took: performance.now() - begun, codes };`,
+      name,
+    );
+    expect(codes).toEqual(Array(20).fill('ERR_LOCK_TIMEOUT'));
+    expect(took).toBeGreaterThan(1000);
+    expect(took).toBeLessThan(4000); // about 1,700
+    await named.run('lock({ name: args }).query();', name);
+    await caller.run('lock({ name: args }).query();', name);
+  });
+
+  test('is mended by that process when it waits', async () => {
+    const [named, holder] = (await startActors(['fork', 'fork'], { namespace })) as [Actor, Actor];
+    await holder.acquire({ name, mode: 'exclusive' });
+    const waiting = await named.queue({ name, mode: 'exclusive' });
+    forge(named);
+    await holder.release(name);
+    expect(await timeOf(waiting.promise)).toBeLessThan(ELSEWHERE_MS_MAX + 1000); // its ticks may be seldom
+    await named.release(name);
+  });
+});

@@ -57,14 +57,18 @@ class Arena {
   static constexpr uint64_t kLatchPeriodMaxNs = 50000000;
   static constexpr int kLatchSpins = 8;
   static constexpr uint32_t kLatchLooksMax = 1024;
+  static constexpr uint64_t kPatienceNs = 1000000000;  // of a call for which there is no later
+  static constexpr uint64_t kStuckPatienceNs = 20000000;
   static constexpr int kTriesMax =
       16;  // of an operation that finds the lock changed, each time; then it is busy, or stalled
   static constexpr uint64_t kBargeNs = 1000000;  // how long a running process may overtake the front waiter
   static constexpr uint64_t kUnresponsiveNs = 50000000;  // after which a poked waiter is passed over
   static constexpr uint32_t kLookProcessesMax = 64;      // how many processes one look asks about
   static constexpr uint32_t kLookSlotsMax = 1 << 14;
-  static constexpr uint32_t kWantSlotsMax = 64;  // how many slots of a lock a wish is derived from
-  static constexpr uint32_t kSpareStorages = 8;  // kept for recovery, which must not fail for want of space
+  static constexpr uint32_t kWantSlotsMax = 64;   // how many slots of a lock a wish is derived from
+  static constexpr uint32_t kWatchersMax = 8;     // so many look often whether the front reacts
+  static constexpr uint32_t kLookBehindMax = 64;  // and are looked for among so many waits
+  static constexpr uint32_t kSpareStorages = 8;   // kept for recovery, which must not fail for want of space
   static constexpr uint32_t kNumberTriesMax = 1000;
   // What one entry into the latch may cost, in steps: so many, and once more so many for each entry in use.
   static constexpr uint64_t kStepsMin = uint64_t{1} << 20;
@@ -85,6 +89,10 @@ class Arena {
   // latch.h
   bool is_corrupt() const;
   Status condemn();
+  uint64_t owner_inside() const { return latch_owner(header_->latch.load(std::memory_order_relaxed)); }
+  uint64_t patience_with(uint64_t owner) const;
+  bool is_stuck_with(uint64_t owner) const;
+  void waited_in_vain(uint64_t owner);
 
   // names.h
   Status open_lock(const Name& name, uint32_t thread, SlotRef* ref);
@@ -171,6 +179,7 @@ class Arena {
   void enter_tables(const Latched& latched);
   void leave_latch();
   uint64_t latch_patience(uint64_t now_ns) const;
+  void goes_on();
   bool is_dead(uint64_t number);
 
   // Tables.
@@ -244,6 +253,7 @@ class Arena {
   uint32_t front(const Latched& latched, uint32_t lock_index);
   void front_changed(const Latched& latched, uint32_t lock_index);
   void poke_front(const Latched& latched, uint32_t lock_index);
+  void ring_behind(const Latched& latched, uint32_t lock_index, uint32_t last);
   void tell(const Latched& latched, uint32_t slot_index);
   void poke(const Latched& latched, uint32_t slot_index);
   void poke_again(const Latched& latched, uint32_t lock_index);
@@ -308,6 +318,8 @@ class Arena {
   bool attached_ = false;
   typename P::LocalMutex local_;
   std::atomic<uint64_t> stalled_until_ns_{0};
+  std::atomic<uint64_t> stuck_with_{0};  // an owner of the latch that was waited for in vain; 0: nobody
+  std::atomic<uint64_t> stuck_patience_ns_{0};
   std::atomic<bool> robbed_{false};
   std::atomic<uint32_t> marks_dropped_{0};
   // Of whoever has the latch.

@@ -55,7 +55,8 @@ Status Arena<P>::attach(const ProcessIdentity& self) {
   entry.time_ns.store(self.time_ns, std::memory_order_relaxed);
   // release: pairs with read_process().
   entry.number.store(memory_.number(), std::memory_order_release);
-  for (Atomic<uint32_t>* field : {&entry.doorbell, &entry.poked_head, &entry.slots_head, &entry.left}) {
+  for (Atomic<uint32_t>* field :
+       {&entry.doorbell, &entry.poked_head, &entry.slots_head, &entry.left, &entry.seldom}) {
     set(*field, 0);
   }
   // release, because: who finds it live, without the latch, has to find all of the above.

@@ -7,6 +7,8 @@
 //
 // The work is shared by all processes that wait in the namespace: turns, not locks (native/model/detector.pml). Each ticks by
 // its own clock.
+//    D0  is the latch called by our own number? Either another thread of ours is in it, or the word is nonsense, which others
+//        can not tell from a stop: enter it, which tells (latch.h, L6)
 //    D1  a waiter sets the bits of the processes that it waits for
 //    D2  the scan word has changed since the ticker's own last tick: somebody else had a turn. Done, one load. Who can not ask (a
 //        host has closed our descriptor) is done as well: it must not take turns from those who can
@@ -129,6 +131,9 @@ Status Arena<P>::look_at_latch() {
 
 template <class P>
 Status Arena<P>::tick(ScanSeen* seen, uint32_t periods) {
+  if (owner_inside() == memory_.number()) {  // D0
+    const Latched latched(*this);
+  }
   uint64_t scan = header_->scan.load(std::memory_order_relaxed);
   const bool changed = scan != seen->word;
   seen->word = scan;

@@ -40,6 +40,12 @@
 //    L10 if L9 saw WAITERS, wake one; if it left CORRUPT, wake all, whatever the bit says: the one just woken leaves by L2 and
 //        wakes nobody
 //
+// A word that names somebody who lives and is not inside is nonsense that others can not tell from a stop: only that process
+// can, by L6, and does with its next entry or tick (detect.h). Until then it is a stall, which may last. So what a call has
+// waited for once is not waited for again as long: who gave up remembers the owner (waited_in_vain), and the next ones have less
+// patience with that one, down to kStuckPatienceNs. They have all of it again as soon as the word was seen to name anybody else,
+// or nobody, or somebody here got in: then it was a stop, and that is over.
+//
 // CORRUPT stays: nobody builds on half a rebuild. Only a newcomer that finds nobody alive makes such a segment anew.
 //
 // Memory orders. One word, so no store-load pair and no seq_cst. L1, L2 and L7 acquire what L9 released: all that was done
@@ -104,6 +110,32 @@ uint64_t Arena<P>::latch_patience(uint64_t now_ns) const {
   return now_ns < stalled_until_ns_.load(std::memory_order_relaxed) ? 0 : P::latch_patience_ns;
 }
 
+// For how long a call that is to be done now or never waits for this owner of the latch.
+template <class P>
+uint64_t Arena<P>::patience_with(uint64_t owner) const {
+  return is_stuck_with(owner) ? stuck_patience_ns_.load(std::memory_order_relaxed) : kPatienceNs;
+}
+
+// relaxed, like all of this: whoever goes by an old value waits shorter or longer.
+template <class P>
+bool Arena<P>::is_stuck_with(uint64_t owner) const {
+  return owner != 0 && stuck_with_.load(std::memory_order_relaxed) == owner;
+}
+
+// Such a call has found the latch with this owner, and at the end of its patience again.
+template <class P>
+void Arena<P>::waited_in_vain(uint64_t owner) {
+  if (owner == 0 || owner_inside() != owner) return;
+  const uint64_t shorter = std::max(patience_with(owner) / 4, kStuckPatienceNs);
+  stuck_patience_ns_.store(shorter, std::memory_order_relaxed);
+  stuck_with_.store(owner, std::memory_order_relaxed);
+}
+
+template <class P>
+void Arena<P>::goes_on() {
+  if (stuck_with_.load(std::memory_order_relaxed) != 0) stuck_with_.store(0, std::memory_order_relaxed);
+}
+
 template <class P>
 Status Arena<P>::enter_latch_slow() {
   Atomic<uint64_t>& latch = header_->latch;
@@ -122,6 +154,7 @@ Status Arena<P>::enter_latch_slow() {
     // L2
     uint64_t word = latch.load(std::memory_order_relaxed);
     const uint64_t owner = latch_owner(word);
+    if (!is_stuck_with(owner)) goes_on();
     if (owner == 0) {
       if ((word & kLatchCorrupt) != 0) return Status::kCorrupt;
       const uint64_t taken = latch_word(me) | (word & kLatchDirty) | (has_slept ? kLatchWaiters : 0);
@@ -180,6 +213,7 @@ void Arena<P>::enter_tables(const Latched& latched) {
   incomplete_ = false;
   steps_left_ = kStepsMin;
   steps_extended_ = false;
+  goes_on();
   if (dirty_) rebuild(latched);
 }
 

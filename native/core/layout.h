@@ -134,6 +134,7 @@ struct alignas(64) Process {
       poked_head;  // stack of poked asynchronous slots; pushed behind the latch, taken whole by its owner
   Atomic<uint32_t> slots_head;  // derived: all slots of this process
   Atomic<uint32_t> left;        // 1: slots of threads that ended are to be recovered
+  Atomic<uint32_t> seldom;      // 1: it looks seldom at what it waits for (queue.h)
 };
 
 template <class P>
@@ -144,12 +145,11 @@ struct alignas(64) Lock {
   Atomic<uint64_t> gate;
   Atomic<uint64_t> token;  // of the last exclusive grant; written by the exclusive holder alone
   Atomic<uint64_t>
-      barrier_ns;          // monotonic time from which nobody overtakes the queue; 0: now, ~0: not at all
-  Atomic<uint32_t> pokes;  // grows with every poke of the front
-  Atomic<uint32_t>
-      unwatched;  // 1: those that wait look seldom: the next poke rings for one behind the front as well
-  Atomic<uint32_t> abandoned;   // see is_abandoned(). Written by exclusive holders and by recovery
-  Atomic<uint32_t> holder;      // slot of the last exclusive grant: where to look for a death first (a hint)
+      barrier_ns;              // monotonic time from which nobody overtakes the queue; 0: now, ~0: not at all
+  Atomic<uint32_t> pokes;      // grows with every poke of the front
+  Atomic<uint32_t> unwatched;  // not 0: some that wait look seldom, see Q1 to Q4 in queue.h
+  Atomic<uint32_t> abandoned;  // see is_abandoned(). Written by exclusive holders and by recovery
+  Atomic<uint32_t> holder;     // slot of the last exclusive grant: where to look for a death first (a hint)
   Atomic<uint32_t> queue_head;  // derived
   Atomic<uint32_t> queue_tail;
   Atomic<uint32_t> queue_fair;  // how many of them are fair

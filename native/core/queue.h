@@ -33,7 +33,19 @@
 // that each comes to react: it comes back into the front's computation first, behind the latch, and tries if it is its turn.
 // The waiters behind look for that on their ticks, each by its own clock: a poke that they have seen for so long. (Clocks of
 // two processes can not be compared: they may be in two time namespaces.) Where nothing happens to a lock they stop to look so
-// often. Then they say so first (`unwatched`), and the next poke also rings for one that waits behind.
+// often, and somebody has to have them look again.
+//    Q1  a process that is going to look seldom says so at its entry (`seldom`), then at each lock it waits for (`unwatched`,
+//        a count), and then looks whether a poke is under way. If there is one it goes on to look often
+//    Q2  who pokes sets POKED, and then looks at `unwatched`. If it says so, it goes on behind the front until it has found
+//        kWatchersMax processes that look often. It rings for each on the way that looks seldom, which counts as one that
+//        looks often, unless it was rung for before and has not answered
+//    Q3  who has answered its doorbell looks often. It takes `seldom` back itself, so it is never said of one that is stopped
+//        that it has looked
+//    Q4  where Q2 has come to the end, and nobody on the way looks seldom, it sets `unwatched` to 0, if it is still what it was
+// Q1 and Q2 are each store then load, and seq_cst: either the watcher finds POKED, or its `seldom` is found. Q4 is a
+// compare-and-swap, because: who has announced itself since Q2 may have been passed by already. So behind a front that was
+// poked somebody looks often, unless all of kWatchersMax processes are stopped or die together. To pass over so many one by one
+// takes nearly as long as a seldom look, so that to ring for more would not get the others on much sooner.
 //
 // `barrier_ns` is the one time in shared memory. A process with another clock finds it past, or further ahead than it can be:
 // either way it does not overtake.
@@ -116,6 +128,7 @@ void Arena<P>::ring(const Latched& latched, uint32_t slot_index) {
   Slot<P>& entry = slot(slot_index);
   const uint32_t owner = owner_of(word_of(entry));
   if (owner == self_ && owner != 0) {
+    set(process(owner).seldom, 0);  // Q3: it is told by ourselves, and does not take it off its doorbell
     poked_here_.push_back(slot_index);
     return;
   }
@@ -141,31 +154,58 @@ void Arena<P>::poke_again(const Latched& latched, uint32_t lock_index) {
 template <class P>
 void Arena<P>::poke_front(const Latched& latched, uint32_t lock_index) {
   Lock<P>& entry = lock(lock_index);
-  bool any = false;
-  bool ended = false;  // what follows is behind the front
+  uint32_t last = 0;  // of the front
   add(entry.pokes, 1);
   entry.gate.fetch_or(kGatePoked, std::memory_order_seq_cst);
-  // seq_cst, after POKED, because: announce_quiet() is the other way round.
-  bool rings_behind = entry.unwatched.load(std::memory_order_seq_cst) != 0;
-  if (rings_behind) set(entry.unwatched, 0);
   each_slot(entry.queue_head, kByQueue, [&](uint32_t index, Slot<P>& waiter) {
     const uint32_t flags = flags_of(waiter);
     if ((flags & kSlotPassedOver) != 0) return true;
     const bool shared = (flags & kSlotExclusive) == 0;
-    if (!any || (!ended && shared)) {
-      any = true;
-      ended = !shared;
-      poke(latched, index);
-      return shared || rings_behind;
-    }
-    ended = true;
-    // Who waits synchronously has ticks of its own.
-    if (rings_behind && (flags & kSlotAsync) == 0) return true;
-    if (rings_behind) ring(latched, index);
-    return false;
+    if (last != 0 && !shared) return false;
+    last = index;
+    poke(latched, index);
+    return shared;
   });
   // Nobody was told, so nobody is going to take it back.
-  if (!any) entry.gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);
+  if (last == 0) entry.gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);
+  if (last != 0) ring_behind(latched, lock_index, last);
+}
+
+// Q2, Q4. `last` is the last one that was poked: behind it are those that look whether it reacts.
+template <class P>
+void Arena<P>::ring_behind(const Latched& latched, uint32_t lock_index, uint32_t last) {
+  Lock<P>& entry = lock(lock_index);
+  // seq_cst, after POKED, because: announce_quiet() is the other way round.
+  uint32_t announced = entry.unwatched.load(std::memory_order_seq_cst);
+  if (announced == 0) return;
+  uint32_t owners[kLookBehindMax + 1] = {owner_of(word_of(slot(last)))};
+  uint32_t met = 1;
+  uint32_t looked = 0;
+  uint32_t watchers = 0;
+  bool any_seldom = false;
+  each_slot(slot(last).queue_next, kByQueue, [&](uint32_t index, Slot<P>& waiter) {
+    if (looked++ == kLookBehindMax || watchers == kWatchersMax) {
+      any_seldom = true;  // for all we know
+      return false;
+    }
+    const uint64_t word = word_of(waiter);
+    const uint32_t owner = owner_of(word);
+    if ((flags_of(waiter) & kSlotPassedOver) != 0 || is_left(word) ||
+        std::find(owners, owners + met, owner) != owners + met)
+      return true;
+    owners[met++] = owner;
+    Process<P>& there = process(owner);
+    // Who waits synchronously has ticks of its own.
+    if ((flags_of(waiter) & kSlotAsync) == 0 || there.seldom.load(std::memory_order_seq_cst) == 0) {
+      watchers++;
+      return true;
+    }
+    any_seldom = true;
+    watchers += get(there.poked_head) == 0;
+    ring(latched, index);
+    return true;
+  });
+  if (!any_seldom) entry.unwatched.compare_exchange_strong(announced, 0, std::memory_order_seq_cst);
 }
 
 // Many shared waiters are poked together; the first to react must not make each release poke the others once more. As
@@ -195,6 +235,7 @@ Status Arena<P>::take_poked(std::vector<uint32_t>* slots) {
     slots->push_back(index);
     index = next;
   }
+  if (!slots->empty()) set(own.seldom, 0);  // Q3
   set(own.poked_head, 0);
   return latched.status();
 }
@@ -317,12 +358,16 @@ bool Arena<P>::is_quiet(uint32_t lock_index, PokeSeen* seen, uint64_t for_ns) co
   return !is_poked(entry->gate.load(std::memory_order_seq_cst)) && now - seen->since_ns >= for_ns;
 }
 
-// From now on its watcher looks seldom, if is_quiet() still says so after this. seq_cst on both, because: either the next
+// Q1. From now on this process looks seldom, if is_quiet() still says so after this. seq_cst on all, because: either the next
 // poke finds this, or the watcher finds POKED.
 template <class P>
 void Arena<P>::announce_quiet(uint32_t lock_index) {
+  Process<P>* own = entry_of(self_);
   Lock<P>* entry = find(locks_, lock_index);
-  if (entry != nullptr) entry->unwatched.store(1, std::memory_order_seq_cst);
+  if (own == nullptr || entry == nullptr) return;
+  own->seldom.store(1, std::memory_order_seq_cst);
+  if (entry->unwatched.fetch_add(1, std::memory_order_seq_cst) + 1 == 0)
+    entry->unwatched.fetch_add(1, std::memory_order_seq_cst);
 }
 
 }  // namespace proclock

@@ -131,7 +131,10 @@ bool Arena<P>::rebuild_slots(const Latched& latched) {
       free_entry(slots_, index);
       continue;
     }
-    if ((flags_of(entry) & kSlotOnDoorbell) != 0) put_on_doorbell(latched, index);
+    if ((flags_of(entry) & kSlotOnDoorbell) != 0) {
+      put_on_doorbell(latched, index);
+      ring(latched, index);  // whoever put it there may have died before the bell rang
+    }
     push_slot(lock(lock_index).slots_head, kByLock, index);
     push_slot(process(owner).slots_head, kByProcess, index);
   }

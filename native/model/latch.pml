@@ -18,8 +18,9 @@
  *
  * NP bodies acquire, work, release, for ever (OPS=0) or OPS times. Fate kills processes at any step, KILLS times in
  * all, and stops them at any step, STOPS times, for ever or for a while. A killed one comes again as a newcomer.
- * THREADS: bodies 0 and 1 are two threads of one process. Without STOPS any body may still be slow for as long as it
- * likes.
+ * THREADS: bodies 0 and 1 are two threads of one process. They take a mutex of their own before L1, and have it in every
+ * step but L4, until they are through with L10 or an error: so who finds the latch called by its own number while it has
+ * the mutex takes it for nonsense, and robs it (L6). Without STOPS any body may still be slow for as long as it likes.
  *
  * BLINDS: so many processes can not ask any more, since the descriptor is not theirs, say. Such a one takes no turn
  * (L5): it would learn nothing, and the others would believe that somebody has just asked. One that can ask is always
@@ -36,8 +37,12 @@
  *                   lies between them. Where something does (L4: the sleep; L6 and L7: the question), the value is
  *                   kept and compared.
  *   spinning        is looking again.
- *   the deadline    may pass at any moment of a sleep (NO_DEADLINE: never). SPURIOUS: so many sleepers come back
+ *   the deadline    may pass at any moment of a sleep (NO_DEADLINE: never). So it makes no difference how long a period
+ *                   is, and that it goes on to double when the owner changes. SPURIOUS: so many sleepers come back
  *                   without a wake all the same, as after a signal or at the deadline of their own patience.
+ *   the mutex       of a process with one thread is free whenever it wants it, and is not there. That a thread which
+ *                   sleeps in L4 leaves it to the other is in the steps, and no claim asks for it: without it the other
+ *                   one would be late, and nothing else.
  *   futex_wait      compares owner, phase and waiters bit (the low half), and queues, in one step, as the kernel does.
  *                   A wake takes any sleeper.
  *   N2              finds its byte free: nobody else draws the number, and foreign content only costs another draw.
@@ -123,6 +128,9 @@ bit sleeps[NP];          /* in futex_wait; the kernel's */
 byte name[NPROC];        /* 0: none yet */
 bit dead[NPROC];
 bit stopped[NPROC];
+#ifdef THREADS
+bit mutex = 0;           /* of process 0 */
+#endif
 #if BLINDS > 0
 bit blind[NPROC];        /* can not ask about others */
 byte blinds = 0;
@@ -184,6 +192,24 @@ hidden byte exclusion, names, seen_alive, rebuild;
 #define ANY(f) (f(0) || f(1))
 #else
 #define ANY(f) (f(0) || f(1) || f(2))
+#endif
+
+/* The mutex of the own process. */
+#if defined(THREADS) && !defined(MUTANT_NO_MUTEX)
+#define MAY_LOCK (p != 0 || !mutex)
+#define LOCK if :: p == 0 -> mutex = 1 :: else fi;
+#define UNLOCK if :: p == 0 -> mutex = 0 :: else fi;
+#else
+#define MAY_LOCK true
+#define LOCK
+#define UNLOCK
+#endif
+#ifdef MUTANT_NOT_RETAKEN
+#define MAY_RELOCK true
+#define RELOCK
+#else
+#define MAY_RELOCK MAY_LOCK
+#define RELOCK LOCK
 #endif
 
 inline wake_one() {
@@ -278,6 +304,9 @@ idle:
     :: MORE && (OPS == 0 || ops < OPS)
     :: !(MORE && (OPS == 0 || ops < OPS)) -> goto done
     fi;
+#ifdef THREADS
+    atomic { MAY_LOCK -> LOCK true };
+#endif
     /* L1: the whole uncontended path */
     atomic {
       if
@@ -325,10 +354,13 @@ look: /* L2: free is taken, keeping the phase; L3: or else the waiters bit is se
 #ifdef TURNS
     va = asked;
 #endif
+#ifdef THREADS
+    atomic { true -> UNLOCK true };
+#endif
     atomic {
       if
       :: own == vo && phase == vp && w == vw -> sleeps[me] = 1
-      :: else -> waited = 1; FORGET goto look
+      :: else -> waited = 1; FORGET goto woken
       fi
     };
     if
@@ -336,27 +368,40 @@ look: /* L2: free is taken, keeping the phase; L3: or else the waiters bit is se
 #ifdef MUTANT_LEAVES_WOKEN
         if :: goto refused :: true fi;
 #endif
-        goto look }
+        goto woken }
 #if SPURIOUS > 0
-    :: atomic { sleeps[me] && spurious < SPURIOUS -> spurious++; sleeps[me] = 0; waited = 1; FORGET goto look }
+    :: atomic { sleeps[me] && spurious < SPURIOUS -> spurious++; sleeps[me] = 0; waited = 1; FORGET goto woken }
 #endif
 #ifndef NO_DEADLINE
     :: atomic { sleeps[me] -> sleeps[me] = 0; waited = 1; FORGET_WORD
+#ifdef THREADS
+      };
+      atomic { MAY_RELOCK -> RELOCK
+#endif
         /* L5: the deadline passed */
         if
-        :: own == 0 -> goto look
-        :: own != 0 && own != name[p] -> w = 1; READ
-        :: own != 0 && own == name[p] -> /* another thread of ours, and alive */
-          assert(seen_alive || in != 0);
-#ifdef LIVENESS
-          if :: stopped[p] -> goto progress_own :: else -> goto look fi
+        :: own == 0 -> NO_TURN goto look
+#ifdef INDEXED
+        :: own != 0 && own == name[p] -> assert(seen_alive || in != 0); goto look
+        :: own != 0 && own != name[p] -> READ
 #else
-          goto look
+        :: own != 0 -> READ
 #endif
         fi
       }
 #endif
     fi;
+#if !defined(NO_DEADLINE) && !defined(INDEXED)
+    /* called by our own number: nonsense, since no other thread of ours is in there. No turn, no question */
+#ifdef THREADS
+    if
+    :: atomic { vo == name[p] -> NO_TURN goto steal }
+    :: vo != name[p]
+    fi;
+#else
+    assert(names || vo != name[p]);
+#endif
+#endif
 #if BLINDS > 0 && !defined(MUTANT_BLIND_TAKES_TURNS)
     if
     :: atomic { BLIND -> FORGET goto look }
@@ -498,6 +543,9 @@ leave: /* L9: free, with what is left to be done; L10: one sleeper is woken. A c
       FORGET
     };
 left:
+#ifdef THREADS
+    atomic { true -> UNLOCK true };
+#endif
 #ifdef INDEXED
     /* a newcomer that got in by the reserved name looks for an entry now */
     if
@@ -506,14 +554,20 @@ left:
     fi;
 #endif
     atomic { if :: OPS > 0 -> ops++ :: else fi; goto idle };
+woken: /* back from L4 */
+#ifdef THREADS
+    atomic { MAY_RELOCK -> RELOCK goto look };
+#else
+    goto look;
+#endif
 refused: /* an error for the caller: kStalled, or kCorrupt */
     atomic {
+      UNLOCK
       waited = 0;
       if :: OPS > 0 -> ops++ :: else fi;
       if :: phase == CORRUPT -> goto done :: else -> goto idle fi
     };
 #ifdef LIVENESS
-progress_own: skip; goto look;
 progress_stalled: skip; goto look;
 #endif
 done:
@@ -531,6 +585,9 @@ done:
 
 inline kill_process(q) {
   kills++; dead[q] = 1; stopped[q] = 0;
+#ifdef THREADS
+  if :: q == 0 -> mutex = 0 :: else fi;
+#endif
 #if BLINDS > 0
   blind[q] = 0;
 #endif

@@ -123,7 +123,8 @@ Status Client<P>::downgrade(uint32_t index) {
   if (hold == nullptr) return Status::kNotHeld;
   if (hold->lock->space->state() == Status::kClosed) return Status::kClosed;
   const Entered entered(*this);
-  const Status status = patiently<P>([&] { return hold->lock->space->arena().downgrade(hold->ref); });
+  Arena<P>& arena = hold->lock->space->arena();
+  const Status status = patiently(arena, [&] { return arena.downgrade(hold->ref); });
   if (ok(status)) hold->mode = Mode::kShared;
   return status;
 }
@@ -142,7 +143,8 @@ Status Client<P>::finish(uint32_t index, Finished what) {
   if (hold == nullptr || hold->mode != Mode::kExclusive) return Status::kNotHeld;
   if (hold->lock->space->state() == Status::kClosed) return Status::kClosed;
   const Entered entered(*this);
-  return patiently<P>([&] { return hold->lock->space->arena().finish(hold->ref, what); });
+  Arena<P>& arena = hold->lock->space->arena();
+  return patiently(arena, [&] { return arena.finish(hold->ref, what); });
 }
 
 template <class P>
@@ -193,8 +195,9 @@ Status Client<P>::query(uint32_t id, bool patient, std::vector<HolderInfo>* info
   const Status state = lock->space->check_now(P::wall_ms());
   if (!ok(state)) return state;
   const Entered entered(*this);
-  const auto look = [&] { return lock->space->arena().snapshot(lock->index, infos); };
-  return patient ? patiently<P>(look) : look();
+  Arena<P>& arena = lock->space->arena();
+  const auto look = [&] { return arena.snapshot(lock->index, infos); };
+  return patient ? patiently(arena, look) : look();
 }
 
 template <class P>
@@ -205,7 +208,8 @@ Status Client<P>::query_all(uint32_t id, std::vector<HolderInfo>* infos,
   const Status state = lock->space->check_now(P::wall_ms());
   if (!ok(state)) return state;
   const Entered entered(*this);
-  return patiently<P>([&] { return lock->space->arena().snapshot_all(infos, names); });
+  Arena<P>& arena = lock->space->arena();
+  return patiently(arena, [&] { return arena.snapshot_all(infos, names); });
 }
 
 template <class P>

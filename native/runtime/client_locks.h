@@ -35,8 +35,11 @@ Client<P>::~Client() {
     space.arena().leave(hold.ref);
     if (std::find(left.begin(), left.end(), &space) == left.end()) left.push_back(&space);
   }
-  const Patience patience(P::monotonic_ns() + kEndPatienceNs);
-  for (Space<P>* space : left) patiently<P>([&] { return space->arena().recover_left(); });
+  const Patience patience(P::monotonic_ns() + Arena<P>::kPatienceNs);
+  for (Space<P>* space : left) {
+    Arena<P>& arena = space->arena();
+    patiently(arena, [&] { return arena.recover_left(); });
+  }
   for (const auto& lock : locks_) {
     if (lock != nullptr) runtime_.exit(lock->space);
   }
@@ -50,8 +53,9 @@ Status Client<P>::open_lock(const std::string& space, int64_t group, const Name&
   if (!ok(status)) return status;
   SlotRef ref;
   const Entered entered(*this);
-  status = patiently<P>([&] { return lock->space->arena().open_lock(name, thread_, &ref); });
-  report_->marks_dropped = static_cast<int32_t>(lock->space->arena().marks_dropped());
+  Arena<P>& arena = lock->space->arena();
+  status = patiently(arena, [&] { return arena.open_lock(name, thread_, &ref); });
+  report_->marks_dropped = static_cast<int32_t>(arena.marks_dropped());
   if (!ok(status)) {
     runtime_.exit(lock->space);
     return status;

@@ -20,21 +20,30 @@ class Runtime;
 constexpr uint64_t kTickNs = 50000000;  // how long an unusual state may go unnoticed
 // The same where nothing has happened for so long to any lock that is waited for: who waits is to cost nothing.
 constexpr uint64_t kQuietTickNs = 1000000000;
-constexpr uint64_t kEndPatienceNs = 1000000000;  // with a stalled latch, where there is no later
-constexpr uint64_t kServePatienceNs = 2000000;   // of whoever serves all namespaces, with one of them
-constexpr uint32_t kLingerTicks = 20;            // how long a namespace is served after the last wait in it
+constexpr uint64_t kServePatienceNs = 2000000;  // of whoever serves all namespaces, with one of them
+constexpr uint32_t kLingerTicks = 20;           // how long a namespace is served after the last wait in it
 constexpr uint32_t kBlindTicks = 20;    // after so many it is tried again to watch whom we could not watch
 constexpr size_t kWantedPerTick = 256;  // waited locks whose holders are pointed out to the detector, a tick
 
-// For what has to be done now, or never. Nested calls share the deadline of the outermost one.
+// For what has to be done now, or never. Nested calls share the deadline of the outermost one. With an owner of the latch for
+// whom one call has waited in vain already there is less patience (latch.h); all of it again, if it turns out to go on.
 template <class P, class Call>
-Status patiently(Call call) {
-  const uint64_t until_ns =
-      Patience::until_ns() != 0 ? Patience::until_ns() : P::monotonic_ns() + kEndPatienceNs;
-  const Patience patience(until_ns);
-  Status status = call();
-  while (status == Status::kStalled && P::monotonic_ns() < until_ns) status = call();
-  return status;
+Status patiently(Arena<P>& arena, Call call) {
+  const uint64_t begun_ns = P::monotonic_ns();
+  const uint64_t latest_ns =
+      Patience::until_ns() != 0 ? Patience::until_ns() : begun_ns + Arena<P>::kPatienceNs;
+  const uint64_t owner = arena.owner_inside();
+  uint64_t until_ns = std::min(latest_ns, begun_ns + arena.patience_with(owner));
+  for (;;) {
+    const Patience patience(until_ns);
+    Status status = call();
+    while (status == Status::kStalled && P::monotonic_ns() < until_ns) status = call();
+    if (status != Status::kStalled) return status;
+    if (until_ns >= latest_ns || arena.is_stuck_with(owner)) break;
+    until_ns = latest_ns;
+  }
+  arena.waited_in_vain(owner);
+  return Status::kStalled;
 }
 
 template <class P>
@@ -167,7 +176,7 @@ Status Space<P>::open(int64_t group, OpenFailure* failure) {
   Status status = memory_.open(name_.c_str(), group, failure);
   if (!ok(status)) return status;
   auto arena = std::make_unique<Arena<P>>(memory_, *this);
-  status = patiently<P>([&] { return arena->attach(self_); });
+  status = patiently(*arena, [&] { return arena->attach(self_); });
   memory_.attached();
   if (!ok(status)) {
     memory_.reset();

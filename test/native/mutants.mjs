@@ -23,10 +23,9 @@ const NOT_HUNTED = {
   CURSOR_STARVED:
     'whoever waits wants all that are in its way, as few as they are here: the cursor finds nobody else',
   PASS_ONE_ALONE: 'costs time alone: each further wait of a stopped process is passed over two ticks later',
+  NO_MUTEX: 'NOT_RETAKEN breaks the same at the one place where another thread gets in between',
   S5_BEFORE_S4:
     'V3 looks at the storage: what a dead thief has by one that the gate does not name yet is no hold',
-  UNWATCHED_UNSEEN:
-    'costs a second at most, and so does a poke that rings for one that is stopped as well: not told apart here',
   UNDO_WITHOUT_R3:
     'needs four actors to meet at exact steps, once in some millions of schedules: the model finds it',
 };
@@ -249,12 +248,12 @@ const EDITS = {
       'if (get(entry.queue_head) != 0 && !MUTANT(REBUILD_NO_POKE)) poke_again(latched, index);',
     ],
     [
-      'if ((flags_of(entry) & kSlotOnDoorbell) != 0) put_on_doorbell(latched, index);',
+      `if ((flags_of(entry) & kSlotOnDoorbell) != 0) {
+      put_on_doorbell(latched, index);`,
       `if (MUTANT(REBUILD_DROPS_DOORBELL)) {
       entry.flags.fetch_and(~kSlotOnDoorbell, std::memory_order_relaxed);
     } else if ((flags_of(entry) & kSlotOnDoorbell) != 0) {
-      put_on_doorbell(latched, index);
-    }`,
+      put_on_doorbell(latched, index);`,
     ],
     [
       'if (lock_index == 0 || !refers(word) || !take(storage_of(word))) continue;',
@@ -313,8 +312,9 @@ const EDITS = {
       }`,
     ],
     [
-      'has_slept = true;\n    now = P::monotonic_ns();',
-      `has_slept = true;
+      'local_.lock();\n    has_slept = true;\n    now = P::monotonic_ns();',
+      `if (!MUTANT(NOT_RETAKEN)) local_.lock();
+    has_slept = true;
     now = P::monotonic_ns();
     if (MUTANT(LEAVES_WOKEN) && now < until_ns) return Status::kStalled;`,
     ],
@@ -408,7 +408,10 @@ const EDITS = {
     return;
   }`,
     ],
-    ['ended = !shared;', 'ended = !shared || MUTANT(POKE_FIRST_ONLY);'],
+    [
+      'poke(latched, index); return shared;',
+      'poke(latched, index); return shared && !MUTANT(POKE_FIRST_ONLY);',
+    ],
     [
       'if ((next.flags.load(std::memory_order_seq_cst) & kSlotPoked) == 0) poke_front(latched, lock_index);',
       `if ((next.flags.load(std::memory_order_seq_cst) & kSlotPoked) == 0) {
@@ -465,9 +468,11 @@ const EDITS = {
       `if (!MUTANT(COME_BACK_POKES_NOBODY)) poke_front(latched, ref.lock_index);
   *flags =`,
     ],
+    ['if (announced == 0) return;', 'if (announced == 0 || MUTANT(UNWATCHED_UNSEEN)) return;'],
+    ['watchers == kWatchersMax) {', 'watchers == (MUTANT(RINGS_FOR_ONE) ? 1 : kWatchersMax)) {'],
     [
-      'bool rings_behind = entry.unwatched.load(std::memory_order_seq_cst) != 0;',
-      'bool rings_behind = !MUTANT(UNWATCHED_UNSEEN) && entry.unwatched.load(std::memory_order_seq_cst) != 0;',
+      'own->seldom.store(1, std::memory_order_seq_cst);',
+      'if (!MUTANT(SELDOM_UNSAID)) own->seldom.store(1, std::memory_order_seq_cst);',
     ],
   ],
   'wait.h': [

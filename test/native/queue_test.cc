@@ -264,40 +264,19 @@ TEST(
   audit(s.holder);
 }
 
-TEST(
-    "after a quiet time, one that waits behind the front is told of the poke as well, and looks after the "
-    "front") {
-  for (const bool readers : {false, true}) {
-    Scene s;
-    CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
-    const Ref front = s.waiter(readers ? kS : kX);
-    const Ref beside = readers ? s.waiter(kS) : front;
-    const Ref sync = s.waiter(kX, 0);  // has ticks of its own
-    const Ref behind = s.waiter(kX);
-    s.waiter(kX);
-    CHECK(!s.holder.arena->is_quiet(s.held.lock_index, &s.seen, kQuietNs));
-    s.later(kQuietNs);
-    CHECK(s.holder.arena->is_quiet(s.held.lock_index, &s.seen, kQuietNs));
-    s.holder.arena->announce_quiet(s.held.lock_index);
-    CHECK(s.holder.arena->is_quiet(s.held.lock_index, &s.seen, kQuietNs));
-    s.holder.release(s.held);
-    CHECK(!s.holder.arena->is_quiet(s.held.lock_index, &s.seen, 0));  // a poke is under way
-    std::vector<Ref> told = {front, behind};
-    if (readers) told.push_back(beside);
-    CHECK(s.crowd.pokes() == Scene::slots(told));
-    CHECK_EQ(s.crowd.react(behind, kX), Status::kAgain);  // it is not its turn
-    CHECK_EQ(s.crowd.react(front, readers ? kS : kX), Status::kOk);
-    if (readers) {
-      CHECK_EQ(s.crowd.react(beside, kS), Status::kOk);
-      s.crowd.release(beside);
-    }
-    CHECK(!s.holder.arena->is_quiet(s.held.lock_index, &s.seen, 1));
-    s.crowd.pokes();
-    s.crowd.release(front);
-    CHECK(s.crowd.pokes().empty());  // the front waits synchronously, and the others are not told any more
-    CHECK_EQ(s.crowd.react(sync, kX), Status::kOk);
-    audit(s.holder);
-  }
+TEST("a lock is quiet when nothing has happened to it for so long, and not while a poke is under way") {
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  const Ref front = s.waiter(kX);
+  CHECK(!s.holder.arena->is_quiet(s.held.lock_index, &s.seen, kQuietNs));
+  s.later(kQuietNs);
+  CHECK(s.holder.arena->is_quiet(s.held.lock_index, &s.seen, kQuietNs));
+  s.holder.release(s.held);
+  CHECK(!s.holder.arena->is_quiet(s.held.lock_index, &s.seen, 0));
+  CHECK_EQ(s.crowd.react(front, kX), Status::kOk);
+  CHECK(!s.holder.arena->is_quiet(s.held.lock_index, &s.seen, 1));
+  s.crowd.release(front);
+  audit(s.holder);
 }
 
 TEST("a death in the latch takes no poke off a doorbell, whether its waiter is at the front or not") {

@@ -61,7 +61,7 @@ constexpr Scenario kScenarios[] = {
     {"threads end, and processes", 2, 3, 1, 3, 60, 80, 10, 40, 30, 20, 10, 10, 40, 10, 0, 10, 2, 2},
     {"two waits of a thread", 3, 1, 1, 3, 50, 100, 0, 90, 20, 20, 10, 0, 5, 0, 0, 0, 0, 2, 80},
     {"two waits of a thread, and deaths", 3, 1, 1, 3, 50, 100, 0, 90, 20, 20, 10, 0, 10, 0, 0, 0, 2, 2, 80},
-    {"long rests", 4, 1, 1, 2, 80, 100, 0, 90, 5, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 50},
+    {"long rests", 4, 1, 1, 2, 90, 100, 0, 100, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 70},
     {"processes come and go", 4, 1, 1, 2, 60, 60, 0, 20, 20, 10, 10, 0, 0, 0, 0, 20, 3, 2, 0, 0, 80},
 };
 constexpr uint32_t kScenariosCount = sizeof kScenarios / sizeof kScenarios[0];

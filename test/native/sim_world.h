@@ -128,7 +128,7 @@ class World final : public Machine::Observer {
     Segment::get().reset();
     hosts.clear();
     for (Truth& truth : truths) truth = Truth();
-    slow_detection = anybody_left = anybody_looks_seldom = false;
+    slow_detection = anybody_left = false;
     for (uint32_t& second : seconds) second = 0;
     Platform::initialises = &World::check_initialise;
     Platform::held = &World::check_held;
@@ -288,8 +288,7 @@ class World final : public Machine::Observer {
     const bool dead_inside = proclock::latch_owner(Segment::get().header().latch.latest()) != 0;
     const bool at_once = !somebody_stopped && !slow_detection && !dead_inside;
     const uint64_t patience_ns = (slow_detection || dead_inside ? kNoticedNs : 0) +
-                                 (unresponsive == 0 ? 0 : (unresponsive + 1) * kPassedOverNs) +
-                                 (may_be_unwatched(unresponsive) ? kSeldomTickNs : 0);
+                                 (unresponsive == 0 ? 0 : (unresponsive + 1) * kPassedOverNs);
     for (int n = 0; n < kNamesMax; n++) {
       Truth& truth = truths[n];
       if (!sleeps_for_nothing(n, somebody_stopped)) {
@@ -298,7 +297,7 @@ class World final : public Machine::Observer {
       }
       if (at_once) the_machine.fail("a waiter sleeps, and nobody keeps it out");
       if (truth.idle_since_ns == 0) truth.idle_since_ns = the_machine.now_ns;
-      if (the_machine.now_ns - truth.idle_since_ns > patience_ns)
+      if (next_ns() - truth.idle_since_ns > patience_ns)
         the_machine.fail(unresponsive == 0 ? "a waiter sleeps for too long, and nobody keeps it out"
                                            : "a stopped waiter holds up the others");
     }
@@ -348,7 +347,6 @@ class World final : public Machine::Observer {
   Counts counts;
   // Whose end is not told to those that wait: they find out by their ticks.
   bool slow_detection = false;
-  bool anybody_looks_seldom = false;
   bool anybody_left = false;  // a thread that ended: its place in a queue may be taken away at any time
   // The slot of another wait of each thread, and whether it looks at it: not while it is blocked in a synchronous one.
   uint32_t seconds[kActorsMax];
@@ -361,9 +359,14 @@ class World final : public Machine::Observer {
     }
     return false;
   }
-  // Where all look seldom, one that waits behind is told to look more often: that one may be stopped as well, or die.
-  bool may_be_unwatched(uint32_t unresponsive) const {
-    return anybody_looks_seldom && unresponsive != 0 && the_machine.stops + the_machine.deaths > 1;
+  // Until then nothing happens any more.
+  static uint64_t next_ns() {
+    uint64_t next = kForever;
+    for (const Actor& actor : the_machine.actors()) {
+      if (actor.state == State::kAsleep || actor.state == State::kStopped)
+        next = std::min(next, actor.until_ns);
+    }
+    return std::max(next, the_machine.now_ns);
   }
   // Threads that are stopped, or do not look at a wait of theirs.
   uint32_t count_unresponsive() const {
@@ -817,9 +820,7 @@ class Thread {
     // Who waits synchronously ticks all the time, and so does who is told of no death.
     if (!async || the_world.slow_detection || !arena().is_quiet(lock, &seen, kQuietNs)) return kTickNs;
     arena().announce_quiet(lock);
-    if (!arena().is_quiet(lock, &seen, kQuietNs)) return kTickNs;
-    the_world.anybody_looks_seldom = true;
-    return kSeldomTickNs;
+    return arena().is_quiet(lock, &seen, kQuietNs) ? kSeldomTickNs : kTickNs;
   }
 
   Status react(const SlotRef& ref, Mode mode, uint64_t* token) {

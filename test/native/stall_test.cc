@@ -143,4 +143,85 @@ TEST("what is owed for a wait that was withdrawn, and whose lock is closed, is f
   loop.release(held);
 }
 
+// How long a call takes that has to be done now, and what it says.
+struct Patient {
+  explicit Patient(const char* segment) : loop(1), key(loop.open(segment, "client")) {}
+  Status query() {
+    std::vector<proclock::HolderInfo> infos;
+    const uint64_t begun = harness::now_ms();
+    const Status status = loop.client.query(key >> kKeyBits, true, &infos);
+    took_ms = harness::now_ms() - begun;
+    return status;
+  }
+  // Calls until there is hardly any patience left.
+  void loses_patience() {
+    CHECK_EQ(query(), Status::kStalled);
+    CHECK(took_ms >= 990);
+    uint64_t more_ms = 0;
+    for (int n = 0; n < 3; n++) {
+      CHECK_EQ(query(), Status::kStalled);
+      more_ms += took_ms;
+    }
+    CHECK(more_ms < 900);  // 332, on a machine of one's own
+  }
+  Loop loop;
+  uint32_t key;
+  uint64_t took_ms = 0;
+};
+
+TEST(
+    "with an owner of the latch that was waited for in vain there is less patience, until somebody gets in") {
+  harness::Segment segment;
+  Member owner(segment.name());
+  Patient patient(segment.name());
+  for (int round = 0; round < 2; round++) {
+    {
+      Member::Arena::Latched latched(*owner.arena);
+      CHECK_EQ(latched.status(), Status::kOk);
+      patient.loses_patience();
+    }
+    CHECK_EQ(patient.query(), Status::kOk);
+  }
+}
+
+TEST(
+    "a call with little patience has all of it again when the owner goes on, and another one is in the "
+    "latch") {
+  harness::Segment segment;
+  Member first(segment.name()), second(segment.name());
+  Patient patient(segment.name());
+  std::atomic<bool> out{false};
+  auto owners = [&] {
+    {
+      Member::Arena::Latched latched(*first.arena);
+      CHECK(harness::eventually([&] { return out.load(); }));
+      usleep(5000);
+    }
+    Member::Arena::Latched latched(*second.arena);
+    CHECK_EQ(latched.status(), Status::kOk);
+    usleep(400000);
+  };
+  const pthread_t running = thread(&owners);
+  CHECK(harness::eventually([&] { return first.arena->owner_inside() == first.memory.number(); }));
+  patient.loses_patience();
+  out.store(true);
+  CHECK_EQ(patient.query(), Status::kOk);
+  pthread_join(running, nullptr);
+}
+
+TEST("a latch that names a process which lives and is not inside is mended by its next tick") {
+  harness::Segment segment;
+  Member named(segment.name()), other(segment.name());
+  proclock::ScanSeen seen;
+  auto& latch = named.arena->header().latch;
+  latch.store(proclock::latch_word(named.memory.number()), std::memory_order_relaxed);
+  CHECK_EQ(other.arena->tick(&seen), Status::kOk);
+  CHECK(other.arena->owner_inside() == named.memory.number());  // it can not tell
+  for (int n = 0; n < 100 && named.arena->owner_inside() != 0; n++) named.arena->tick(&seen);
+  CHECK_EQ(named.arena->owner_inside(), 0u);
+  CHECK_EQ(named.arena->header().rebuilds.load(std::memory_order_relaxed), 1u);
+  other.open("latch");
+  audit(other);
+}
+
 }  // namespace

@@ -27,6 +27,21 @@ export const Layout = {
   ...{ PROCESSES, LOCKS, STORAGES, SLOTS, EXTENTS, BUCKETS },
 } as const;
 
+/** All that is in use: the header with the latch, and the first entries of each table, rwlocks included. */
+export const IN_USE: Array<[from: number, bytes: number]> = [
+  [0, 64],
+  [Layout.ATTACH, Layout.LATCH - Layout.ATTACH],
+  [Layout.LATCH, Layout.SCAN - Layout.LATCH],
+  [Layout.SCAN, Layout.META - Layout.SCAN],
+  [Layout.META, Layout.HEADER_END - Layout.META],
+  [Layout.PROCESSES, 4 * 64],
+  [Layout.LOCKS, 8 * 128],
+  [Layout.STORAGES, 16 * 64],
+  [Layout.SLOTS, 24 * 64],
+  [Layout.EXTENTS, 16 * 64],
+  [Layout.BUCKETS, Layout.PAGE],
+];
+
 export function writeAt(file: string, offset: number, bytes: Uint8Array): void {
   const fd = openSync(file, 'r+');
   try {
