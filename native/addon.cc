@@ -138,7 +138,7 @@ Napi::Array infos_to_array(Napi::Env env, const std::vector<proclock::HolderInfo
   return result;
 }
 
-// query(id, patient): Line[] or status
+// query(id, whole): Line[] or status
 Napi::Value query(const Napi::CallbackInfo& info) {
   if (!check(info, info.Length() == 2 && info[0].IsNumber() && info[1].IsBoolean()))
     return info.Env().Undefined();

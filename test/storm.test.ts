@@ -156,8 +156,9 @@ async function remove(member: Member): Promise<void> {
   const { child } = member;
   if (child.exitCode === null && child.signalCode === null) {
     const exited = once(child, 'exit');
+    // First the command before it, which ends by itself, and not by a signal, if it notices that what it started was killed.
+    child.kill('SIGKILL');
     signal(member, 'SIGKILL');
-    child.kill('SIGKILL'); // the command before it, which may be stopped, or know nothing of it yet
     await exited;
     await until(() => hasEnded(member.pid)); // what that command started may take longer
   }

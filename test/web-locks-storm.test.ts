@@ -93,7 +93,7 @@ function rage(agent: Agent, namespace: string, log: string, origin: string): Pro
         try {
           guard.release();
         } catch (error) {
-          if ((error as { code: string }).code !== 'ERR_LOCK_NOT_HELD') throw error;
+          if ((error as { code: string }).code !== 'ERR_LOCK_LOST') throw error;
           robbed = true;
         }
         write({

@@ -65,8 +65,8 @@ export interface NativeBinding {
   /** Looks whether somebody who holds this lock, or waits for it, is dead. */
   look(id: number): number;
   heldByThread(id: number): number;
-  /** `patient`: with a guard that is stalled, for a second; otherwise for 5 ms. */
-  query(id: number, patient: boolean): NativeInfo[] | number;
+  /** `whole`: holders and waiters, with a second of patience for a stalled latch; otherwise the holders, with 5 ms. */
+  query(id: number, whole: boolean): NativeInfo[] | number;
   /** All locks of the namespace of this one. */
   queryAll(id: number): NativeInfo[] | number;
   /** The holds that were poked, and those that were listened for and stolen, since the last call. */

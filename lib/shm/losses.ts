@@ -12,7 +12,7 @@ export interface Losable {
   readonly record: Subject & {
     /** Whether the namespace was deleted since. */
     isGone(): boolean;
-    /** Who holds it now. */
+    /** Who holds it now; throws where that can not be seen at once. */
     holders(): LockInfo[];
   };
   /** From now on `stolen` is called when somebody steals the lock. */
@@ -46,7 +46,12 @@ export class Losses {
 
   private stolen(hold: Losable): void {
     const { record } = hold;
-    const thief = record.holders().find(({ mode }) => mode === 'exclusive');
+    let thief: LockInfo | undefined;
+    try {
+      thief = record.holders().find(({ mode }) => mode === 'exclusive');
+    } catch {
+      // Who it was can not be seen at the moment.
+    }
     const by = thief === undefined ? '' : ` by pid ${thief.pid} thread ${thief.threadId}`;
     this.signals.get(hold)?.abort(lostError(record, new Theft(`it was stolen${by}`)));
   }

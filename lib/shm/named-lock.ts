@@ -84,7 +84,7 @@ export abstract class NamedLock implements FlightLock<LockGuard> {
   /** Who holds this lock and who waits for it, in every process. */
   query(): LockSnapshot {
     this.checkOpen();
-    return this.record.snapshot(true);
+    return this.record.snapshot();
   }
 
   /**

@@ -113,11 +113,21 @@ export class LockRecord implements LockOfHold {
     return this.tryNow(way, mode);
   }
 
-  /** @param patient whether to block for up to a second if a process was stopped in the middle of a change */
-  snapshot(patient: boolean): LockSnapshot {
-    const infos = this.native.binding.query(this.open(), patient);
+  /** Blocks for up to a second if a process was stopped in the middle of a change. */
+  snapshot(): LockSnapshot {
+    const infos = this.native.binding.query(this.open(), true);
     this.ready.settle(); // it may have found somebody dead
     return this.snapshotOf(infos);
+  }
+
+  /**
+   * Who holds it.
+   * @throws {LockError} `ERR_LOCK_TIMEOUT` where that can not be seen at once
+   */
+  holders(): LockInfo[] {
+    const infos = this.native.binding.query(this.open(), false);
+    this.ready.settle();
+    return this.snapshotOf(infos).held;
   }
 
   /** A place in its queue. */
@@ -164,13 +174,6 @@ export class LockRecord implements LockOfHold {
   /** How many flights of it were finished; it begins anew at 0. */
   flights(): number {
     return this.native.binding.flights(this.open());
-  }
-
-  /** Who holds it, as far as can be seen without waiting for anybody. */
-  holders(): LockInfo[] {
-    const infos = this.native.binding.query(this.open(), false);
-    this.ready.settle();
-    return typeof infos === 'number' ? [] : this.snapshotOf(infos).held;
   }
 
   private info(info: NativeInfo): LockInfo {

@@ -157,7 +157,7 @@ function blockUntil(deadline: number, record: LockRecord, way: number, mode: Loc
 export function timedOut(record: LockRecord, mode: LockMode, timeoutMs: number): LockError {
   let holders: LockInfo[] = [];
   try {
-    holders = record.snapshot(false).held;
+    holders = record.holders();
   } catch (error) {
     // What keeps us from looking is the better answer, unless that is a matter of time as well.
     if ((error as LockError).code !== 'ERR_LOCK_TIMEOUT') return error as LockError;

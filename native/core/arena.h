@@ -145,7 +145,7 @@ class Arena {
   Status recover_dead(uint32_t process, uint64_t number);
 
   // snapshot.h
-  Status snapshot(uint32_t lock, std::vector<HolderInfo>* infos);
+  Status snapshot(uint32_t lock, std::vector<HolderInfo>* infos, bool waiters = true);
   Status snapshot_all(std::vector<HolderInfo>* infos, std::unordered_map<uint32_t, LockName>* names);
 
  private:

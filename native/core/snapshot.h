@@ -5,6 +5,18 @@
 
 namespace proclock {
 
+// Processes to be asked about, each once.
+struct Suspects {
+  explicit Suspects(uint32_t processes) : seen(processes + 1) {}
+  void add(uint32_t owner) {
+    if (owner == 0 || owner >= seen.size() || seen[owner]) return;
+    seen[owner] = true;
+    all.push_back(owner);
+  }
+  std::vector<bool> seen;
+  std::vector<uint32_t> all;
+};
+
 // Does the slot wait, and not hold? (One that was granted may still have its place in the queue.)
 template <class P>
 bool Arena<P>::is_pending(uint64_t word, uint32_t flags) {
@@ -28,17 +40,25 @@ HolderInfo Arena<P>::describe(const Slot<P>& slot, uint64_t word, uint32_t flags
   return info;
 }
 
+// Nobody is shown who was not asked about. `waiters`: as well as holders.
 template <class P>
-Status Arena<P>::snapshot(uint32_t lock_index, std::vector<HolderInfo>* infos) {
+Status Arena<P>::snapshot(uint32_t lock_index, std::vector<HolderInfo>* infos, bool waiters) {
   Latched latched(*this);
   if (!ok(latched.status())) return latched.status();
-  look_latched(latched, lock_index);
   Lock<P>& entry = lock(lock_index);
+  Suspects suspects(used(processes_));
+  each_slot(entry.slots_head, kByLock, [&](uint32_t, Slot<P>& other) {
+    const uint64_t word = word_of(other);
+    if (waiters ? is_involved(word, flags_of(other)) : refers(word)) suspects.add(owner_of(word));
+    return true;
+  });
+  check_processes(latched, suspects.all);
   each_slot(entry.slots_head, kByLock, [&](uint32_t, Slot<P>& other) {
     const uint64_t word = word_of(other);
     if (is_held(word)) infos->push_back(describe(other, word, flags_of(other), false));
     return true;
   });
+  if (!waiters) return latched.status();
   each_slot(entry.queue_head, kByQueue, [&](uint32_t, Slot<P>& other) {
     const uint64_t word = word_of(other);
     const uint32_t flags = flags_of(other);
@@ -55,18 +75,13 @@ Status Arena<P>::snapshot_all(std::vector<HolderInfo>* infos, std::unordered_map
   Latched latched(*this);
   if (!ok(latched.status())) return latched.status();
   const uint32_t slots = used(slots_);
-  std::vector<bool> involved(used(processes_) + 1);
-  std::vector<uint32_t> suspects;
+  Suspects suspects(used(processes_));
   for (uint32_t index = 1; index <= slots && !fault_; index++) {
     const Slot<P>& other = slot(index);
     const uint64_t word = word_of(other);
-    const uint32_t owner = owner_of(word);
-    if (get(other.lock) == 0 || owner == 0 || owner >= involved.size() || involved[owner]) continue;
-    if (!is_involved(word, flags_of(other))) continue;
-    involved[owner] = true;
-    suspects.push_back(owner);
+    if (get(other.lock) != 0 && is_involved(word, flags_of(other))) suspects.add(owner_of(word));
   }
-  check_processes(latched, suspects);
+  check_processes(latched, suspects.all);
   size_t name_bytes = 0;
   for (uint32_t index = 1; index <= slots && !fault_; index++) {
     const Slot<P>& other = slot(index);

@@ -93,7 +93,8 @@ class Client {
   Status abandoned(uint32_t hold, AbandonedInfo* info) const;
   Status finish(uint32_t hold, Finished what);
   int32_t flights(uint32_t id);  // of this lock, so far; a count that begins anew at 0
-  Status query(uint32_t id, bool patient, std::vector<HolderInfo>* infos);
+  // whole: waiters as well, and patiently. Otherwise the holders, if that is possible at once.
+  Status query(uint32_t id, bool whole, std::vector<HolderInfo>* infos);
   // The whole namespace of that lock.
   Status query_all(uint32_t id, std::vector<HolderInfo>* infos,
                    std::unordered_map<uint32_t, LockName>* names);

@@ -189,15 +189,15 @@ Status Client<P>::look(uint32_t id) {
 }
 
 template <class P>
-Status Client<P>::query(uint32_t id, bool patient, std::vector<HolderInfo>* infos) {
+Status Client<P>::query(uint32_t id, bool whole, std::vector<HolderInfo>* infos) {
   OpenLock* lock = open_lock_at(id);
   if (lock == nullptr) return Status::kClosed;
   const Status state = lock->space->check_now(P::wall_ms());
   if (!ok(state)) return state;
   const Entered entered(*this);
   Arena<P>& arena = lock->space->arena();
-  const auto look = [&] { return arena.snapshot(lock->index, infos); };
-  return patient ? patiently(arena, look) : look();
+  const auto look = [&] { return arena.snapshot(lock->index, infos, whole); };
+  return whole ? patiently(arena, look) : look();
 }
 
 template <class P>

@@ -171,6 +171,20 @@ TEST("a killed waiter leaves the queue, and the others keep their order") {
   KILL_AND_JOIN(third);
 }
 
+TEST("nobody is shown who is dead, however many of them wait and however many slots are idle") {
+  Scene s;
+  CHECK_EQ(s.boss.acquire(s.ref, kX), Try::kAcquired);
+  for (uint32_t n = 0; n < 2 * proclock::Arena<proclock::System>::kLookProcessesMax; n++) {
+    Member dead(s.segment.name());
+    for (int idle = 0; idle < 8; idle++) dead.open("recovery");
+    CHECK_EQ(dead.queue(dead.open("recovery"), n % 2 == 0 ? kX : kS, proclock::kSlotAsync), Status::kAgain);
+    dead.vanish();
+  }
+  const auto infos = s.snapshot();
+  CHECK_EQ(infos.size(), 1u);
+  CHECK(!infos[0].pending);
+}
+
 TEST("a waiter that was killed after it had been poked hands the poke on") {
   Scene s;
   CHECK_EQ(s.boss.acquire(s.ref, kX), Try::kAcquired);

@@ -217,7 +217,7 @@ async function useStolen(it) {
   try {
     guard.release();
   } catch (error) {
-    if (error.code !== 'ERR_LOCK_NOT_HELD') throw error;
+    if (error.code !== 'ERR_LOCK_LOST') throw error;
     robbed = true;
     counts.robbed++;
   }
