@@ -37,8 +37,8 @@
 //    Q1  a process that is going to look seldom says so at its entry (`seldom`), then at each lock it waits for (`unwatched`,
 //        a count), and then looks whether a poke is under way. If there is one it goes on to look often
 //    Q2  who pokes sets POKED, and then looks at `unwatched`. If it says so, it goes on behind the front until it has found
-//        kWatchersMax processes that look often. It rings for each on the way that looks seldom, which counts as one that
-//        looks often, unless it was rung for before and has not answered
+//        kWatchersMax processes that look often, among kLookBehindMax waits at most. It rings for each on the way that looks
+//        seldom, which counts as one that looks often, unless it was rung for before and has not answered
 //    Q3  who has answered its doorbell looks often. It takes `seldom` back itself, so it is never said of one that is stopped
 //        that it has looked
 //    Q4  where Q2 has come to the end, and nobody on the way looks seldom, it sets `unwatched` to 0, if it is still what it was

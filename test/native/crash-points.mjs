@@ -54,7 +54,7 @@ const POINTS = {
   ],
   'queue.h': [
     after('keep.poked', 'lock(lock_index).gate.fetch_or(kGatePoked, std::memory_order_seq_cst);'),
-    before('poke.marked', 'if (!any_seldom) entry.unwatched.compare_exchange_strong('),
+    after('poke.marked', 'entry.gate.fetch_or(kGatePoked, std::memory_order_seq_cst);'),
     after(
       'poke.flagged',
       'slot(slot_index).flags.fetch_or(kSlotEligible | kSlotPoked, std::memory_order_relaxed);',
