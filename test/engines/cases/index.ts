@@ -1,7 +1,13 @@
 // All topics of the suite, by the words that stand before the properties.
 import type { Cases } from '../stage';
 import { args, callbacks, handles, names } from './calls';
+import { abandoned, deaths } from './death';
 import { exclusion } from './exclusion';
+import { guards, leaks, tokens } from './guards';
+import { owner, ownerTable } from './owner';
+import { query } from './query';
+import { queue } from './queue';
+import { aborts, timeouts } from './waits';
 
 export const all: Record<string, Cases> = {
   exclusion,
@@ -9,4 +15,15 @@ export const all: Record<string, Cases> = {
   arguments: args,
   names,
   handles,
+  'the owner table': ownerTable,
+  owner,
+  queue,
+  timeouts,
+  aborts,
+  guards,
+  tokens,
+  deaths,
+  abandoned,
+  query,
+  'leaked guards': leaks,
 };
