@@ -10,7 +10,7 @@ export type { Abandoned, LockInfo, LockMode, LockSnapshot };
 export interface Traits {
   /** A hold can end while its holder lives: the connection to the engine breaks. Then {@link World.interrupt} is there. */
   readonly breaks: boolean;
-  /** `guard.lost` tells of every loss. */
+  /** `guard.lost` tells of every loss, and the error of it has a `cause`. */
   readonly tellsLoss: boolean;
   /** `guard.upgrade()` and `guard.tryUpgrade()` are there. */
   readonly upgrades: boolean;

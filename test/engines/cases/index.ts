@@ -4,10 +4,14 @@ import { args, callbacks, handles, names } from './calls';
 import { abandoned, deaths } from './death';
 import { exclusion } from './exclusion';
 import { guards, leaks, tokens } from './guards';
+import { losses } from './losses';
 import { owner, ownerTable } from './owner';
 import { query } from './query';
 import { queue } from './queue';
+import { spaces } from './space';
+import { upgrades } from './upgrade';
 import { aborts, timeouts } from './waits';
+import { steals, webLocks } from './web-locks';
 
 export const all: Record<string, Cases> = {
   exclusion,
@@ -25,5 +29,10 @@ export const all: Record<string, Cases> = {
   deaths,
   abandoned,
   query,
+  'Web Locks': webLocks,
+  thefts: steals,
+  upgrades,
+  losses,
+  spaces,
   'leaked guards': leaks,
 };
