@@ -116,9 +116,9 @@ export class Stage {
   }
 
   /** Begins an upgrade that has to wait; resolves when newcomers are barred by it. */
-  async queueUpgrade<T>(begin: () => Promise<T>): Promise<Pending<T>> {
+  async queueUpgrade<T>(begin: () => Promise<T>, lockName: string = name): Promise<Pending<T>> {
     const pending = track(begin());
-    await until(async () => pending.settled || (await this.isBarred()));
+    await until(async () => pending.settled || (await this.isBarred(lockName)));
     if (pending.settled) throw new Error(`it did not wait: ${await pending.promise}`);
     return pending;
   }
@@ -146,12 +146,20 @@ export class Stage {
     this.identity = undefined;
   }
 
-  /** Those who hold, in any order, and those who wait, in the order of the queue: nobody else. */
-  async expectState(held: readonly Who[], pending: readonly Who[] = []): Promise<void> {
+  /**
+   * Those who hold, in any order, and those who wait, in the order of the queue: nobody else. What waits for several locks
+   * is given in the order of `names`.
+   */
+  async expectState(
+    held: readonly Who[],
+    pending: readonly Who[] = [],
+    names: readonly string[] = [],
+  ): Promise<void> {
     const labels = (all: readonly Who[]) =>
       Promise.all(all.map(async ([who, mode]) => `${await who.clientId()} ${mode}`));
     const expected = { held: (await labels(held)).sort(), pending: await labels(pending) };
     const seen = await this.query();
+    seen.pending.sort((a, b) => names.indexOf(a.name) - names.indexOf(b.name));
     const shown = (infos: LockInfo[]) => infos.map(({ clientId, mode }) => `${clientId} ${mode}`);
     expect({ held: shown(seen.held).sort(), pending: shown(seen.pending) }).toEqual(expected);
   }
@@ -162,9 +170,14 @@ export class Stage {
 
   /** At the latest when a death is noticed. */
   async untilIdle(): Promise<void> {
-    const count = async () => Object.values(await this.query()).flat().length;
-    await until(async () => (await count()) === 0, { within: this.traits.deathMs }).catch(() => {});
+    await this.untilDeadAreGone(0);
     await this.expectIdle();
+  }
+
+  /** Until there are no more than so many holds and waits, or those who were killed have to be gone. */
+  async untilDeadAreGone(count: number): Promise<void> {
+    const isSo = async () => Object.values(await this.query()).flat().length <= count;
+    await until(isSo, { within: this.traits.deathMs }).catch(() => {});
   }
 
   /** That there is a mark is what a shared guard tells, and nothing comes of asking. */
@@ -174,8 +187,8 @@ export class Stage {
     return guard.abandoned;
   }
 
-  private async isBarred(): Promise<boolean> {
-    const guard = await this.make('SharedLock').tryShared();
+  private async isBarred(lockName: string): Promise<boolean> {
+    const guard = await this.make('SharedLock', lockName).tryShared();
     await guard?.release();
     return guard === null;
   }

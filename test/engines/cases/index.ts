@@ -8,6 +8,7 @@ import { losses } from './losses';
 import { owner, ownerTable } from './owner';
 import { query } from './query';
 import { queue } from './queue';
+import { random } from './random';
 import { spaces } from './space';
 import { upgrades } from './upgrade';
 import { aborts, timeouts } from './waits';
@@ -34,5 +35,6 @@ export const all: Record<string, Cases> = {
   upgrades,
   losses,
   spaces,
+  'a random story': random,
   'leaked guards': leaks,
 };
