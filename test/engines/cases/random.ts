@@ -1,7 +1,8 @@
 // Several parties do what comes to their mind, step by step; a model of the lock says after each step who holds, who waits,
 // in which order, and who was just granted what. Seeded: the same seed is the same story.
+import { setImmediate as turn } from 'node:timers/promises';
 import type { Grant, Pending } from '../../support/party';
-import type { ClassName, LockMode, Traits } from '../infrastructure';
+import type { Awaitable, ClassName, LockMode, SharedLock, Traits } from '../infrastructure';
 import { type Cases, errorOf, type Other, type Stage } from '../stage';
 
 const NAMES = ['a', 'b'];
@@ -280,6 +281,158 @@ class Story {
   }
 }
 
+/** Who is certain to hold: from when it was told of the grant until it begins to release. */
+class Oracle {
+  private readers = 0;
+  private writers = 0;
+  /** The greatest of the exclusive holders. */
+  private token = 0n;
+  grants = 0;
+
+  enter(mode: LockMode, token: bigint | string): void {
+    this.grants++;
+    const found = BigInt(token);
+    expect(this.writers).toBe(0);
+    if (mode === 'exclusive') {
+      expect(this.readers).toBe(0);
+      expect(found > this.token).toBe(true);
+      this.token = found;
+      this.writers++;
+    } else {
+      expect(found >= this.token).toBe(true);
+      this.readers++;
+    }
+  }
+
+  leave(mode: LockMode): void {
+    if (mode === 'exclusive') this.writers--;
+    else this.readers--;
+  }
+}
+
+const EXPECTED = ['ERR_LOCK_TIMEOUT', 'ERR_LOCK_LOST', 'ERR_LOCK_UPGRADE'];
+
+/** What may come of a call at any time; anything else is a fault. */
+async function maybe<T>(call: () => Awaitable<T>): Promise<T | undefined> {
+  try {
+    return await call();
+  } catch (error) {
+    const { code, message } = error as { code: string; message: string };
+    if (message !== 'changed its mind' && !EXPECTED.includes(code)) throw error;
+    return undefined;
+  }
+}
+
+class Storm {
+  private readonly dice;
+  readonly oracle = new Oracle();
+
+  constructor(
+    private readonly stage: Stage,
+    private readonly traits: Traits,
+    seed: number,
+  ) {
+    this.dice = dice(seed);
+  }
+
+  async run(rounds: number): Promise<void> {
+    const others = await Promise.all([1, 2, 3].map(() => this.stage.other()));
+    let over = false;
+    const interruptions = (async () => {
+      while (this.traits.breaks && !over) {
+        for (let turns = 0; turns < 20; turns++) await turn();
+        await this.stage.interrupt(new Error('an interruption of the storm'));
+      }
+    })();
+    const repeat = async (round: () => Promise<void>) => {
+      for (let n = 0; n < rounds; n++) await round();
+    };
+    await Promise.all([
+      ...CLASSES.map((className) => repeat(() => this.mine(this.stage.make(className)))),
+      ...others.map((other) => repeat(() => this.theirs(other))),
+    ]);
+    over = true;
+    await interruptions;
+  }
+
+  /** Some turns of the microtask queue, or of the event loop. */
+  private async pause(): Promise<void> {
+    const count = Math.floor(this.dice.random() * 12);
+    if (count > 8) await turn();
+    else for (let n = 0; n < count; n++) await null;
+  }
+
+  /** A round of this process. */
+  private async mine(lock: SharedLock): Promise<void> {
+    const { dice, oracle, traits } = this;
+    const exclusive = dice.says(0.5);
+    const controller = new AbortController();
+    const options = {
+      exclusive,
+      ...(dice.says(0.2) ? { timeout: Math.floor(dice.random() * 3) } : {}),
+      ...(dice.says(0.5) ? { signal: controller.signal } : {}),
+    };
+    const tries = traits.remote && dice.says(0.2);
+    const taken = maybe(() => (tries ? lock.tryAcquire({ exclusive }) : lock.acquire(options)));
+    if (dice.says(0.3)) {
+      await this.pause();
+      controller.abort(new Error('changed its mind'));
+    }
+    const guard = await taken;
+    if (!guard) return;
+    let inside = true;
+    let { mode } = guard;
+    const leave = () => {
+      if (inside) oracle.leave(mode);
+      inside = false;
+    };
+    if (traits.tellsLoss) {
+      guard.lost.addEventListener('abort', leave);
+      if (guard.lost.aborted) inside = false;
+    }
+    if (inside) oracle.enter(mode, guard.token);
+    await this.pause();
+    if (inside && mode === 'exclusive' && dice.says(0.2)) {
+      leave();
+      await maybe(() => guard.downgrade());
+      if (guard.mode === 'shared' && !(traits.tellsLoss && guard.lost.aborted)) {
+        mode = 'shared';
+        oracle.enter(mode, guard.token);
+        inside = true;
+      }
+    } else if (inside && mode === 'shared' && traits.upgrades && dice.says(0.3)) {
+      await maybe<unknown>(() => (dice.says(0.5) ? guard.tryUpgrade() : guard.upgrade({ timeout: 5 })));
+      if (guard.mode === 'exclusive' && inside) {
+        leave();
+        mode = 'exclusive';
+        oracle.enter(mode, guard.token);
+        inside = true;
+      }
+    }
+    await this.pause();
+    leave();
+    await maybe(() => guard.release());
+    expect(guard.released).toBe(true);
+  }
+
+  /** A round of another party. */
+  private async theirs(other: Other): Promise<void> {
+    const { dice, oracle } = this;
+    const mode: LockMode = dice.says(0.5) ? 'shared' : 'exclusive';
+    const taken = maybe(() => other.acquire(mode, dice.says(0.2) ? { timeout: 1 } : {}));
+    if (dice.says(0.3)) {
+      await this.pause();
+      await other.abort('changed its mind');
+    }
+    const grant = await taken;
+    if (grant === undefined) return;
+    oracle.enter(mode, grant.token);
+    await this.pause();
+    oracle.leave(mode);
+    await other.release();
+  }
+}
+
 export const random: Cases = (property, traits) => {
   for (const seed of traits.remote ? [1, 2, 3, 4] : [1, 2]) {
     property(`is as the model says, after each step of story ${seed}`, async (stage) => {
@@ -291,5 +444,16 @@ export const random: Cases = (property, traits) => {
         throw error;
       }
     });
+  }
+
+  for (const seed of [1, 2]) {
+    property(
+      `no two that exclude each other hold at the same time, and tokens grow, in storm ${seed}`,
+      async (stage) => {
+        const storm = new Storm(stage, traits, seed);
+        await storm.run(60);
+        expect(storm.oracle.grants).toBeGreaterThan(60);
+      },
+    );
   }
 };
