@@ -49,6 +49,40 @@ describe.each(Object.entries(PROGRAMS))('%s', (kind, program) => {
   });
 });
 
+describe('a process', () => {
+  /** The program has a lock that a peer holds as well, shared. */
+  const run = (program: string) => {
+    const source = `
+      const { SharedLock } = require(process.env.DIST + '/remote.js');
+      const { memory } = require(process.env.DIST + '/memory.js');
+      (async () => {
+        const space = memory();
+        const guard = await new SharedLock('x', { space: space.peer() }).shared();
+        const lock = new SharedLock('x', { space });
+        process.on('exit', () => console.log('ended'));
+        ${program}
+      })();`;
+    const env = { ...process.env, DIST };
+    return execFileSync(process.execPath, ['-e', source], { encoding: 'utf8', env, timeout: 20_000 });
+  };
+  const SAY = `.catch(({ code }) => console.log(code))`;
+
+  test('is kept alive by an acquire that waits', () => {
+    expect(run(`await lock.exclusive({ timeout: 100 })${SAY};`)).toBe('ERR_LOCK_TIMEOUT\nended\n');
+  });
+
+  test('is kept alive by an upgrade that waits', () => {
+    const program = `await (await lock.shared()).upgrade({ timeout: 100 })${SAY};`;
+    expect(run(program)).toBe('ERR_LOCK_TIMEOUT\nended\n');
+  });
+
+  test('is not kept alive by what it holds, nor by a space that is open', () => {
+    expect(run(`globalThis.kept = [guard, await lock.shared(), (await lock.shared()).lost];`)).toBe(
+      'ended\n',
+    );
+  });
+});
+
 test('no file of lib/remote or lib/engines names what lib/shm has', () => {
   const lib = join(__dirname, '../../lib');
   const files = ['remote', 'engines'].flatMap((folder) =>

@@ -298,7 +298,10 @@ export const upgrades: Cases = (property, traits) => {
       await expectError(() => guard.tryUpgrade(), 'ERR_LOCK_LOST');
       await expectError(() => guard.release(), 'ERR_LOCK_LOST');
     });
-    await errorOf(() => other.release());
-    await (await stage.lock.exclusive()).release();
+    await expectError(() => other.release(), 'ERR_LOCK_LOST');
+    const later = await stage.lock.shared();
+    expect(await other.try('shared')).not.toBeNull(); // nobody is barred any more
+    await other.release();
+    await later.release();
   });
 };
