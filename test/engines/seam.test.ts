@@ -314,6 +314,22 @@ describe('an answer that crosses', () => {
     expect(state()).toEqual(IDLE);
   });
 
+  test('a grant that is given back clears no mark that nobody has seen', async () => {
+    await begin();
+    const dead = new EngineBehindLine(server);
+    await lockOver(dead).exclusive();
+    dead.line.drop();
+    engine.line.back.shut();
+    const controller = new AbortController();
+    const wait = track(lock.exclusive({ signal: controller.signal }));
+    controller.abort(new Error('changed its mind'));
+    await until(() => engine.line.asked.includes('withdraw'));
+    engine.line.back.open();
+    await errorOf(() => wait.promise);
+    expect(state()).toEqual(IDLE);
+    await others.exclusive(({ abandoned }) => expect(abandoned).not.toBeNull());
+  });
+
   test('an upgrade that crosses the timeout is taken, one that crosses the abort is taken back', async () => {
     for (const aborts of [false, true]) {
       const guard = await lock.shared();

@@ -301,6 +301,10 @@ export const leaks: Cases = (property) => {
         await (await lock.shared()).release();
         await lock.shared(() => new Promise(setImmediate));
         await (await lock.tryShared())![Symbol.asyncDispose]();
+        const lasting = await lock.shared();
+        await new Promise(setImmediate); // from now on it would be missed
+        await new Promise(setImmediate);
+        await lasting.release();
       }
       for (let n = 0; n < 5; n++) {
         collectGarbage();

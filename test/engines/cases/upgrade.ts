@@ -288,6 +288,19 @@ export const upgrades: Cases = (property, traits) => {
     expect(await stage.abandoned()).toBeNull();
   });
 
+  property('what it is told of the mark is as it is at that moment', async (stage) => {
+    const dead = await stage.other();
+    await dead.acquire('exclusive');
+    const waiting = await stage.queue(() => stage.lock.exclusive());
+    await dead.kill();
+    const guard = await waiting.promise;
+    expect(guard.abandoned).not.toBeNull();
+    await guard.downgrade(); // it has repaired
+    await guard.upgrade();
+    expect(guard).toMatchObject({ mode: 'exclusive', abandoned: null });
+    await guard.release();
+  });
+
   property('a theft ends it', async (stage) => {
     const other = await stage.other();
     const guard = await stage.lock.shared();
