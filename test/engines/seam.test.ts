@@ -369,6 +369,22 @@ describe('an answer that crosses', () => {
     expect(state()).toEqual(IDLE);
   });
 
+  test('a session that ends while somebody leaves the queue keeps it no longer', async () => {
+    await begin();
+    engine.line.there.shut();
+    const controller = new AbortController();
+    const wait = track(lock.exclusive({ signal: controller.signal }));
+    const reason = new Error('changed its mind');
+    controller.abort(reason);
+    await until(() => engine.line.asked.includes('withdraw'));
+    expect(wait.settled).toBe(false);
+    engine.line.events.ended(new Error('the cable was cut'));
+    await new Promise(setImmediate);
+    expect(wait.settled).toBe(true);
+    expect(await errorOf(() => wait.promise)).toBe(reason);
+    engine.line.drop();
+  });
+
   test('a release that the engine knows nothing of is a loss', async () => {
     const guard = await lock.exclusive();
     server.leave(engine.line, true);

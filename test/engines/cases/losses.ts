@@ -11,11 +11,14 @@ async function interrupt(stage: Stage, lost: AbortSignal): Promise<void> {
   if (!lost.aborted) await aborted;
 }
 
-/** Until so many waits of this process are in the queue, in its new session. */
-async function untilQueuedAgain(stage: Stage, count = 1): Promise<void> {
-  const id = await stage.clientId();
+/** Interrupts this process, which waits so many times, and waits until all of that is in the queue again, in a new session. */
+async function interruptWaits(stage: Stage, count = 1): Promise<void> {
+  const clientsOf = async () => Object.values(await stage.query()).flat();
+  const known = new Set((await clientsOf()).map(({ clientId }) => clientId));
+  await stage.interrupt(why);
+  // Nothing is asked of the space meanwhile: it has to do that by itself.
   await until(
-    async () => (await stage.query()).pending.filter(({ clientId }) => clientId === id).length === count,
+    async () => (await clientsOf()).filter(({ clientId }) => !known.has(clientId)).length === count,
   );
 }
 
@@ -189,8 +192,7 @@ export const losses: Cases = (property, traits) => {
       await holder.acquire('exclusive');
       const mine = await stage.queue(() => stage.lock.exclusive());
       const theirs = await other.queue('exclusive');
-      await stage.interrupt(why);
-      await untilQueuedAgain(stage);
+      await interruptWaits(stage);
       expect(mine.settled).toBe(false);
       await stage.expectState(
         [[holder, 'exclusive']],
@@ -216,8 +218,7 @@ export const losses: Cases = (property, traits) => {
     const controller = new AbortController();
     const aborted = await stage.queue(() => stage.lock.exclusive({ signal: controller.signal }));
     const late = await stage.queue(() => stage.lock.shared({ timeout: 500 }));
-    await stage.interrupt(why);
-    await untilQueuedAgain(stage, 2);
+    await interruptWaits(stage, 2);
     const reason = new Error('changed its mind');
     controller.abort(reason);
     expect(await errorOf(() => aborted.promise)).toBe(reason);
@@ -278,8 +279,7 @@ export const losses: Cases = (property, traits) => {
     await holder.acquire('exclusive');
     const callback = jest.fn(() => 'done');
     const request = await stage.queue(() => stage.manager.request(name, callback));
-    await stage.interrupt(why);
-    await untilQueuedAgain(stage);
+    await interruptWaits(stage);
     expect(callback).not.toHaveBeenCalled();
     await holder.release();
     expect(await request.promise).toBe('done');

@@ -306,6 +306,26 @@ export const owner: Cases = (property) => {
     });
   });
 
+  property('what is acquired within a guard of another lock belongs to the same owner', async (stage) => {
+    const first = await stage.lock.exclusive();
+    const second = stage.make('SharedRLock', 'second');
+    const held = await second.exclusive({ within: first });
+    const nested = await second.shared({ within: first });
+    expect((await second.query()).held).toHaveLength(1);
+    await expectError(
+      () => stage.make('Lock', 'second').acquire({ within: first }),
+      'ERR_LOCK_NOT_REENTRANT',
+    );
+    await nested.release();
+    await held.release();
+    await (await second.exclusive({ within: first })).release();
+    // A callback is an owner of its own, and sees what that of the guard has.
+    await second.exclusive({ within: first }, async () => {
+      await expectError(() => stage.lock.shared(), 'ERR_LOCK_NOT_REENTRANT');
+    });
+    await first.release();
+  });
+
   property('a non-reentrant class refuses what a reentrant one of the same name holds', async (stage) => {
     const lock = stage.make('SharedRLock');
     await lock.exclusive(async () => {

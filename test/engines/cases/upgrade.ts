@@ -301,20 +301,24 @@ export const upgrades: Cases = (property, traits) => {
     await guard.release();
   });
 
-  property('a theft ends it', async (stage) => {
-    const other = await stage.other();
+  property('a theft ends it, and lets all readers in that came behind', async (stage) => {
+    const [other, late] = await stage.twoOthers();
     const guard = await stage.lock.shared();
     await other.acquire('shared');
     const upgraded = await stage.queueUpgrade(() => guard.upgrade());
+    const waits = [await late.queue('shared'), await late.queue('shared', { as: 'second' })];
     await stage.manager.request(name, { steal: true }, async () => {
       await expectError(() => upgraded.promise, 'ERR_LOCK_LOST');
       await expectError(() => guard.tryUpgrade(), 'ERR_LOCK_LOST');
       await expectError(() => guard.release(), 'ERR_LOCK_LOST');
     });
     await expectError(() => other.release(), 'ERR_LOCK_LOST');
-    const later = await stage.lock.shared();
-    expect(await other.try('shared')).not.toBeNull(); // nobody is barred any more
-    await other.release();
-    await later.release();
+    await Promise.all(waits.map(({ promise }) => promise));
+    await stage.expectState([
+      [late, 'shared'],
+      [late, 'shared'],
+    ]);
+    await late.release();
+    await late.release('second');
   });
 };
