@@ -15,7 +15,7 @@ export interface Watched {
 }
 
 interface Leaving {
-  leave(finished: boolean): void;
+  leave(finished: boolean): void | Promise<void>;
 }
 
 interface Leak {
@@ -53,9 +53,8 @@ function giveBack({ hold, name, mode }: Leak): void {
       'the lock is released now. Release guards in a finally block, or use `using`, or the callback forms',
     { type: 'Warning', code: 'PROCLOCK_LEAKED_GUARD' },
   );
+  // It may have been stolen, or its namespace be gone: nothing is held any more, and nobody is there to be told.
   try {
-    hold.leave(false);
-  } catch {
-    // It was stolen, or its namespace is gone: nothing is held any more, and nobody is there to be told.
-  }
+    hold.leave(false)?.catch(() => {});
+  } catch {}
 }

@@ -92,6 +92,11 @@ export class Connection implements SessionEvents {
     return this.space.pending(answer);
   }
 
+  /** Keeps the process alive until the promise has settled. */
+  pending<T>(promise: Promise<T>): Promise<T> {
+    return this.space.pending(promise);
+  }
+
   /**
    * For a wait that its waiter has given up, and whose grant nobody expects any more: should the engine have granted it
    * meanwhile, it is released.

@@ -80,7 +80,10 @@ export interface Session {
    * @returns false if there was no such hold any more; where it was stolen, `robbed` was told before
    */
   release(slot: Slot, leaving: Leaving): Promise<boolean>;
-  /** Exclusive to shared; nobody gets in between. @returns as `release` */
+  /**
+   * Exclusive to shared; nobody gets in between. The mark of a dead holder is cleared, as by one that has `repaired`.
+   * @returns as `release`
+   */
   downgrade(slot: Slot): Promise<boolean>;
   /** Shared to exclusive, ahead of the queue and with newcomers barred. */
   upgrade(slot: Slot, how: 'wait' | 'try'): Promise<Answer>;

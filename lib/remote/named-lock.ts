@@ -52,7 +52,7 @@ interface Plan {
 
 const leaks = new LeakFinder();
 
-/** The space that is meant by the options of a lock or manager. */
+/** @internal The space that is meant by the options of a lock or manager. */
 export function spaceOf(options: unknown): EngineSpace {
   checkObject('options', options);
   const { space } = options as { space?: unknown };

@@ -56,7 +56,7 @@ const TTL_MS_DEFAULT = 10_000;
 const TTL_MS_MIN = 1000;
 const TTL_MS_MAX = 2 ** 31 - 1;
 
-/** The common options of all engines, checked. */
+/** @internal The common options of all engines, checked. */
 export function checkSpaceOptions(options: SpaceOptions): Required<SpaceOptions> {
   checkObject('options', options);
   const namespace = checkNamespace(options.namespace);
@@ -74,6 +74,7 @@ interface Request {
   fail(error: unknown): void;
 }
 
+/** @internal What a {@link Space} is. */
 export class EngineSpace implements Space, Connected, WaitedSpace {
   readonly kind: Engine['kind'];
   readonly namespace: string;
@@ -274,7 +275,7 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
   }
 }
 
-/** Whether it is a space of this package. */
+/** @internal Whether it is a space of this package. */
 export function isSpace(value: unknown): value is EngineSpace {
   return value instanceof EngineSpace;
 }

@@ -16,7 +16,7 @@ import {
 import { type Acquire, reasonOf } from '../common/options';
 import type { LockInfo, LockMode } from '../common/types';
 import { ANSWER_MS_MAX, type Connection, type Waiting } from './connection';
-import type { Answer, Grant, Slot } from './engine';
+import type { Answer, Grant, Session, Slot } from './engine';
 import { Hold, type LockRecord, type PendingUpgrade } from './hold';
 
 /** How long whoever gives up waits for the engine to take the place in the queue back. */
@@ -107,17 +107,18 @@ abstract class Pending implements Waiting {
     const { connection, slot } = this;
     let error: unknown;
     let grant: Grant | undefined;
+    let answer: Promise<Grant | undefined> | undefined;
     if (connection !== undefined) {
+      const withdraw = (session: Session) => {
+        answer = session.withdraw(slot);
+        return answer;
+      };
       try {
         const over = new Promise<undefined>((resolve) => {
           this.sessionIsOver = () => resolve(undefined);
         });
         grant = await Promise.race([
-          connection.ask(
-            `leave the queue of ${shown(slot.name)}`,
-            (session) => session.withdraw(slot),
-            WITHDRAWAL_MS_MAX,
-          ),
+          connection.ask(`leave the queue of ${shown(slot.name)}`, withdraw, WITHDRAWAL_MS_MAX),
           over,
         ]);
       } catch (failure) {
@@ -134,6 +135,20 @@ abstract class Pending implements Waiting {
     if (grant !== undefined) await this.giveBack(connection as Connection, slot).catch(() => {});
     // An abort has the last word. A time-out that the engine kept us from is the engine's.
     this.refuse(wanted && error !== undefined ? error : await reason());
+    if (error !== undefined) void this.giveBackLate(connection as Connection, slot, answer);
+  }
+
+  /** The engine has not answered in time: whatever it answers later, nobody wants what it has granted. */
+  protected async giveBackLate(
+    connection: Connection,
+    slot: Slot,
+    answer: Promise<Grant | undefined> | undefined,
+  ): Promise<void> {
+    try {
+      if ((await answer) !== undefined) await this.giveBack(connection, slot);
+    } catch {
+      // The session ends, and with it what was granted.
+    }
   }
 
   /** Takes back what was granted to a waiter that does not want it any more. */
@@ -301,9 +316,11 @@ export class Upgrade extends Pending implements PendingUpgrade {
     options: Pick<Acquire, 'timeout' | 'signal'>,
     holders: () => Promise<LockInfo[]>,
   ): Promise<boolean> {
-    return new Promise((resolve, reject) => {
-      new Upgrade(hold, how, options, holders, resolve, reject);
-    });
+    return hold.connection.pending(
+      new Promise((resolve, reject) => {
+        new Upgrade(hold, how, options, holders, resolve, reject);
+      }),
+    );
   }
 
   protected queued(): void {}
@@ -335,6 +352,17 @@ export class Upgrade extends Pending implements PendingUpgrade {
 
   protected leaveUnheard(): void {
     // The hold has ended, and the upgrade with it.
+  }
+
+  protected override async giveBackLate(
+    connection: Connection,
+    slot: Slot,
+    answer: Promise<Grant | undefined> | undefined,
+  ): Promise<void> {
+    // Until it is known what the engine has made of this one, there is no other: it would be taken back as well.
+    this.slot.upgrade = this;
+    await super.giveBackLate(connection, slot, answer);
+    this.slot.upgrade = undefined;
   }
 
   protected async timedOut(): Promise<unknown> {

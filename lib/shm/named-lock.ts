@@ -95,7 +95,8 @@ export abstract class NamedLock implements FlightLock<LockGuard> {
     if (this.closed) return;
     this.closed = true;
     droppedHandles.unregister(this);
-    for (const wait of [...this.waits]) wait.withdraw(closedError(this));
+    // The last one first: one that leaves lets in those behind it, which are not to be granted any more.
+    for (const wait of [...this.waits].reverse()) wait.withdraw(closedError(this));
     this.record.leave();
   }
 

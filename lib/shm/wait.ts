@@ -75,8 +75,9 @@ export class Wait implements Waiting {
     this.settle(status, this.index);
   }
 
-  /** Leaves the queue. */
+  /** Leaves the queue, unless it has ended. */
   withdraw(reason: unknown): void {
+    if (this.ended) return;
     const { index, ready } = this;
     this.end();
     if (index >= 0) ready.native.binding.withdraw(index);

@@ -8,121 +8,39 @@ import { readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { Worker } from 'node:worker_threads';
+import { type CommandName, type Commands, errorOf, Party, type PlainError } from './party';
 import { until } from './until';
+
+export type {
+  Abandoned,
+  AcquireArgs,
+  Call,
+  Grant,
+  Info,
+  LockArgs,
+  Pending,
+  RequestArgs,
+  Snapshot,
+} from './party';
 
 export type ActorKind = 'fork' | 'cluster' | 'thread';
 export const ACTOR_KINDS: readonly ActorKind[] = ['fork', 'cluster', 'thread'];
 export const PROCESS_KINDS = ['fork', 'cluster'] as const;
 
+/** An entry of the package, its function that opens a space, and the arguments of that. */
+export type Opening = readonly [entry: string, open: string, args: readonly unknown[]];
+
 export interface ActorOptions {
-  namespace: string;
+  /** Of its locks in shared memory. */
+  namespace?: string;
+  /** Its locks are those of `proclock/remote`, in this space. */
+  space?: Opening;
   env?: Record<string, string>;
   execArgv?: string[];
   /** The words of a command that starts it (`unshare`, say). Of a fork only. */
   via?: readonly string[];
   /** Stays until the file ends, not until the test does. */
   lasting?: boolean;
-}
-
-type Mode = 'shared' | 'exclusive';
-
-/** Which lock: `handle` names the handle in the actor, so that it can have several of one name. */
-export interface LockArgs {
-  name: string;
-  /** @default that of the actor */
-  namespace?: string;
-  class?: 'SharedLock' | 'SharedRLock' | 'Lock' | 'RLock';
-  fair?: boolean;
-  handle?: string;
-}
-
-export interface AcquireArgs extends LockArgs {
-  /** @default 'shared' */
-  mode?: Mode;
-  timeout?: number;
-  /** The key of the guard for later commands. @default the name of the lock */
-  as?: string;
-  /** The key of the guard on whose behalf this one is acquired. */
-  within?: string;
-}
-
-export interface Abandoned {
-  pid: number;
-  threadId: number;
-  /** In milliseconds since the epoch. */
-  since: number;
-  token: string;
-}
-
-export interface Grant {
-  token: string;
-  abandoned: Abandoned | null;
-  mode: Mode;
-}
-
-export interface Info {
-  name: string;
-  mode: Mode;
-  clientId: string;
-  pid: number;
-  threadId: number;
-  /** In milliseconds since the epoch. */
-  since: number;
-}
-
-export interface Snapshot {
-  held: Info[];
-  pending: Info[];
-}
-
-/** A request of a LockManager, whose callback keeps the lock until the actor is told how it ends. */
-export interface RequestArgs {
-  namespace: string;
-  name: string;
-  /** The key of the request for later commands. */
-  as: string;
-  options?: { mode?: Mode; ifAvailable?: boolean; steal?: boolean };
-  /** Whether it can be aborted. */
-  signal?: boolean;
-}
-
-/** How the callback of a request was called. */
-export interface Call {
-  args: Array<{ name: string; mode: Mode } | null>;
-  /** Before `request()` had returned. */
-  synchronous: boolean;
-}
-
-interface Commands {
-  ping: [object, number];
-  run: [{ source: string; args?: unknown }, unknown];
-  acquire: [AcquireArgs, Grant];
-  acquireSync: [AcquireArgs, Grant];
-  tryAcquire: [AcquireArgs, Grant | null];
-  abort: [{ guard: string; reason?: string }, undefined];
-  release: [{ guard: string }, undefined];
-  downgrade: [{ guard: string }, undefined];
-  forget: [{ guard: string }, undefined];
-  query: [LockArgs, Snapshot];
-  request: [RequestArgs, unknown];
-  /** Answers when the callback was called, or never will be: `null`. */
-  called: [{ request: string }, Call | null];
-  /** How often the callback was called so far. */
-  calls: [{ request: string }, number];
-  fulfil: [{ request: string; value?: unknown }, undefined];
-  fail: [{ request: string; message: string }, undefined];
-  queryAll: [{ namespace: string }, Snapshot];
-  close: [LockArgs, undefined];
-  unref: [object, undefined];
-  busy: [{ ms: number }, undefined];
-  exit: [{ code: number }, undefined];
-  throw: [{ message: string }, undefined];
-}
-
-/** An answer that is still to come. */
-export interface Pending<T> {
-  promise: Promise<T>;
-  readonly settled: boolean;
 }
 
 export interface Ended {
@@ -185,8 +103,12 @@ const transports: Record<ActorKind, (options: ActorOptions) => Transport> = {
   },
 };
 
-function settings({ namespace, env, execArgv = [] }: ActorOptions) {
-  return { env: { ...process.env, ...env, PROCLOCK_TEST_NAMESPACE: namespace }, execArgv };
+function settings({ namespace, space, env, execArgv = [] }: ActorOptions) {
+  const own = {
+    ...(namespace === undefined ? {} : { PROCLOCK_TEST_NAMESPACE: namespace }),
+    ...(space === undefined ? {} : { PROCLOCK_TEST_SPACE: JSON.stringify(space) }),
+  };
+  return { env: { ...process.env, ...env, ...own }, execArgv };
 }
 
 /** Actors that have not ended. */
@@ -216,7 +138,7 @@ function nodeAt(pid: number): number | undefined {
   }
 }
 
-export class Actor {
+export class Actor extends Party {
   /** As it sees it itself. */
   pid = 0;
   /** As we see it. */
@@ -236,6 +158,7 @@ export class Actor {
     private readonly transport: Transport,
     readonly lasting: boolean,
   ) {
+    super();
     running.add(this);
     transport.stderr?.on('data', (text) => {
       this.stderr += text;
@@ -251,7 +174,7 @@ export class Actor {
   }
 
   /** Sends a command; resolves with its result, rejects with its error, or when the actor ends before it answers. */
-  call<K extends keyof Commands>(command: K, args?: Commands[K][0]): Promise<Commands[K][1]> {
+  call<K extends CommandName>(command: K, args?: Commands[K][0]): Promise<Commands[K][1]> {
     const id = ++this.lastId;
     const answer = new Promise((resolve, reject) => {
       this.calls.set(id, { resolve, reject });
@@ -259,40 +182,6 @@ export class Actor {
     });
     this.transport.send(JSON.stringify({ id, command, args: args ?? {} }));
     return answer as Promise<Commands[K][1]>;
-  }
-
-  /** Sends a command whose answer is to come later. A rejection that nobody looks at is no error. */
-  begin<K extends keyof Commands>(command: K, args?: Commands[K][0]): Pending<Commands[K][1]> {
-    const pending = { promise: this.call(command, args), settled: false };
-    const settle = () => {
-      pending.settled = true;
-    };
-    pending.promise.then(settle, settle);
-    return pending;
-  }
-
-  acquire(args: AcquireArgs): Promise<Grant> {
-    return this.call('acquire', args);
-  }
-
-  /** Begins an acquire; resolves when it is queued (or granted). */
-  async queue(args: AcquireArgs): Promise<Pending<Grant>> {
-    const pending = this.begin('acquire', args);
-    await this.call('ping');
-    return pending;
-  }
-
-  release(guard: string): Promise<void> {
-    return this.call('release', { guard });
-  }
-
-  query(args: LockArgs): Promise<Snapshot> {
-    return this.call('query', args);
-  }
-
-  /** Runs the body of an async function of `require, proclock, lock, guards, args` in the actor. */
-  run<T>(source: string, args?: unknown): Promise<T> {
-    return this.call('run', { source, args }) as Promise<T>;
   }
 
   exit(code = 0): Promise<Ended> {
@@ -379,7 +268,7 @@ export class Actor {
       ready?: { pid: number; threadId: number };
       id?: number;
       result?: unknown;
-      error?: { message: string };
+      error?: PlainError;
     },
     ready: () => void,
   ): void {
@@ -392,7 +281,7 @@ export class Actor {
     }
     const call = this.calls.get(message.id!);
     this.calls.delete(message.id!);
-    if (message.error) call?.reject(Object.assign(new Error(message.error.message), message.error));
+    if (message.error) call?.reject(errorOf(message.error));
     else call?.resolve(message.result);
   }
 }

@@ -184,7 +184,15 @@ export function properties(): void {
 
 export function records(): void {
   typeOf<LockMode>('shared').is<'shared' | 'exclusive'>();
-  type Info = { name: string; mode: LockMode; clientId: string; pid: number; threadId: number; since: Date };
+  type Info = {
+    name: string;
+    mode: LockMode;
+    clientId: string;
+    pid: number;
+    threadId: number;
+    host?: string;
+    since: Date;
+  };
   typeOf<Pick<LockInfo, keyof LockInfo>>(shared.query().held[0]!).is<Info>();
   typeOf(lock.query().held).is<LockInfo[]>();
   typeOf(lock.query().pending).is<LockInfo[]>();
@@ -243,6 +251,8 @@ export function errors(caught: unknown): void {
     | 'ERR_LOCK_CORRUPT'
     | 'ERR_LOCK_NAMESPACE_REMOVED'
     | 'ERR_LOCK_UNSUPPORTED'
+    | 'ERR_LOCK_LOST'
+    | 'ERR_LOCK_UNAVAILABLE'
   >();
   // @ts-expect-error readonly
   caught.code = 'ERR_LOCK_CLOSED';

@@ -89,8 +89,10 @@ export class Server {
     const found = this.placesOf(client).get(id);
     if (found === undefined) return false;
     const { name, place } = found;
+    const lock = this.lockOf(name);
     place.mode = 'shared';
-    this.grantNext(name, this.lockOf(name));
+    lock.abandoned = null;
+    this.grantNext(name, lock);
     return true;
   }
 

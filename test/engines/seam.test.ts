@@ -1,0 +1,470 @@
+// What `proclock/remote` makes of an engine that answers late, or not at all, or whose sessions end: no hold is left that
+// nobody knows of, and nobody believes to hold what may be held by another. The engine is that in memory, behind a line that
+// can be cut at both ends.
+import { setTimeout as sleep } from 'node:timers/promises';
+import { now } from '../../lib/common/clock';
+import { LockError } from '../../lib/common/errors';
+import { type Client, Server } from '../../lib/engines/memory/server';
+import { SharedLock } from '../../lib/remote';
+import type { Engine, Grant, Leaving, Session, SessionEvents, Slot } from '../../lib/remote/engine';
+import { EngineSpace } from '../../lib/remote/space';
+import { until } from '../support/until';
+import { errorOf, expectError, name, track } from './stage';
+
+/** Lets through what comes, in its order, unless it is shut. */
+class Gate {
+  private opened: Promise<void> = Promise.resolve();
+  private open_ = () => {};
+
+  shut(): void {
+    this.opened = new Promise((resolve) => {
+      this.open_ = resolve;
+    });
+  }
+
+  open(): void {
+    this.open_();
+    this.opened = Promise.resolve();
+  }
+
+  pass(): Promise<void> {
+    return this.opened;
+  }
+}
+
+class Line implements Session, Client {
+  readonly clientId = `client ${Math.random()}`;
+  readonly pid = process.pid;
+  readonly threadId = 0;
+  readonly host = 'here';
+  /** What the engine has to hear, and what we have to. */
+  readonly there = new Gate();
+  readonly back = new Gate();
+  /** What was asked, in words. */
+  readonly asked: string[] = [];
+
+  constructor(
+    private readonly server: Server,
+    readonly events: SessionEvents,
+  ) {
+    server.enter(this);
+  }
+
+  granted(id: number, grant: Grant): void {
+    void this.back.pass().then(() => this.events.granted(id, grant));
+  }
+
+  robbed(id: number, thief: string): void {
+    void this.back.pass().then(() => this.events.robbed(id, thief));
+  }
+
+  acquire(slot: Slot, how: 'wait' | 'try' | 'steal') {
+    return this.ask('acquire', () => this.server.acquire(this, slot.id, slot.name, slot.mode, how));
+  }
+
+  withdraw(slot: Slot) {
+    return this.ask('withdraw', () => this.server.withdraw(this, slot.id));
+  }
+
+  release(slot: Slot, leaving: Leaving) {
+    return this.ask('release', () => this.server.release(this, slot.id, leaving));
+  }
+
+  downgrade(slot: Slot) {
+    return this.ask('downgrade', () => this.server.downgrade(this, slot.id));
+  }
+
+  upgrade(slot: Slot, how: 'wait' | 'try') {
+    return this.ask('upgrade', () => this.server.upgrade(this, slot.id, how));
+  }
+
+  query(wanted?: string) {
+    return this.ask('query', () => this.server.query(wanted));
+  }
+
+  async close(): Promise<void> {
+    this.server.leave(this, false);
+  }
+
+  drop(): void {
+    this.server.leave(this, true);
+  }
+
+  private async ask<T>(what: string, answer: () => T): Promise<T> {
+    this.asked.push(what);
+    await this.there.pass();
+    const result = answer();
+    await this.back.pass();
+    return result;
+  }
+}
+
+class EngineBehindLine implements Engine {
+  readonly kind = 'memory';
+  readonly namespace = 'default';
+  readonly lines: Line[] = [];
+  /** Why it can not be opened. */
+  refusal: LockError | undefined;
+  attempts = 0;
+
+  constructor(readonly server: Server) {}
+
+  get line(): Line {
+    return this.lines[this.lines.length - 1]!;
+  }
+
+  async open(events: SessionEvents): Promise<Session> {
+    this.attempts++;
+    if (this.refusal !== undefined) throw this.refusal;
+    const line = new Line(this.server, events);
+    this.lines.push(line);
+    return line;
+  }
+}
+
+let server: Server;
+let engine: EngineBehindLine;
+let space: EngineSpace;
+let lock: SharedLock;
+/** Of somebody whose line is good. */
+let others: SharedLock;
+const spaces: EngineSpace[] = [];
+
+function lockOver(over: EngineBehindLine): SharedLock {
+  const made = new EngineSpace(over);
+  spaces.push(made);
+  return new SharedLock(name, { space: made });
+}
+
+beforeEach(() => {
+  server = new Server();
+  engine = new EngineBehindLine(server);
+  lock = lockOver(engine);
+  space = spaces[0]!;
+  others = lockOver(new EngineBehindLine(server));
+});
+
+afterEach(async () => {
+  for (const line of engine.lines) {
+    line.there.open();
+    line.back.open();
+  }
+  for (const one of spaces.splice(0)) await one.close();
+});
+
+const state = () => {
+  const { held, pending } = server.query(name);
+  return [held.map(({ mode }) => mode), pending.map(({ mode }) => mode)];
+};
+const IDLE = [[], []];
+
+/** Enters the session, so that the next question is asked at once. */
+const begin = () => lock.exclusive(() => {});
+
+const unavailable = new LockError('ERR_LOCK_UNAVAILABLE', 'nobody listens');
+
+describe('an engine that can not be opened', () => {
+  test('an acquire fails when its time is up, with ERR_LOCK_UNAVAILABLE and the cause', async () => {
+    engine.refusal = unavailable;
+    const error = await errorOf(() => lock.exclusive({ timeout: 120 }));
+    expect(error).toMatchObject({ name: 'LockError', code: 'ERR_LOCK_UNAVAILABLE', cause: unavailable });
+    expect(engine.attempts).toBeGreaterThan(1);
+  });
+
+  test('an abort ends the wait for it', async () => {
+    engine.refusal = unavailable;
+    const reason = new Error('changed its mind');
+    const controller = new AbortController();
+    const wait = track(lock.exclusive({ signal: controller.signal }));
+    await until(() => engine.attempts > 0);
+    controller.abort(reason);
+    expect(await errorOf(() => wait.promise)).toBe(reason);
+  });
+
+  test('who waits is granted once it can be opened', async () => {
+    engine.refusal = unavailable;
+    const wait = lock.exclusive();
+    await until(() => engine.attempts > 1);
+    engine.refusal = undefined;
+    await (await wait).release();
+  });
+
+  test('what can not get better is said at once, and the next call tries again', async () => {
+    engine.refusal = new LockError('ERR_LOCK_UNSUPPORTED', 'too old');
+    for (const call of [
+      () => lock.exclusive(),
+      () => lock.tryShared(),
+      () => lock.query(),
+      () => space.query(),
+    ]) {
+      expect(await errorOf(call)).toBe(engine.refusal);
+    }
+    engine.refusal = undefined;
+    await begin();
+  });
+
+  test('a space that is closed meanwhile ends the wait', async () => {
+    engine.refusal = unavailable;
+    const wait = track(lock.exclusive());
+    await until(() => engine.attempts > 0);
+    await space.close();
+    await expectError(() => wait.promise, 'ERR_LOCK_CLOSED');
+  });
+});
+
+describe('an engine that does not answer', () => {
+  test('tries, queries and releases fail within 5 s with ERR_LOCK_UNAVAILABLE, and leave nothing', async () => {
+    const guard = await lock.shared();
+    engine.line.there.shut();
+    const began = performance.now();
+    const calls = [lock.tryShared(), lock.query(), lock.shared({ timeout: 0 }), guard.release()];
+    for (const outcome of await Promise.allSettled(calls)) {
+      expect(outcome).toMatchObject({ status: 'rejected', reason: { code: 'ERR_LOCK_UNAVAILABLE' } });
+    }
+    // Of the two that ask for the lock, each also asks to be taken out of the queue.
+    expect(performance.now() - began).toBeLessThan(7000);
+    engine.line.there.open();
+    await until(() => state().flat().length === 0);
+  });
+
+  test.each(['there', 'back'] as const)(
+    'a timeout that can not be told to it (%s): ERR_LOCK_UNAVAILABLE, and no ghost when it goes on',
+    async (side) => {
+      await begin();
+      engine.line[side].shut();
+      await expectError(() => lock.exclusive({ timeout: 10 }), 'ERR_LOCK_UNAVAILABLE');
+      engine.line[side].open();
+      await until(() => state().flat().length === 0);
+      await others.exclusive(() => {});
+    },
+  );
+
+  test.each(['there', 'back'] as const)(
+    'an abort that can not be told to it (%s): the reason, and no ghost when it goes on',
+    async (side) => {
+      await begin();
+      engine.line[side].shut();
+      const controller = new AbortController();
+      const wait = track(lock.exclusive({ signal: controller.signal }));
+      const reason = new Error('changed its mind');
+      controller.abort(reason);
+      expect(await errorOf(() => wait.promise)).toBe(reason);
+      engine.line[side].open();
+      await until(() => state().flat().length === 0);
+      await others.exclusive(() => {});
+    },
+  );
+
+  test('a handle that is closed meanwhile leaves no ghost', async () => {
+    await begin();
+    engine.line.back.shut();
+    const wait = track(lock.exclusive());
+    await until(() => state()[0]!.length === 1);
+    lock.close();
+    await expectError(() => wait.promise, 'ERR_LOCK_CLOSED');
+    engine.line.back.open();
+    await until(() => state().flat().length === 0);
+  });
+
+  test.each(['there', 'back'] as const)(
+    'an upgrade that is aborted (%s) leaves the hold shared',
+    async (side) => {
+      const guard = await lock.shared();
+      engine.line[side].shut();
+      const controller = new AbortController();
+      const upgraded = track(guard.upgrade({ signal: controller.signal }));
+      const reason = new Error('changed its mind');
+      controller.abort(reason);
+      expect(await errorOf(() => upgraded.promise)).toBe(reason);
+      expect(guard.mode).toBe('shared');
+      engine.line[side].open();
+      await until(async () => {
+        const beside = await others.tryShared();
+        await beside?.release();
+        return beside !== null;
+      });
+      expect(state()).toEqual([['shared'], []]);
+      await guard.release();
+      expect(state()).toEqual(IDLE);
+    },
+  );
+});
+
+describe('an answer that crosses', () => {
+  test('a grant that crosses the timeout is taken', async () => {
+    await begin();
+    engine.line.back.shut();
+    const wait = lock.exclusive({ timeout: 10 });
+    await until(() => engine.line.asked.includes('withdraw'));
+    engine.line.back.open();
+    await (await wait).release();
+    expect(state()).toEqual(IDLE);
+  });
+
+  test('a grant that crosses the abort is given back before the call rejects', async () => {
+    await begin();
+    engine.line.back.shut();
+    const controller = new AbortController();
+    const wait = track(lock.exclusive({ signal: controller.signal }));
+    const reason = new Error('changed its mind');
+    controller.abort(reason);
+    await until(() => engine.line.asked.includes('withdraw'));
+    engine.line.back.open();
+    expect(await errorOf(() => wait.promise)).toBe(reason);
+    expect(state()).toEqual(IDLE);
+  });
+
+  test('a grant that is given back clears no mark that nobody has seen', async () => {
+    await begin();
+    const dead = new EngineBehindLine(server);
+    await lockOver(dead).exclusive();
+    dead.line.drop();
+    engine.line.back.shut();
+    const controller = new AbortController();
+    const wait = track(lock.exclusive({ signal: controller.signal }));
+    controller.abort(new Error('changed its mind'));
+    await until(() => engine.line.asked.includes('withdraw'));
+    engine.line.back.open();
+    await errorOf(() => wait.promise);
+    expect(state()).toEqual(IDLE);
+    await others.exclusive(({ abandoned }) => expect(abandoned).not.toBeNull());
+  });
+
+  test('an upgrade that crosses the timeout is taken, one that crosses the abort is taken back', async () => {
+    for (const aborts of [false, true]) {
+      const guard = await lock.shared();
+      const asked = engine.line.asked.length;
+      engine.line.back.shut();
+      const controller = new AbortController();
+      const { signal } = controller;
+      const upgraded = track(guard.upgrade(aborts ? { signal } : { timeout: 10 }));
+      const reason = new Error('changed its mind');
+      if (aborts) controller.abort(reason);
+      await until(() => engine.line.asked.slice(asked).includes('withdraw'));
+      engine.line.back.open();
+      if (aborts) expect(await errorOf(() => upgraded.promise)).toBe(reason);
+      else await upgraded.promise;
+      const mode = aborts ? 'shared' : 'exclusive';
+      expect(guard.mode).toBe(mode);
+      expect(state()).toEqual([[mode], []]);
+      await guard.release();
+    }
+  });
+
+  test('a session that ends before the answer came: the question is put again in the next one', async () => {
+    await begin();
+    engine.line.back.shut();
+    const wait = lock.exclusive();
+    await until(() => state()[0]!.length === 1);
+    const first = engine.line;
+    first.events.ended(new Error('the cable was cut'));
+    first.drop();
+    const guard = await wait;
+    expect(engine.lines).toHaveLength(2);
+    expect(guard.abandoned).not.toBeNull(); // of the hold that nobody knew of
+    first.back.open();
+    await new Promise(setImmediate);
+    expect(guard.lost.aborted).toBe(false);
+    await guard.release();
+    expect(state()).toEqual(IDLE);
+  });
+
+  test('a session that ends while somebody leaves the queue keeps it no longer', async () => {
+    await begin();
+    engine.line.there.shut();
+    const controller = new AbortController();
+    const wait = track(lock.exclusive({ signal: controller.signal }));
+    const reason = new Error('changed its mind');
+    controller.abort(reason);
+    await until(() => engine.line.asked.includes('withdraw'));
+    expect(wait.settled).toBe(false);
+    engine.line.events.ended(new Error('the cable was cut'));
+    await new Promise(setImmediate);
+    expect(wait.settled).toBe(true);
+    expect(await errorOf(() => wait.promise)).toBe(reason);
+    engine.line.drop();
+  });
+
+  test('a release that the engine knows nothing of is a loss', async () => {
+    const guard = await lock.exclusive();
+    server.leave(engine.line, true);
+    server.enter(engine.line);
+    await expectError(() => guard.release(), 'ERR_LOCK_LOST');
+    await expectError(() => guard.release(), 'ERR_LOCK_NOT_HELD');
+  });
+});
+
+describe('the deadline of the holds', () => {
+  const block = (ms: number) => {
+    const end = performance.now() + ms;
+    while (performance.now() < end);
+  };
+
+  test('when it has passed `lost` aborts by itself, and the session is given up', async () => {
+    const guard = await lock.exclusive();
+    const aborted = new Promise((resolve) => guard.lost.addEventListener('abort', resolve));
+    engine.line.events.certainUntil(now() + 20);
+    await aborted;
+    expect(guard.lost.reason).toMatchObject({
+      code: 'ERR_LOCK_LOST',
+      cause: { code: 'ERR_LOCK_UNAVAILABLE' },
+    });
+    expect((await others.exclusive()).abandoned).not.toBeNull();
+    await expectError(() => guard.release(), 'ERR_LOCK_LOST');
+  });
+
+  test('after an event loop that was blocked it is aborted at the first look', async () => {
+    const guard = await lock.exclusive();
+    engine.line.events.certainUntil(now() + 20);
+    block(40);
+    expect(guard.lost.aborted).toBe(true);
+    await expectError(() => guard.release(), 'ERR_LOCK_LOST');
+  });
+
+  test.each([
+    ['release', 'ERR_LOCK_LOST'],
+    ['downgrade', 'ERR_LOCK_LOST'],
+  ] as const)('so does %s look at it', async (method, code) => {
+    const guard = await lock.exclusive();
+    engine.line.events.certainUntil(now() + 20);
+    block(40);
+    await expectError(() => guard[method](), code);
+    await guard[Symbol.asyncDispose]();
+  });
+
+  test('an engine that goes on to answer puts it off', async () => {
+    const guard = await lock.exclusive();
+    const { line } = engine;
+    line.events.certainUntil(now() + 50);
+    line.events.certainUntil(now() + 1e6);
+    await sleep(80);
+    expect(guard.lost.aborted).toBe(false);
+    await guard.release();
+  });
+
+  test('an answer that comes too late does not put it off', async () => {
+    const guard = await lock.exclusive();
+    const { line } = engine;
+    line.events.certainUntil(now() + 20);
+    block(40);
+    line.events.certainUntil(now() + 1e6);
+    expect(guard.lost.aborted).toBe(true);
+    await expectError(() => guard.release(), 'ERR_LOCK_LOST');
+  });
+
+  test('a grant that comes when it has passed is none: the wait goes on in another session', async () => {
+    const theirs = await others.exclusive();
+    const wait = track(lock.exclusive());
+    await until(() => state()[1]!.length === 1);
+    const first = engine.line;
+    first.events.certainUntil(now() + 20);
+    const released = theirs.release();
+    block(40);
+    await released;
+    const guard = await wait.promise;
+    expect(engine.line).not.toBe(first);
+    expect(guard.lost.aborted).toBe(false);
+    await guard.release();
+    expect(state()).toEqual(IDLE);
+  });
+});
