@@ -14,7 +14,7 @@ export { Local } from './local/local';
 export type { GuardedLock, LockGuard } from './shm/guard';
 export { Lock, RLock } from './shm/lock';
 export { LockManager, type LockManagerOptions, locks } from './shm/lock-manager';
-export { acquireAll, acquireAllSync, MultiGuard, tryAcquireAll, type Wanted } from './shm/many';
+export { acquireAll, acquireAllSync, type MultiGuard, tryAcquireAll, type Wanted } from './shm/many';
 export { lead, singleFlight } from './shm/one-of-many';
 export type { AcquireOptions, LockOptions } from './shm/options';
 export { SharedLock, SharedRLock } from './shm/shared-lock';

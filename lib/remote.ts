@@ -7,7 +7,7 @@ export type { LockManagerSnapshot, LockRequestOptions, WebLock } from './common/
 export type { GuardedLock, LockGuard } from './remote/guard';
 export { LockManager } from './remote/lock-manager';
 export { Lock, RLock, SharedLock, SharedRLock } from './remote/locks';
-export { acquireAll, MultiGuard, tryAcquireAll, type Wanted } from './remote/many';
+export { acquireAll, type MultiGuard, tryAcquireAll, type Wanted } from './remote/many';
 export type { AcquireOptions, LockOptions, Work } from './remote/named-lock';
 export { lead, singleFlight } from './remote/one-of-many';
 export type { Space } from './remote/space';

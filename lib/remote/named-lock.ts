@@ -3,7 +3,6 @@ import { randomUUID } from 'node:crypto';
 import { callUntilSettled, modeOf, optionsOf, workOf } from '../common/call';
 import { beginContext, currentContext } from '../common/context';
 import { argumentTypeError, closedError, syncError, timeoutError } from '../common/errors';
-import type { FlightLock } from '../common/flight';
 import { LeakFinder } from '../common/leaks';
 import { LOCKABLE } from '../common/many';
 import {
@@ -60,7 +59,7 @@ export function spaceOf(options: unknown): EngineSpace {
   return space;
 }
 
-export abstract class NamedLock implements FlightLock<LockGuard> {
+export abstract class NamedLock {
   /** The name, also of an anonymous lock: pass it on to whoever is to share it. */
   readonly name: string;
   /** That of the space. */

@@ -1,7 +1,7 @@
 // The words of shared memory: the only place where status codes become errors, and what the loader of the native part says.
 import { existsSync } from 'node:fs';
 import { constants } from 'node:os';
-import { LockError, type LockErrorCode, lostError, type Named, shown, Theft } from '../common/errors';
+import { LockError, type LockErrorCode, type Named, shown } from '../common/errors';
 
 /** Results of native calls; the same values as `enum class Status` in native/core/status.h. */
 export const Status = {
@@ -141,8 +141,6 @@ function systemError(failure: OpenFailure): Error {
 
 /** The error for a status that is neither success nor a matter of course. */
 export function errorOf(status: number, wanted: string, subject: Subject, failure?: OpenFailure): LockError {
-  if (status === Status.STOLEN)
-    return lostError(subject, new Theft('it was stolen by a LockManager request with `steal`'));
   const cause = failure?.errno ? systemError(failure) : undefined;
   if (status === Status.INCOMPATIBLE && failure !== undefined) {
     return new LockError(

@@ -5,7 +5,7 @@ import { Recent } from '../common/recent';
 import type { Abandoned, LockMode } from '../common/types';
 import { type Native, Report } from './binding';
 import { errorOf, Status } from './errors';
-import { type Losable, Losses } from './losses';
+import { type Losable, Losses, stolenError } from './losses';
 import type { Ready } from './ready';
 
 /** What a hold needs of its lock. */
@@ -124,6 +124,8 @@ export class Hold implements Held, Losable {
     this.serial++;
     const result = native.release(index);
     if (result !== Status.OK) ready.settle();
+    // Before it is forgotten: then nobody may be left who has the lock open.
+    if (result === Status.STOLEN) loss ??= stolenError(record);
     record.forgetHold(this);
     if (loss !== undefined) throw loss;
     if (result < 0) throw errorOf(result, 'release', record);
@@ -135,7 +137,7 @@ export class Hold implements Held, Losable {
     const status = this.native.binding.downgrade(this.index);
     this.ready.settle();
     if (status !== Status.OK)
-      throw errorOf(this.wasLost() ? Status.STOLEN : status, 'downgrade', this.record);
+      throw this.wasLost() ? stolenError(this.record) : errorOf(status, 'downgrade', this.record);
     this.mode = 'shared';
     return true;
   }

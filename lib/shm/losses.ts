@@ -20,6 +20,18 @@ export interface Losable {
   wasLost(): boolean;
 }
 
+/** The error of a hold that was stolen. It names the thief, if that one still holds the lock. */
+export function stolenError(record: Losable['record']): LockError {
+  let thief: LockInfo | undefined;
+  try {
+    thief = record.holders().find(({ mode }) => mode === 'exclusive');
+  } catch {
+    // Who it was can not be seen at the moment.
+  }
+  const by = thief === undefined ? '' : ` by pid ${thief.pid} thread ${thief.threadId}`;
+  return lostError(record, new Theft(`it was stolen${by}`));
+}
+
 export class Losses {
   private readonly signals = new Map<Losable, AbortController>();
   private lookIsDue = false;
@@ -45,15 +57,7 @@ export class Losses {
   }
 
   private stolen(hold: Losable): void {
-    const { record } = hold;
-    let thief: LockInfo | undefined;
-    try {
-      thief = record.holders().find(({ mode }) => mode === 'exclusive');
-    } catch {
-      // Who it was can not be seen at the moment.
-    }
-    const by = thief === undefined ? '' : ` by pid ${thief.pid} thread ${thief.threadId}`;
-    this.signals.get(hold)?.abort(lostError(record, new Theft(`it was stolen${by}`)));
+    this.signals.get(hold)?.abort(stolenError(hold.record));
   }
 
   private lookLater(): void {

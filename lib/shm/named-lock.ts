@@ -3,7 +3,6 @@ import { randomUUID } from 'node:crypto';
 import { callSync, callUntilSettled, modeOf, optionsOf, workOf } from '../common/call';
 import { beginContext, currentContext } from '../common/context';
 import { argumentValueError, closedError } from '../common/errors';
-import type { FlightLock } from '../common/flight';
 import { LOCKABLE } from '../common/many';
 import {
   type Acquire,
@@ -49,7 +48,7 @@ function groupId(group: string | number | undefined): number {
   return id;
 }
 
-export abstract class NamedLock implements FlightLock<LockGuard> {
+export abstract class NamedLock {
   /** The name, also of an anonymous lock: pass it on to whoever is to share it. */
   readonly name: string;
   /** The namespace, as given or `'default'`. */

@@ -231,6 +231,41 @@ export async function disposal(): Promise<void> {
   void early;
 }
 
+export function several(): void {
+  const { acquireAll, acquireAllSync, tryAcquireAll } = proclock;
+  typeOf(acquireAll([lock, shared])).is<Promise<proclock.MultiGuard>>();
+  typeOf(acquireAll([lock, { lock: shared, mode: 'shared' }], { timeout: 1 })).is<
+    Promise<proclock.MultiGuard>
+  >();
+  typeOf(acquireAll([lock], async ({ guards }) => guards.length)).is<Promise<number>>();
+  typeOf(acquireAll([lock], options, () => 'text')).is<Promise<string>>();
+  typeOf(acquireAllSync([lock], options)).is<proclock.MultiGuard>();
+  typeOf(acquireAllSync([], () => 'text')).is<string>();
+  typeOf(tryAcquireAll([shared])).is<proclock.MultiGuard | null>();
+  typeOf(acquireAllSync([lock]).guards).is<readonly LockGuard[]>();
+  // @ts-expect-error there is no such mode
+  void acquireAll([{ lock, mode: 'both' }]);
+  // @ts-expect-error they come from the functions
+  new proclock.MultiGuard();
+}
+
+export function oneOfMany(): void {
+  const { lead, singleFlight } = proclock;
+  typeOf(lead(lock, async ({ signal, token }) => [signal.aborted, token] as const)).is<
+    Promise<readonly [boolean, bigint]>
+  >();
+  typeOf(lead(shared, () => 'text', { signal: guard.lost })).is<Promise<string>>();
+  typeOf(singleFlight(lock, async () => 1)).is<Promise<proclock.Flight<number>>>();
+  typeOf(singleFlight(lock, (held) => held.token, { timeout: 1 })).is<Promise<proclock.Flight<bigint>>>();
+  const narrowed = async () => {
+    const flight = await singleFlight(lock, () => 'text');
+    return flight.ran ? flight.value : undefined;
+  };
+  typeOf(narrowed()).is<Promise<string | undefined>>();
+  // @ts-expect-error it has to have something to do
+  void lead(lock);
+}
+
 export function errors(caught: unknown): void {
   if (!(caught instanceof LockError)) return;
   caught satisfies Error;
@@ -267,6 +302,7 @@ export function internals(): void {
     | 'mode'
     | 'token'
     | 'abandoned'
+    | 'lost'
     | 'released'
     | 'release'
     | 'downgrade'
