@@ -85,12 +85,13 @@ class Patience {
   Patience(const Patience&) = delete;
   Patience& operator=(const Patience&) = delete;
   static uint64_t until_ns() { return current(); }  // 0: each entry has a patience of its own
-
- private:
+  // For whoever runs several threads on one, as the simulation does: each of them has its own.
   static uint64_t& current() {
     static thread_local uint64_t until_ns = 0;
     return until_ns;
   }
+
+ private:
   const uint64_t before_;
 };
 

@@ -105,6 +105,8 @@ class Client {
   void notify_ready(uint32_t hold);  // from any thread
   // In the child of a raw fork(): tells the clients of the one thread that it has.
   static void count_fork();
+  // The clients of the calling thread. For whoever runs several threads on one, as the simulation does.
+  static Client*& of_thread() { return first_of_thread_; }
 
  private:
   enum class State : uint8_t { kFree, kIdle, kHeld, kWaiting, kWaitingAsync, kEnding };

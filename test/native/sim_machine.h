@@ -9,6 +9,7 @@
 // even a locked instruction before it. So an order that is missing in the source is missing here, on whatever processor.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -22,7 +23,8 @@
 
 namespace sim {
 
-constexpr int kActorsMax = 8;
+constexpr int kActorsMax = 12;
+constexpr int kSleepsMax = 4;  // words on which an actor may sleep at once
 constexpr uint64_t kForever = ~uint64_t{0};
 
 // Where in the source a step is.
@@ -80,7 +82,7 @@ struct Actor {
   Process* process = nullptr;
   void (*body)(Actor&, void*) = nullptr;
   void* argument = nullptr;
-  const void* sleeps_on = nullptr;
+  std::array<const void*, kSleepsMax> sleeps_on = {};
   uint64_t until_ns = 0;
   bool idle = false;  // sleeps as a waiter does, not in the middle of an operation
   const void* listens_to =
@@ -92,6 +94,12 @@ struct Actor {
   uint32_t fuse = 0;  // dies before this many changes of what others can see; 0: does not
   int mutexes = 0;    // of its process that it has locked
   uint32_t priority = 0;
+  std::array<uint64_t, 2> thread_locals = {};  // while it does not run
+  uint64_t period_ends_ns = 0;                 // and how many steps it has taken since that began
+  uint64_t steps = 0;
+  bool sleeps_on_word(const void* word) const {
+    return std::find(sleeps_on.begin(), sleeps_on.end(), word) != sleeps_on.end();
+  }
   // Memory.
   Clock known;       // happens before its next step
   Clock fenced;      // was known at its last fence
@@ -106,8 +114,12 @@ struct Process {
   bool open = false;        // it lives, and has its token
   bool token_kept = false;  // it is gone, and a child that shares its open files has the token still
   bool dying = false;
+  bool execs = false;  // it is gone in that its pid is another program by now
   uint64_t gone_at = kForever;
   int threads = 0;
+  uint64_t stopped_until_ns = 0;  // as a whole
+  uint64_t stopped_ns = 0;        // when it was last
+  bool faulty = false;            // was stopped, or killed, or a thread of it has ended
 };
 
 // What may happen in a schedule, apart from switches.
@@ -126,7 +138,14 @@ struct Plan {
   uint64_t longest_stop_ns = 400000000;  // about
   bool spins = false;                    // there are processors enough
   bool blind = false;                    // nobody is told of a death: it has to be asked about
-  bool keeps_token = false;              // whoever is gone may have left its token to a child
+  bool whole_stops = false;              // of processes, rather than of threads
+  // Where everybody sleeps, before the time passes, somebody is killed or stopped once in so many times; 0: never.
+  uint32_t disturb_one_in = 0;
+  bool at_rest = false;           // and never otherwise
+  uint32_t stop_bits = 27;        // a stop lasts for up to 2^stop_bits ns
+  uint32_t exec_one_in = 0;       // so many of the deaths are another program in the same process
+  uint64_t steps_per_period = 0;  // more than so many in 50 ms are a fault; 0: that is not counted
+  bool keeps_token = false;       // whoever is gone may have left its token to a child
 };
 
 // A list of decisions that is counted through: the next run takes the last one that has alternatives another way.
@@ -177,6 +196,8 @@ class Machine {
   static constexpr uint32_t kCold = 1;  // and of one in a list, behind it
   static constexpr uint64_t kStepNs = 25;
   static constexpr uint64_t kStepsMax = 2000000;
+  static constexpr uint64_t kLongRestNs = 500000000;
+  static constexpr uint64_t kTimeTicks = 4096;  // so often it is looked whose time has come while others run
 
   // The world that runs on the machine.
   class Observer {
@@ -207,6 +228,7 @@ class Machine {
     ticks_ = steps = 0;
     traced_ = 0;
     deaths = stops = switches = gone = 0;
+    last_fault_ns = 0;
     deaths_left_ = plan.deaths;
     stops_left_ = plan.stops;
     preemptions_left = 0;
@@ -237,17 +259,42 @@ class Machine {
     return actor;
   }
 
+  bool has_room() const { return actors_ < kActorsMax; }
+  // A thread that the running one starts: it knows what that one knows.
+  Actor& start_actor(Process& process, void (*body)(Actor&, void*), void* argument) {
+    Actor& actor = add_actor(process, body, argument);
+    tick(*running_);
+    actor.known = actor.fenced = running_->known;
+    if (plan_.by_priority) event_at_ = 0;
+    return actor;
+  }
+
   // Runs until everybody is done or dead.
   void run() {
     plan_switch();
     plan_death(plan_.magnitude);
-    if (plan_.stops != 0 && !plan_.long_stops) stop_at_ = random.up_to_power(plan_.magnitude);
+    if (plan_.stops != 0 && !plan_.long_stops && !plan_.at_rest)
+      stop_at_ = random.up_to_power(plan_.magnitude);
     plan_next();
     Actor* next = pick();
     if (next == nullptr) return;
     running_ = next;
+    give_thread_locals(*next);
     fiber_switch(main_, next->fiber);
     running_ = nullptr;
+  }
+
+  // What the source has once for each thread, and here once for each actor.
+  std::array<void*, 2> thread_locals = {};
+
+  // Looks at what the actors share, between two of their steps.
+  template <class Look>
+  auto peek(Look look) {
+    Actor* const self = running_;
+    running_ = nullptr;
+    const auto seen = look();
+    running_ = self;
+    return seen;
   }
 
   bool running() const { return running_ != nullptr; }
@@ -261,6 +308,7 @@ class Machine {
     now_ns += kStepNs;
     ticks_ += weight;
     if (++steps > kStepsMax) fail("does not end");
+    if (plan_.steps_per_period != 0) count_step();
     if (running_->fuse != 0 && changes(kind) && --running_->fuse == 0) return kill_running();
     if (decisions_ != nullptr) {
       if (weight == kHot) decide_step();
@@ -270,7 +318,7 @@ class Machine {
   }
   // At the beginning of an operation: whoever begins it may die soon after.
   void begins() {
-    if (deaths_left_ == 0 || plan_.in_latch || !random.one_in(4)) return;
+    if (deaths_left_ == 0 || plan_.at_rest || plan_.in_latch || !random.one_in(4)) return;
     death_at_ = ticks_ + random.up_to_power(9);
     event_at_ = std::min(event_at_, death_at_);
   }
@@ -289,27 +337,28 @@ class Machine {
   void yield(const Site& site = Site::here()) { step(kHot, 'y', site); }
 
   // Sleeps until woken or notified, or until the time has come.
-  void sleep(const void* word, uint64_t until_ns, bool idle) {
+  void sleep(const void* word, uint64_t until_ns, bool idle) { sleep_on({word}, until_ns, idle); }
+  void sleep_on(const std::array<const void*, kSleepsMax>& words, uint64_t until_ns, bool idle) {
     Actor& self = *running_;
-    self.sleeps_on = word;
+    self.sleeps_on = words;
     self.until_ns = until_ns;
     self.idle = idle;
     self.state = State::kAsleep;
     leave();
-    self.sleeps_on = nullptr;
+    self.sleeps_on = {};
     self.idle = false;
   }
   void wake_all(const void* word) {
     for (Actor& actor : actors()) {
       if (actor.listens_to == word) actor.woken = true;
-      if (actor.state == State::kAsleep && actor.sleeps_on == word) make_ready(actor);
+      if (actor.state == State::kAsleep && actor.sleeps_on_word(word)) make_ready(actor);
     }
   }
   void wake_one(const void* word) {
     Actor* found[kActorsMax];
     uint32_t count = 0;
     for (Actor& actor : actors()) {
-      if (actor.state == State::kAsleep && actor.sleeps_on == word) found[count++] = &actor;
+      if (actor.state == State::kAsleep && actor.sleeps_on_word(word)) found[count++] = &actor;
     }
     if (count != 0) make_ready(*found[decide(count)]);
   }
@@ -325,16 +374,23 @@ class Machine {
 
   // The running actor's process is killed. Its other threads get a little further, each for itself.
   void kill_running() {
+    deaths++;
+    last_fault_ns = now_ns;
+    running_->process->faulty = true;
+    if (plan_.exec_one_in != 0) running_->process->execs = random.one_in(plan_.exec_one_in);
+    end_process();
+  }
+  // The running actor's process ends.
+  void end_process() {
     Actor& self = *running_;
     Process& process = *self.process;
-    deaths++;
     process.dying = true;
     for (Actor& other : actors()) {
       if (other.process != &process || &other == &self) continue;
-      if (other.state == State::kReady) {
+      if (other.state == State::kReady && !is_stopped(other)) {
         other.dies_at = ticks_ + random.below(64) * kHot;
         event_at_ = 0;
-      } else if (other.state == State::kAsleep || other.state == State::kStopped) {
+      } else if (other.state != State::kDone && other.state != State::kDead) {
         end_thread(other);
       }
     }
@@ -449,6 +505,16 @@ class Machine {
 
   // ---- rwlocks
 
+  // A word that begins to exist, where another one may have been.
+  void begin_word(const void* address, uint64_t value) {
+    if (!weak()) return;
+    Location& location = find(address, value);
+    location.first = location.last = 0;
+    location.seen.fill(0);
+    location.values[0] = Value();
+    location.values[0].value = value;
+  }
+
   // What is known of one beyond its word: for checks alone.
   struct Lock {
     bool initialised = false;
@@ -504,7 +570,9 @@ class Machine {
   uint64_t steps = 0;
   uint32_t deaths = 0, stops = 0, switches = 0;
   uint64_t stale_reads = 0;
-  uint32_t gone = 0;  // processes
+  uint64_t steps_most = 0;     // of an actor in a period
+  uint32_t gone = 0;           // processes
+  uint64_t last_fault_ns = 0;  // when somebody last died, or was stopped, or went on
   Weakening weakening;
   bool weaken_to_relaxed = true;
   std::vector<OrderSite>* order_sites = nullptr;  // collected if not null
@@ -542,7 +610,7 @@ class Machine {
       uint32_t count = 0;
       Actor* highest = nullptr;
       for (Actor& actor : actors()) {
-        if (actor.state != State::kReady) continue;
+        if (actor.state != State::kReady || is_stopped(actor)) continue;
         ready[count++] = &actor;
         if (highest == nullptr || actor.priority > highest->priority) highest = &actor;
       }
@@ -570,11 +638,14 @@ class Machine {
     bool quiet = true;
     bool anybody = false;
     for (Actor& actor : actors()) {
-      if (actor.state != State::kAsleep && actor.state != State::kStopped) continue;
+      const bool stopped = is_stopped(actor);
+      if (actor.state != State::kAsleep && actor.state != State::kStopped && !stopped) continue;
       anybody = true;
       if (actor.state == State::kAsleep ? !actor.idle : !actor.outside) quiet = false;
-      if (actor.until_ns < next_ns) {
-        next_ns = actor.until_ns;
+      // A stopped process goes on first, whatever its threads wait for.
+      const uint64_t until_ns = stopped ? actor.process->stopped_until_ns : actor.until_ns;
+      if (until_ns < next_ns) {
+        next_ns = until_ns;
         next = &actor;
       }
     }
@@ -585,10 +656,77 @@ class Machine {
       observer_->busy();
     }
     if (next == nullptr) fail("everybody sleeps for ever");
+    const bool disturbs = plan_.disturb_one_in != 0 && deaths_left_ + stops_left_ != 0;
+    // In a long rest rather than before one of many short ones.
+    const uint32_t one_in = next_ns - now_ns > kLongRestNs ? 3 : plan_.disturb_one_in;
+    if (disturbs && random.one_in(one_in) && disturb(next_ns)) return true;
     now_ns = std::max(now_ns, next_ns);
     settle_memory();
-    make_ready(*next);
+    if (next->process->stopped_until_ns != 0) {
+      go_on(*next->process);
+    } else {
+      make_ready(*next);
+    }
     return true;
+  }
+
+  bool is_stopped(const Actor& actor) const {
+    return actor.process->stopped_until_ns != 0 && actor.state != State::kDone && actor.state != State::kDead;
+  }
+  // Or it is killed without ever having gone on.
+  void go_on(Process& process) {
+    process.stopped_until_ns = 0;
+    last_fault_ns = now_ns;
+    if (plan_.by_priority) event_at_ = 0;
+    if (deaths_left_ != 0 && !process.dying && random.one_in(4)) kill_at_rest(process);
+  }
+  void kill_at_rest(Process& process) {
+    deaths_left_--;
+    deaths++;
+    last_fault_ns = now_ns;
+    process.dying = process.faulty = true;
+    if (plan_.exec_one_in != 0) process.execs = random.one_in(plan_.exec_one_in);
+    for (Actor& actor : actors()) {
+      if (actor.process == &process && actor.state != State::kDone && actor.state != State::kDead)
+        end_thread(actor);
+    }
+  }
+  // While everybody sleeps, until `next_ns` at the latest, a process is killed or stopped. False: it is not there any more.
+  bool disturb(uint64_t next_ns) {
+    Process& process = *processes_[random.below(static_cast<uint32_t>(processes_.size()))];
+    if (process.dying || process.stopped_until_ns != 0 || process.threads == 0) return false;
+    if (next_ns > now_ns && random.one_in(2)) now_ns += random.next() % (next_ns - now_ns);
+    if (deaths_left_ != 0 && (stops_left_ == 0 || random.one_in(2))) {
+      kill_at_rest(process);
+    } else {
+      stops_left_--;
+      stops++;
+      last_fault_ns = process.stopped_ns = now_ns;
+      process.faulty = true;
+      process.stopped_until_ns = now_ns + random.up_to_power(plan_.stop_bits);
+    }
+    return true;
+  }
+
+  void count_step() {
+    Actor& self = *running_;
+    if (now_ns >= self.period_ends_ns) {
+      self.period_ends_ns = now_ns + 50000000;
+      steps_most = std::max(steps_most, self.steps);
+      self.steps = 0;
+    }
+    if (++self.steps > plan_.steps_per_period) fail("a thread spins");
+  }
+
+  void take_thread_locals(Actor& from) {
+    for (size_t n = 0; n < thread_locals.size(); n++) {
+      if (thread_locals[n] != nullptr) memcpy(&from.thread_locals[n], thread_locals[n], sizeof(uint64_t));
+    }
+  }
+  void give_thread_locals(const Actor& to) {
+    for (size_t n = 0; n < thread_locals.size(); n++) {
+      if (thread_locals[n] != nullptr) memcpy(thread_locals[n], &to.thread_locals[n], sizeof(uint64_t));
+    }
   }
 
   // Away from the running actor; returns when it runs again.
@@ -597,7 +735,10 @@ class Machine {
     Actor* next = pick();
     if (next == self) return;
     switches++;
+    take_thread_locals(*self);
     running_ = next;
+    static const Actor nobody;
+    give_thread_locals(next == nullptr ? nobody : *next);
     Fiber& to = next == nullptr ? main_ : next->fiber;
     if (self->state == State::kDead || self->state == State::kDone) {
       fiber_leave_for_good(self->fiber, to);
@@ -614,13 +755,14 @@ class Machine {
     }
   }
   void plan_death(uint32_t magnitude) {
-    death_at_ = deaths_left_ == 0 ? kForever : ticks_ + random.up_to_power(magnitude);
+    death_at_ = deaths_left_ == 0 || plan_.at_rest ? kForever : ticks_ + random.up_to_power(magnitude);
     in_latch_ = plan_.in_latch && random.one_in(2);
   }
   void plan_next() {
     event_at_ = std::min(switch_at_, std::min(death_at_, stop_at_));
     for (Actor& actor : actors()) event_at_ = std::min(event_at_, actor.dies_at);
     for (const Process* process : processes_) event_at_ = std::min(event_at_, process->gone_at);
+    if (plan_.steps_per_period != 0) event_at_ = std::min(event_at_, ticks_ + kTimeTicks);
   }
 
   // Before a step of the running actor, when something is due.
@@ -628,6 +770,7 @@ class Machine {
     Actor& self = *running_;
     for (Process* process : processes_) {
       if (ticks_ >= process->gone_at) drop(*process);
+      if (process->stopped_until_ns != 0 && now_ns >= process->stopped_until_ns) go_on(*process);
     }
     if (ticks_ >= self.dies_at) {
       self.dies_at = kForever;
@@ -650,7 +793,7 @@ class Machine {
     }
     if (ticks_ >= stop_at_ && (!plan_.stops_in_latch || observer_->is_inside(self))) {
       stop_at_ = stops_left_ == 1 ? kForever : ticks_ + random.up_to_power(plan_.magnitude);
-      return stop_running(random.up_to_power(27));
+      return stop_running(random.up_to_power(plan_.stop_bits));
     }
     for (Actor& actor : actors()) {
       if (actor.state == State::kStopped && now_ns >= actor.until_ns) make_ready(actor);
@@ -673,9 +816,15 @@ class Machine {
     Actor& self = *running_;
     stops++;
     stops_left_--;
+    last_fault_ns = self.process->stopped_ns = now_ns;
+    self.process->faulty = true;
     trace('S', Site::here());
-    self.state = State::kStopped;
-    self.until_ns = now_ns + ns;
+    if (plan_.whole_stops) {
+      self.process->stopped_until_ns = now_ns + ns;
+    } else {
+      self.state = State::kStopped;
+      self.until_ns = now_ns + ns;
+    }
     plan_next();
     leave();
   }
@@ -720,8 +869,8 @@ class Machine {
 
   void drop(Process& process) {
     process.gone_at = kForever;
-    process.token_kept =
-        process.open && plan_.keeps_token && observer_->is_entered(process) && random.one_in(2);
+    process.token_kept = process.open && !process.execs && plan_.keeps_token &&
+                         observer_->is_entered(process) && random.one_in(2);
     process.open = false;
     gone++;
     observer_->gone(process);

@@ -270,7 +270,7 @@ class World final : public Machine::Observer {
     const auto& latch = Segment::get().header().latch;
     if (the_machine.deaths == 0 && the_machine.stops == 0 && proclock::latch_owner(latch.latest()) == 0) {
       for (const Actor& actor : the_machine.actors()) {
-        if (actor.state == State::kAsleep && actor.sleeps_on == &latch)
+        if (actor.state == State::kAsleep && actor.sleeps_on_word(&latch))
           the_machine.fail("somebody sleeps for the latch, and nobody has it");
       }
     }
