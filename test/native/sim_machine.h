@@ -119,7 +119,6 @@ struct Process {
   int threads = 0;
   uint64_t stopped_until_ns = 0;  // as a whole
   uint64_t stopped_ns = 0;        // when it was last
-  bool faulty = false;            // was stopped, or killed, or a thread of it has ended
 };
 
 // What may happen in a schedule, apart from switches.
@@ -141,8 +140,9 @@ struct Plan {
   bool whole_stops = false;              // of processes, rather than of threads
   // Where everybody sleeps, before the time passes, somebody is killed or stopped once in so many times; 0: never.
   uint32_t disturb_one_in = 0;
-  bool at_rest = false;           // and never otherwise
-  uint32_t stop_bits = 27;        // a stop lasts for up to 2^stop_bits ns
+  bool at_rest = false;  // and never otherwise
+  uint64_t shortest_stop_ns = 0;
+  uint32_t timer_bits = 0;        // what sleeps until a time sleeps up to 2^timer_bits ns longer
   uint32_t exec_one_in = 0;       // so many of the deaths are another program in the same process
   uint64_t steps_per_period = 0;  // more than so many in 50 ms are a fault; 0: that is not counted
   bool keeps_token = false;       // whoever is gone may have left its token to a child
@@ -376,7 +376,7 @@ class Machine {
   void kill_running() {
     deaths++;
     last_fault_ns = now_ns;
-    running_->process->faulty = true;
+
     if (plan_.exec_one_in != 0) running_->process->execs = random.one_in(plan_.exec_one_in);
     end_process();
   }
@@ -661,13 +661,21 @@ class Machine {
     const uint32_t one_in = next_ns - now_ns > kLongRestNs ? 3 : plan_.disturb_one_in;
     if (disturbs && random.one_in(one_in) && disturb(next_ns)) return true;
     now_ns = std::max(now_ns, next_ns);
+    if (plan_.timer_bits != 0) now_ns += random.up_to_power(plan_.timer_bits);
     settle_memory();
     if (next->process->stopped_until_ns != 0) {
       go_on(*next->process);
     } else {
       make_ready(*next);
     }
+    if (plan_.timer_bits != 0) wake_sleepers();
     return true;
+  }
+  void wake_sleepers() {
+    for (Actor& actor : actors()) {
+      const bool sleeps = actor.state == State::kStopped || actor.state == State::kAsleep;
+      if (sleeps && now_ns >= actor.until_ns) make_ready(actor);
+    }
   }
 
   bool is_stopped(const Actor& actor) const {
@@ -681,15 +689,20 @@ class Machine {
     if (deaths_left_ != 0 && !process.dying && random.one_in(4)) kill_at_rest(process);
   }
   void kill_at_rest(Process& process) {
-    deaths_left_--;
+    if (--deaths_left_ == 0) death_at_ = kForever;
     deaths++;
     last_fault_ns = now_ns;
-    process.dying = process.faulty = true;
+    process.dying = true;
     if (plan_.exec_one_in != 0) process.execs = random.one_in(plan_.exec_one_in);
     for (Actor& actor : actors()) {
       if (actor.process == &process && actor.state != State::kDone && actor.state != State::kDead)
         end_thread(actor);
     }
+  }
+  // Of a process: up to two seconds.
+  uint64_t long_stop_ns() {
+    return plan_.shortest_stop_ns +
+           (random.one_in(4) ? random.up_to_power(20) : 1000000 * random.up_to_power(11));
   }
   // While everybody sleeps, until `next_ns` at the latest, a process is killed or stopped. False: it is not there any more.
   bool disturb(uint64_t next_ns) {
@@ -699,11 +712,11 @@ class Machine {
     if (deaths_left_ != 0 && (stops_left_ == 0 || random.one_in(2))) {
       kill_at_rest(process);
     } else {
-      stops_left_--;
+      if (--stops_left_ == 0) stop_at_ = kForever;
       stops++;
       last_fault_ns = process.stopped_ns = now_ns;
-      process.faulty = true;
-      process.stopped_until_ns = now_ns + random.up_to_power(plan_.stop_bits);
+
+      process.stopped_until_ns = now_ns + long_stop_ns();
     }
     return true;
   }
@@ -791,14 +804,11 @@ class Machine {
         return kill_running();
       }
     }
-    if (ticks_ >= stop_at_ && (!plan_.stops_in_latch || observer_->is_inside(self))) {
+    if (ticks_ >= stop_at_ && (!plan_.stops_in_latch || is_stopped_inside(self))) {
       stop_at_ = stops_left_ == 1 ? kForever : ticks_ + random.up_to_power(plan_.magnitude);
-      return stop_running(random.up_to_power(plan_.stop_bits));
+      return stop_running(plan_.whole_stops ? long_stop_ns() : random.up_to_power(27));
     }
-    for (Actor& actor : actors()) {
-      if (actor.state == State::kStopped && now_ns >= actor.until_ns) make_ready(actor);
-      if (actor.state == State::kAsleep && now_ns >= actor.until_ns) make_ready(actor);
-    }
+    wake_sleepers();
     if (ticks_ >= switch_at_) {
       if (plan_.by_priority) {
         plan_.priority_changes--;
@@ -812,12 +822,15 @@ class Machine {
     if (plan_.by_priority) leave();  // maybe somebody more important was woken
   }
 
+  // Anywhere inside of the latch, not where it was just entered.
+  bool is_stopped_inside(const Actor& actor) {
+    return observer_->is_inside(actor) && (!plan_.whole_stops || random.one_in(16));
+  }
   void stop_running(uint64_t ns) {
     Actor& self = *running_;
     stops++;
     stops_left_--;
     last_fault_ns = self.process->stopped_ns = now_ns;
-    self.process->faulty = true;
     trace('S', Site::here());
     if (plan_.whole_stops) {
       self.process->stopped_until_ns = now_ns + ns;

@@ -2,7 +2,7 @@
 #pragma once
 
 #ifdef SIM_MUTANTS
-#include "../../build/mutants/core.h"
+#include "../../build/mutants/core/core.h"
 #else
 #include "../../native/core/core.h"
 #endif

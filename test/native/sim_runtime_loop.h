@@ -19,8 +19,10 @@ struct Habits {
   int fair = 10;
   int timeout = 20;    // of those that wait
   int rests = 50;      // while it holds
+  int slow_rests = 0;  // of some ticks
   int long_rests = 0;  // so long that those who wait look seldom
   int busy = 0;        // the event loop, between two turns
+  int pauses = 0;      // before a request, and as long as a namespace is served after the last wait in it
   int downgrade = 0;
   int clear = 0;
   int steal = 0;
@@ -46,6 +48,9 @@ class Loop final : public Thread {
   }
 
   bool retries() const override { return retry_ns_ != kForever; }
+  bool misses_theft() override {
+    return std::any_of(listened_.begin(), listened_.end(), [&](uint32_t hold) { return is_robbed(hold); });
+  }
 
  private:
   struct Wait {
@@ -63,7 +68,7 @@ class Loop final : public Thread {
     uint64_t until_ns;
   };
   static constexpr uint32_t kExclusive = Client::kKeyExclusive;
-  static constexpr size_t kWaitsMax = 3;
+  static constexpr size_t kWaitsMax = 5;
 
   bool odds(int percent) { return static_cast<int>(random_.below(100)) < percent; }
   static uint64_t now() { return the_machine.now_ns; }
@@ -103,9 +108,12 @@ class Loop final : public Thread {
     }
     run_timers();
     if (odds(habits_.ends) && rounds_left_ > 0) end_thread();
-    if (rounds_left_ > 0 && (waits_.empty() || (waits_.size() < kWaitsMax && odds(habits_.many)))) {
+    if (rounds_left_ > 0 && now() >= pause_ns_ &&
+        (waits_.empty() || (waits_.size() < kWaitsMax && odds(habits_.many)))) {
       rounds_left_--;
       request();
+      if (odds(habits_.pauses))
+        pause_ns_ = now() + (random_.below(2) + proclock::kLingerTicks) * kTickNs + random_.up_to_power(22);
     } else if (is_done()) {
       return false;
     } else {
@@ -116,7 +124,9 @@ class Loop final : public Thread {
       if (told_.latest() == seen) the_machine.sleep(&told_, next_timer(), true);
       the_machine.full_fence();
     }
-    if (odds(habits_.busy)) be_busy(random_.up_to_power(28));
+    if (odds(habits_.busy))
+      be_busy((random_.one_in(4) ? proclock::kQuietTickNs : 0) +
+              (random_.one_in(2) ? random_.up_to_power(20) : kMs * random_.up_to_power(11)));
     return true;
   }
   bool is_done() const {
@@ -134,6 +144,7 @@ class Loop final : public Thread {
   }
   uint64_t next_timer() const {
     uint64_t next_ns = std::min(serve_ns_, retry_ns_);
+    if (rounds_left_ > 0 && (now() < pause_ns_ || waits_.empty())) next_ns = std::min(next_ns, pause_ns_);
     for (const Wait& wait : waits_) next_ns = std::min(next_ns, wait.deadline_ns);
     for (const Hold& hold : holds_) next_ns = std::min(next_ns, hold.until_ns);
     return next_ns;
@@ -263,10 +274,15 @@ class Loop final : public Thread {
     } else if (odds(habits_.blocks)) {
       // Who blocks while it holds something may wait for somebody who waits for that.
       const bool for_ever = holds_.empty() && !times_out;
-      request_sync(lock, key, mode, for_ever ? kForever : now() + random_.up_to_power(26));
+      request_sync(lock, key, mode, for_ever ? kForever : deadline());
     } else {
-      request_async({-1, lock, key, times_out ? now() + random_.up_to_power(27) : kForever, false, false});
+      request_async({-1, lock, key, times_out ? deadline() : kForever, false, false});
     }
+  }
+  // Many at once.
+  uint64_t deadline() {
+    constexpr uint64_t kTogetherNs = 16 * kMs;
+    return (now() + random_.up_to_power(28)) / kTogetherNs * kTogetherNs + kTogetherNs;
   }
   void request_async(Wait wait) {
     if (enqueue(wait)) retry_later();
@@ -311,7 +327,8 @@ class Loop final : public Thread {
     const uint64_t begun_ns_;
     const uint64_t patient_ns_;
   };
-  static constexpr uint64_t kPromptNs = 2 * Platform::latch_patience_ns + 2 * kMs;
+  // Each stalled namespace costs a call's patience, once.
+  static constexpr uint64_t kPromptNs = kNamespacesMax * Platform::latch_patience_ns + 4 * kMs;
 
   static Mode mode_of(uint32_t key) { return (key & kExclusive) != 0 ? Mode::kExclusive : Mode::kShared; }
 
@@ -364,6 +381,7 @@ class Loop final : public Thread {
                            static_cast<uint32_t>(report_.token_low);
     the_world.granted(lock, *this, index, mode, token, report_.abandoned != 0);
     uint64_t rests_ns = odds(habits_.rests) ? random_.up_to_power(24) : 0;
+    if (odds(habits_.slow_rests)) rests_ns = kMs * random_.up_to_power(8);
     if (odds(habits_.long_rests)) rests_ns = proclock::kQuietTickNs + random_.up_to_power(32);
     holds_.push_back({index, lock, mode, now() + rests_ns});
     doing("hold");
@@ -436,7 +454,7 @@ class Loop final : public Thread {
     doing("thread ends");
     the_machine.begins();
     the_world.counts.ends++;
-    host_.faulty = true;
+
     for (const Hold& hold : holds_) {
       Truth& truth = the_world.truths[hold.lock];
       if (hold.mode == Mode::kExclusive && !is_robbed(hold.index) && truth.abandoned != Truth::Mark::kYes)
@@ -452,7 +470,11 @@ class Loop final : public Thread {
         left.push_back({hold.lock, the_world.truths[hold.lock].looks});
       the_world.leaves(hold.lock, *this, hold.index);
     }
+    const uint64_t begun_ns = now();
     client_.reset();
+    // One deadline for all namespaces.
+    if (host_.stopped_ns < begun_ns && now() - begun_ns > proclock::kEndPatienceNs + kPromptNs)
+      the_machine.fail("a thread takes too long to end");
     for (const Left& one : left) {
       Truth& truth = the_world.truths[one.lock];
       // Who robs it at this moment has taken a lock that nobody left; who came since has looked.
@@ -482,6 +504,7 @@ class Loop final : public Thread {
   std::vector<uint32_t> listened_;
   uint64_t serve_ns_ = kForever;
   uint64_t retry_ns_ = kForever;
+  uint64_t pause_ns_ = 0;
   uint64_t patient_ns_ = 0;  // spent in calls that are done now, or never
 };
 

@@ -10,6 +10,8 @@ struct Faults {
   uint32_t deaths = 0;
   uint32_t execs = 0;  // one in so many of them
   uint32_t stops = 0;
+  bool stops_inside = false;  // the latch, all of them
+  bool long_stops = false;
   int no_threads = 0;   // never
   int few_threads = 0;  // not the first ones
   int no_wait_for_many = 0;
@@ -146,6 +148,74 @@ inline const Scenario kScenarios[] = {
        h.clear = 30;
      }),
      faults_of([](Faults& f) { f.stops = 3; })},
+    {"stops inside of latches", 3, 1, habits_of([](Habits& h) {
+       h.namespaces = h.names = 2;
+       h.many = 90;
+       h.blocks = 5;
+       h.timeout = 60;
+       h.slow_rests = 40;
+       h.clear = 20;
+       h.rounds = 6;
+     }),
+     faults_of([](Faults& f) {
+       f.stops = 3;
+       f.stops_inside = f.long_stops = true;
+     })},
+    {"threads end in stalled namespaces", 3, 1, habits_of([](Habits& h) {
+       h.namespaces = 2;
+       h.many = 90;
+       h.slow_rests = 30;
+       h.ends = 30;
+       h.rounds = 5;
+     }),
+     faults_of([](Faults& f) {
+       f.stops = 4;
+       f.stops_inside = f.long_stops = true;
+     })},
+    {"a stalled namespace is entered", 3, 2, habits_of([](Habits& h) {
+       h.namespaces = h.names = 2;
+       h.many = 50;
+       h.pauses = 30;
+       h.slow_rests = 60;
+     }),
+     faults_of([](Faults& f) {
+       f.stops = 2;
+       f.stops_inside = f.long_stops = true;
+     })},
+    {"busy event loops after long rests",
+     3,
+     1,
+     habits_of([](Habits& h) {
+       h.busy = 30;
+       h.many = 40;
+       h.long_rests = 60;
+       h.timeout = 0;
+       h.pauses = 10;
+     }),
+     {}},
+    {"threads of one process, busy after long rests",
+     1,
+     3,
+     habits_of([](Habits& h) {
+       h.busy = 30;
+       h.many = 30;
+       h.long_rests = 60;
+       h.timeout = 0;
+       h.rounds = 2;
+     }),
+     {}},
+    {"pauses",
+     3,
+     1,
+     habits_of([](Habits& h) {
+       h.pauses = 60;
+       h.many = 30;
+       h.listens = 20;
+       h.steal = 10;
+       h.busy = 10;
+       h.rounds = 4;
+     }),
+     {}},
     {"deaths and stops", 3, 1, habits_of([](Habits& h) {
        h.many = 50;
        h.blocks = 20;
@@ -214,6 +284,8 @@ constexpr uint32_t kScenariosCount = sizeof kScenarios / sizeof kScenarios[0];
 
 class Schedule {
  public:
+  bool weak_only = false;
+
   // Runs one schedule; a failure ends the process.
   void run(uint32_t scenario, uint64_t seed) {
     const Scenario& s = kScenarios[scenario];
@@ -225,7 +297,9 @@ class Schedule {
     proclock::Patience::current() = 0;
     Client::of_thread() = nullptr;
     Random random(seed * 64 + scenario);
-    the_machine.begin(plan_of(s, random), random.next(), nullptr, &the_world);
+    Plan plan = plan_of(s, random);
+    plan.weak = plan.weak || weak_only;
+    the_machine.begin(plan, random.next(), nullptr, &the_world);
     the_world.begin();
     for (int h = 0; h < s.hosts; h++) {
       auto* host = new Host(h, conditions_of(s, random));
@@ -257,10 +331,11 @@ class Schedule {
     plan.whole_stops = true;
     plan.at_rest = random.one_in(3);
     plan.disturb_one_in = 4u << random.below(7);
-    plan.stop_bits = 20 + random.below(12);
+    if (s.faults.long_stops && random.one_in(2)) plan.shortest_stop_ns = proclock::kEndPatienceNs;
+    plan.timer_bits = random.one_in(3) ? 20 : 0;
     plan.magnitude = 9 + random.below(8);
     plan.in_latch = random.one_in(3);
-    plan.stops_in_latch = random.one_in(3);
+    plan.stops_in_latch = s.faults.stops_inside || random.one_in(3);
     plan.spins = random.one_in(6);
     plan.blind = true;  // who sleeps is woken by what its own runtime is told, and by nothing else
     plan.keeps_token = s.faults.elsewhere == 0 && random.one_in(6);

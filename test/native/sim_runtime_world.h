@@ -30,6 +30,10 @@ constexpr uint64_t kPolledNs = kTickNs;
 constexpr uint64_t kStalledElsewhereNs = 2 * proclock::kServePatienceNs;
 // Whoever has left the latch, and died before it could wake the next one. That one looks by itself in the end (L4 in latch.h).
 constexpr uint64_t kUnwokenNs = proclock::Arena<RuntimePlatform>::kLatchPeriodMaxNs;
+// Whoever has found a latch stalled when it wanted to see who was poked comes again in 5 ms.
+constexpr uint64_t kServedAgainNs = 10 * kMs;
+// Whoever is told by its doorbell, however little its system can do.
+constexpr uint64_t kToldOfTheftNs = kPolledNs + 2 * kServeNs;
 // One that does not react is seen at one tick, and passed over at the next one; ticks are counted from each process's own.
 constexpr uint64_t kPassedOverNs = 3 * kTickNs;
 // A death of which no pidfd tells. Where all is quiet the namespace ticks once in kQuietTickNs, and who finds at its tick that
@@ -50,6 +54,8 @@ class Thread {
   virtual bool is_robbed(uint32_t hold) = 0;   // looked at from outside
   // It is in JavaScript that takes long, or blocked in an acquire: nobody looks at its asynchronous waits.
   bool is_busy() const { return busy_ || (actor_->state == State::kAsleep && !actor_->idle); }
+  virtual bool misses_theft() = 0;  // it wanted to be told of one
+  uint64_t misses_since_ns = 0;
   virtual bool retries() const = 0;  // what a stall has kept it from, when its timer is due
   bool lives() const {
     return actor_ != nullptr && actor_->state != State::kDead && actor_->state != State::kDone;
@@ -201,8 +207,12 @@ class World final : public Machine::Observer {
   }
 
   void check();
+  void check_thefts();
   uint64_t bound_ns(int lock) const;
   bool is_anybody_faulty(int lock) const;
+  bool is_queued(int lock, const Thread& thread) const;
+  // Whoever could not poke the next one when it released, since the latch was stalled, and is busy by now: as if it held on.
+  bool is_owed_by_busy(int lock) const;
   void print(int lock) const;
   // A process that exits takes its threads with it, and one of them may have been inside the latch.
   static bool is_absent(const Process* inside) {
@@ -268,7 +278,8 @@ inline uint64_t World::bound_ns(int lock) const {
   uint64_t unresponsive = 0;
   for (const Thread* thread : threads) {
     if (!thread->lives()) continue;
-    unresponsive += thread->is_busy() || thread->host().stopped_until_ns != 0;
+    const bool absent = thread->is_busy() || thread->host().stopped_until_ns != 0;
+    unresponsive += absent && is_queued(lock, *thread);
     const bool served = the_machine.peek([&] { return thread->host().runtime->is_served(); });
     if (!served || thread->retries()) bound_ns = std::max(bound_ns, 2 * kServeNs);
     if (thread->host().conditions.no_wait_for_many) bound_ns = std::max(bound_ns, kPolledNs);
@@ -277,32 +288,68 @@ inline uint64_t World::bound_ns(int lock) const {
     if (is_absent(latch_owner(n))) bound_ns += n == lock / kNamesEach ? kNoticedNs : kStalledElsewhereNs;
   }
   if (the_machine.gone != 0 && sleeps_for_latch(lock / kNamesEach)) bound_ns += kUnwokenNs;
+  if (the_machine.stops + the_machine.gone != 0) bound_ns += kServedAgainNs;
   if (unresponsive != 0) bound_ns += (unresponsive + 1) * kPassedOverNs;
   if (is_anybody_faulty(lock)) bound_ns += kNoticedNs;
   return bound_ns;
 }
 
-// Is a process in the queue, or among the holders, that was stopped or killed, or a thread of which has ended?
+inline bool World::is_queued(int lock, const Thread& thread) const {
+  const Segment& segment = RuntimePlatform::segment(lock / kNamesEach);
+  const Auditor auditor(segment.base());
+  const uint32_t lock_index = index_of(lock);
+  for (uint32_t index = 1; index <= segment.header().slots.used.latest(); index++) {
+    const auto& slot = auditor.slot(index);
+    if (slot.lock.latest() == lock_index && slot.thread.latest() == thread.number() &&
+        (slot.flags.latest() & proclock::kSlotQueued) != 0)
+      return true;
+  }
+  return false;
+}
+
+// Is a process in the queue, or among the holders, that is stopped or dead, or a thread of which has ended?
 inline bool World::is_anybody_faulty(int lock) const {
   const Segment& segment = RuntimePlatform::segment(lock / kNamesEach);
   const Auditor auditor(segment.base());
   const uint32_t lock_index = index_of(lock);
   for (uint32_t index = 1; index <= segment.header().slots.used.latest(); index++) {
     const auto& slot = auditor.slot(index);
-    const Process* owner = segment.owner_of(slot.word.latest());
-    if (slot.lock.latest() == lock_index && owner != nullptr && owner->faulty) return true;
+    const uint64_t word = slot.word.latest();
+    const Process* owner = segment.owner_of(word);
+    if (slot.lock.latest() != lock_index) continue;
+    if (proclock::is_left(word)) return true;
+    const bool involved = proclock::refers(word) || (slot.flags.latest() & proclock::kSlotQueued) != 0;
+    if (involved && is_absent(owner)) return true;
   }
   return false;
 }
 
+// Who listens to a theft is told at once, unless the thief has died before it could.
+inline void World::check_thefts() {
+  for (Thread* thread : threads) {
+    const bool thief_died = std::any_of(std::begin(truths), std::end(truths), [](const Truth& truth) {
+      return truth.thief_died || !truth.thieves.empty();
+    });
+    if (!thread->lives() || thread->is_busy() || thread->host().stopped_until_ns != 0 || thief_died ||
+        !thread->misses_theft()) {
+      thread->misses_since_ns = 0;
+      continue;
+    }
+    if (thread->misses_since_ns == 0) thread->misses_since_ns = the_machine.now_ns;
+    const uint64_t since_ns = std::max(thread->misses_since_ns, the_machine.last_fault_ns);
+    if (the_machine.now_ns - since_ns > kToldOfTheftNs) the_machine.fail("nobody is told of a theft");
+  }
+}
+
 inline void World::check() {
   if (the_machine.now_ns > kLongestNs) the_machine.fail("does not end");
+  check_thefts();
   for (int lock = 0; lock < kLocksMax; lock++) {
     Truth& truth = truths[lock];
     // As long as the latch's owner is stopped nobody gets in.
     const Process* inside = latch_owner(lock / kNamesEach);
     const bool stalled = inside != nullptr && inside->stopped_until_ns != 0;
-    if (stalled || !sleeps_for_nothing(lock)) {
+    if (stalled || is_owed_by_busy(lock) || !sleeps_for_nothing(lock)) {
       truth.idle_since_ns = 0;
       continue;
     }
@@ -361,6 +408,23 @@ inline bool World::is_awake(const Segment& segment, uint32_t slot) const {
   if (proclock::is_left(word) || (flags & proclock::kSlotGranted) != 0) return false;
   const Thread* thread = threads[entry.thread.latest()];
   return thread->lives() && !((flags & proclock::kSlotAsync) != 0 && thread->is_busy());
+}
+
+inline bool World::is_owed_by_busy(int lock) const {
+  const Segment& segment = RuntimePlatform::segment(lock / kNamesEach);
+  const Auditor auditor(segment.base());
+  const uint32_t lock_index = index_of(lock);
+  for (uint32_t index = 1; index <= segment.header().slots.used.latest(); index++) {
+    const auto& slot = auditor.slot(index);
+    const uint64_t word = slot.word.latest();
+    if (slot.lock.latest() != lock_index || segment.owner_of(word) == nullptr || proclock::is_left(word))
+      continue;
+    const bool owed = (proclock::refers(word) && !proclock::is_held(word)) ||
+                      (slot.flags.latest() & proclock::kSlotGranted) != 0;
+    const Thread* thread = threads[slot.thread.latest()];
+    if (owed && thread->lives() && thread->is_busy() && thread->retries()) return true;
+  }
+  return false;
 }
 
 // For whoever runs one schedule again.
