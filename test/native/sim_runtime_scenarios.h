@@ -182,6 +182,16 @@ inline const Scenario kScenarios[] = {
        f.stops = 2;
        f.stops_inside = f.long_stops = true;
      })},
+    {"busy event loops in a stalled namespace", 3, 1, habits_of([](Habits& h) {
+       h.busy = 40;
+       h.many = 40;
+       h.slow_rests = 50;
+       h.timeout = 0;
+     }),
+     faults_of([](Faults& f) {
+       f.stops = 3;
+       f.stops_inside = f.long_stops = true;
+     })},
     {"busy event loops after long rests",
      3,
      1,
