@@ -1,5 +1,20 @@
 // The mutants of the runtime, for mutants.mjs: what spaces, doorbells, the detector's ticks and clients rest on, and faults that
-// earlier versions had.
+// earlier versions had. What finds each of those, when it is put back:
+//
+//   a death of which no pidfd tells (exec), or that      PIDFDS_ALONE, BLOCKS_WITHOUT_TICKS
+//     only a blocked thread could have noticed
+//   locks behind the first ones that are waited for      detector_test.cc, test/unseen-deaths.test.ts
+//   no thread can be had: waits that never end           THREAD_ASSUMED, SERVES_NOTHING, UNSERVED_UNSAID, UNSERVED_LISTENER
+//   a thread that spins                                  BLOCKS_IN_A_SPIN
+//   a stalled namespace that holds up others, timeouts,  SERVES_PATIENTLY, OPENS_UNDER_MUTEX, EACH_CALL_WAITS; exits:
+//     and exits                                            test/stalled.test.ts
+//   a mark that is lost when a thread ends               END_RELEASES
+//   a wake-up that is lost between two threads           BELL_READ_LATE, CONTROL_READ_LATE, KNOWN_LATE, NOTIFIED_STAYS,
+//                                                          SLEEPS_BEFORE_IT_SAYS
+//   work that a stall has kept somebody from             REACT_NOT_OWED, RELEASE_NOT_OWED, SETTLE_NOT_OWED, WITHDRAW_NOT_OWED
+//   clocks of other time namespaces                      test/clocks.test.ts
+//   descriptors, contents of the segment, other users,   not simulated: test/descriptor.test.ts, fuzz_test.cc,
+//     room                                                 fuzz_concurrent_test.cc, test/segment.test.ts, test/many-names.test.ts
 
 /** Those that are not hunted: they cost time that nobody has promised, or what they break is not simulated. */
 export const RUNTIME_NOT_HUNTED = {
