@@ -72,6 +72,12 @@ struct PokeSeen {
   uint64_t since_ns = 0;  // when `pokes` was first seen; 0: never
 };
 
+// What one watcher of a lock saw last of a release that is not over.
+struct OwedSeen {
+  uint32_t slot = 0;
+  uint64_t word = 0;
+};
+
 // What one ticker knows of the detector's word.
 struct ScanSeen {
   uint64_t word = ~uint64_t{0};

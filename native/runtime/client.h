@@ -124,6 +124,7 @@ class Client {
     Spinning front{kFrontRounds};    // and when it is the front then, before it sleeps
     PokeSeen seen;                   // by our own ticks
     uint32_t want_from = 0;
+    OwedSeen owed;
     ScanSeen scan;
     double looked_ms = 0;
     std::vector<uint32_t> idle;  // holds that are ready for use

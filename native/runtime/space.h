@@ -98,6 +98,7 @@ class Space final : public PokeSink {
     uint32_t waits = 0;
     PokeSeen seen;
     uint32_t want_from = 0;
+    OwedSeen owed;
   };
   struct Ended {
     uint32_t process;

@@ -25,6 +25,8 @@ export const RUNTIME_NOT_HUNTED = {
     'needs a wait to begin within some steps of a second, and a death after that that nobody else sees',
   QUIET_UNANNOUNCED: 'costs a second at most, as UNWATCHED_UNSEEN does',
   SLOW_UNCHECKED: 'costs a second at most: the next tick is slow',
+  OWED_UNSEEN:
+    'needs one that is busy for seconds after a stall, and no other that tries: stall_test.cc finds it',
   EVENTS_DROPPED: 'costs time: the detector asks about all of them as well',
   STALLED_AGAIN_AT_ONCE: 'does not spin: a round sleeps in the latch of one of those that are stalled',
 };
@@ -173,6 +175,7 @@ export const RUNTIME_EDITS = {
       'end_hold(index, *hold, status == Status::kStalled && !MUTANT(WITHDRAW_NOT_OWED) ? kWithdraw : 0);',
     ],
   ],
+  'detect.h': [['return is_owed;', 'return is_owed && !MUTANT(OWED_UNSEEN);']],
   'latch.h': [
     [
       'stalled_until_ns_.store(now + P::latch_pause_ns, std::memory_order_relaxed);',

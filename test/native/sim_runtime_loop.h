@@ -125,7 +125,7 @@ class Loop final : public Thread {
       the_machine.full_fence();
     }
     if (odds(habits_.busy))
-      be_busy((random_.one_in(4) ? proclock::kQuietTickNs : 0) +
+      be_busy((random_.one_in(4) ? (1 + random_.below(3)) * proclock::kQuietTickNs : 0) +
               (random_.one_in(2) ? random_.up_to_power(20) : kMs * random_.up_to_power(11)));
     return true;
   }

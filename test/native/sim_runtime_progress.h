@@ -43,7 +43,7 @@ inline uint64_t World::bound_ns(int lock) const {
   if (the_machine.gone != 0 && sleeps_for_latch(lock / kNamesEach)) bound_ns += kUnwokenNs;
   if (the_machine.stops + the_machine.gone != 0) bound_ns += kServedAgainNs;
   if (unresponsive != 0) bound_ns += (unresponsive + 1) * kPassedOverNs;
-  if (is_anybody_faulty(lock)) bound_ns += kNoticedNs;
+  if (is_anybody_faulty(lock) || is_owed_by_busy(lock)) bound_ns += kNoticedNs;
   return bound_ns;
 }
 
@@ -102,12 +102,12 @@ inline void World::check() {
     // As long as the latch's owner is stopped nobody gets in.
     const Process* inside = latch_owner(lock / kNamesEach);
     const bool stalled = inside != nullptr && inside->stopped_until_ns != 0;
-    if (stalled || is_owed_by_busy(lock) || !sleeps_for_nothing(lock)) {
+    if (stalled || !sleeps_for_nothing(lock)) {
       truth.idle_since_ns = 0;
       continue;
     }
     // What a dead one has left is recovered: from now on nothing of that keeps anybody waiting.
-    const bool faulty = is_anybody_faulty(lock) || is_absent(inside);
+    const bool faulty = is_anybody_faulty(lock) || is_owed_by_busy(lock) || is_absent(inside);
     if (truth.idle_since_ns == 0 || (truth.was_faulty && !faulty)) truth.idle_since_ns = the_machine.now_ns;
     truth.was_faulty = faulty;
     const uint64_t since_ns = std::max(truth.idle_since_ns, the_machine.last_fault_ns);
@@ -136,8 +136,11 @@ inline bool World::sleeps_for_nothing(int lock) const {
     if (slot.lock.latest() != lock_index || owner == nullptr || !owner->open) continue;
     held = held || proclock::is_held(word);
     held_exclusively = held_exclusively || proclock::holds(word, Mode::kExclusive);
-    // Stopped in the middle of an acquire or a release.
-    if (proclock::refers(word) && !proclock::is_left(word) && owner->stopped_until_ns != 0) return false;
+    // Stopped in the middle of an acquire, or of a release that has not unlocked yet.
+    const bool unlocked = proclock::phase_of(word) == Phase::kReleasing &&
+                          auditor.storage(proclock::storage_of(word)).rwlock.word.latest() == 0;
+    if (proclock::refers(word) && !proclock::is_left(word) && !unlocked && owner->stopped_until_ns != 0)
+      return false;
   }
   uint32_t waiter = auditor.lock(lock_index).queue_head.latest();
   for (uint32_t n = 0; n < used && waiter != 0; n++) {

@@ -139,7 +139,14 @@ inline const Scenario kScenarios[] = {
        f.execs = 2;
        f.silent = f.pidfds_refused = f.watcher_ends = 20;
      })},
-    {"stops", 3, 1, habits_of([](Habits& h) { h.many = 50; }), faults_of([](Faults& f) { f.stops = 3; })},
+    {"stops", 3, 1, habits_of([](Habits& h) {
+       h.many = 50;
+       h.slow_rests = 20;
+     }),
+     faults_of([](Faults& f) {
+       f.stops = 3;
+       f.long_stops = true;
+     })},
     {"stops in two namespaces", 3, 1, habits_of([](Habits& h) {
        h.namespaces = 2;
        h.many = 80;
@@ -341,7 +348,8 @@ class Schedule {
     plan.whole_stops = true;
     plan.at_rest = random.one_in(3);
     plan.disturb_one_in = 4u << random.below(7);
-    if (s.faults.long_stops && random.one_in(2)) plan.shortest_stop_ns = proclock::kEndPatienceNs;
+    if (s.faults.long_stops && random.one_in(2))
+      plan.shortest_stop_ns = (1 + random.below(3)) * proclock::kEndPatienceNs;
     plan.timer_bits = random.one_in(3) ? 20 : 0;
     plan.magnitude = 9 + random.below(8);
     plan.in_latch = random.one_in(3);

@@ -192,7 +192,7 @@ class World final : public Machine::Observer {
   uint64_t bound_ns(int lock) const;
   bool is_anybody_faulty(int lock) const;
   bool is_queued(int lock, const Thread& thread) const;
-  // Whoever could not poke the next one when it released, since the latch was stalled, and is busy by now: as if it held on.
+  // Whoever could not poke the next one when it released, since the latch was stalled, and is busy by now.
   bool is_owed_by_busy(int lock) const;
   void print(int lock) const;
   // A process that exits takes its threads with it, and one of them may have been inside the latch.

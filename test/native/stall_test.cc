@@ -143,4 +143,33 @@ TEST("what is owed for a wait that was withdrawn, and whose lock is closed, is f
   loop.release(held);
 }
 
+TEST("who released while the latch was stalled, and is busy since, holds up nobody") {
+  harness::Segment segment;
+  Loop loop(1);
+  const uint32_t key = loop.open(segment.name(), "client") | kExclusive;
+  const uint32_t held = loop.acquire(key);
+  std::atomic<int> waits{0};
+  std::atomic<int> granted{0};
+  auto waiter = [&] {
+    Loop mine(2);
+    const uint32_t their_key = mine.open(segment.name(), "client") | kExclusive;
+    const int32_t hold = mine.client.enqueue(their_key, true);
+    CHECK(hold >= 0 && mine.report.granted == 0);
+    waits.store(1);
+    mine.await(static_cast<uint32_t>(hold));
+    granted.store(1);
+    mine.release(static_cast<uint32_t>(hold));
+  };
+  const pthread_t id = thread(&waiter);
+  CHECK(harness::eventually([&] { return waits.load() == 1; }));
+  StopsInside stops(segment);
+  CHECK_EQ(loop.client.release(held), Status::kOk);
+  CHECK_EQ(loop.report.owed, 1);
+  stops.go_on();
+  // Its event loop would settle that now.
+  CHECK(harness::eventually([&] { return granted.load() == 1; }));
+  CHECK_EQ(pthread_join(id, nullptr), 0);
+  CHECK_EQ(loop.client.settle_owed(), 0u);
+}
+
 }  // namespace
