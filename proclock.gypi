@@ -107,10 +107,11 @@
               "action_name": "mutants",
               "inputs": [
                 "test/native/mutants.mjs",
+                "test/native/runtime-mutants.mjs",
                 "native/model/mutants.json",
-                "<!@(node -p \"require('fs').readdirSync('native/core').map(f => 'native/core/' + f).join(' ')\")"
+                "<!@(node -p \"['core', 'runtime'].flatMap(d => require('fs').readdirSync('native/' + d).map(f => 'native/' + d + '/' + f)).join(' ')\")"
               ],
-              "outputs": ["build/mutants/core.h", "build/mutants/mutant.h"],
+              "outputs": ["build/mutants/core/core.h", "build/mutants/mutant.h"],
               "action": ["node", "test/native/mutants.mjs"]
             }
           ],

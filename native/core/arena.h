@@ -139,7 +139,8 @@ class Arena {
   // detect.h
   // `periods`: of 50 ms, since the ticker's last one. `from`: a slot, where the last walk of this watcher ended; 0 at first.
   Status tick(ScanSeen* seen, uint32_t periods = 1);
-  void want(uint32_t lock, uint32_t* from = nullptr);
+  bool want(uint32_t lock, uint32_t* from = nullptr, OwedSeen* owed = nullptr);
+  Status poke_owed(uint32_t lock);
   Status look(uint32_t lock);  // for somebody who was refused
   Status recover_if_dead(uint32_t process);
   Status recover_dead(uint32_t process, uint64_t number);

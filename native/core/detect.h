@@ -72,10 +72,14 @@ uint32_t Arena<P>::take_wanted(uint32_t from, uint32_t most, std::vector<uint32_
 }
 
 // The processes that keep this lock from whoever waits for it, as far as a short walk without the latch finds them.
+//
+// True: a slot has been RELEASING since the last walk. Its owner may have unlocked (R2), and not have looked whether anybody waits
+// (R3): it was stopped in between, or the latch was stalled, and its event loop has been busy since. It would hold up the
+// others for as long as that lasts. So whoever waits pokes the front for it; a poke too many costs a wake-up.
 template <class P>
-void Arena<P>::want(uint32_t lock_index, uint32_t* from) {
+bool Arena<P>::want(uint32_t lock_index, uint32_t* from, OwedSeen* owed) {
   const Lock<P>* entry = find(locks_, lock_index);
-  if (entry == nullptr) return;
+  if (entry == nullptr) return false;
   const auto want_owner = [&](const Slot<P>& other) {
     const uint64_t word = other.word.load(std::memory_order_relaxed);
     const uint32_t owner = owner_of(word);
@@ -85,7 +89,9 @@ void Arena<P>::want(uint32_t lock_index, uint32_t* from) {
     return holds(word, Mode::kExclusive);
   };
   const Slot<P>* holder = find(slots_, get(entry->holder));
-  if (holder != nullptr && get(holder->lock) == lock_index && want_owner(*holder)) return;
+  if (holder != nullptr && get(holder->lock) == lock_index && want_owner(*holder)) return false;
+  bool is_owed = false;
+  OwedSeen releasing;
   // On from where the last walk ended, unless that slot serves another lock by now.
   const uint32_t went_to = from == nullptr ? 0 : *from;
   const Slot<P>* last = find(slots_, went_to);
@@ -94,9 +100,27 @@ void Arena<P>::want(uint32_t lock_index, uint32_t* from) {
     const Slot<P>* other = find(slots_, index);
     if (other == nullptr) break;
     want_owner(*other);
+    const uint64_t word = other->word.load(std::memory_order_relaxed);
+    if (owed != nullptr && phase_of(word) == Phase::kReleasing && get(other->lock) == lock_index) {
+      is_owed = is_owed || (owed->slot == index && owed->word == word);
+      if (releasing.slot == 0 || owed->slot == index) releasing = {index, word};
+    }
     index = get(other->lock_next);
   }
   if (from != nullptr) *from = index;
+  if (releasing.slot != 0) *owed = releasing;
+  return is_owed;
+}
+
+// Not while a poke is under way: whoever was poked may be one that does not react, and the time since then is counted.
+template <class P>
+Status Arena<P>::poke_owed(uint32_t lock_index) {
+  Latched latched(*this);
+  if (!ok(latched.status())) return latched.status();
+  const Lock<P>& entry = lock(lock_index);
+  if (get(entry.queue_head) != 0 && !is_poked(entry.gate.load(std::memory_order_relaxed)))
+    poke_front(latched, lock_index);
+  return latched.status();
 }
 
 // Asks. Without the latch, the answer may be about somebody who has gone by then.

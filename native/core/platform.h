@@ -35,6 +35,19 @@
 //     bool can_ask()                  can liveness() tell anything at the moment?
 //     Liveness liveness(uint64_t number)   does somebody have the token? An error of the system is "alive"
 //     Liveness liveness(const ProcessIdentity&)   the same by pid and start time; kAlive where that can not be told
+//
+// And what the runtime asks of it:
+//
+//   static auto thread_id()           of the calling thread; compared with ==
+//   static bool start_thread(run, argument)   detached. False: there can be none now
+//   static void name_thread(name)
+//   struct Sleep {word, seen}
+//   static bool wait_for_any(sleeps, deadline_ns)   until one of the words has changed. False: this system can not wait for
+//                                     several. It has not slept when it finds that out, and sleeps on the first alone later
+//   static ProcessIdentity self()
+//   static bool is_mapped(address)
+//   class Memory, also                open(), attached(), check(), reset(), reset_after_fork(): linux/memory.h
+//   class Watcher                     tells of the ends of processes: linux/watcher.h
 #pragma once
 
 #include <cstdint>
@@ -55,6 +68,13 @@ struct ProcessIdentity {
   bool same_namespace(const ProcessIdentity& other) const { return pid_ns != 0 && pid_ns == other.pid_ns; }
   // Can the start times be compared?
   bool same_clock(const ProcessIdentity& other) const { return time_ns == other.time_ns; }
+};
+
+// What a platform found when it refused to open a segment, for the message.
+struct OpenFailure {
+  int error = 0;  // errno of the call that failed; 0: the content or the owner was the reason
+  uint32_t found_version = 0;
+  uint32_t found_abi = 0;
 };
 
 constexpr uint64_t kNoDeadline = ~uint64_t{0};

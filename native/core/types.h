@@ -78,6 +78,12 @@ struct PokeSeen {
   uint64_t since_ns = 0;  // when `pokes` was first seen; 0: never
 };
 
+// What one watcher of a lock saw last of a release that is not over.
+struct OwedSeen {
+  uint32_t slot = 0;
+  uint64_t word = 0;
+};
+
 // What one ticker knows of the detector's word.
 struct ScanSeen {
   uint64_t word = ~uint64_t{0};
@@ -91,12 +97,13 @@ class Patience {
   Patience(const Patience&) = delete;
   Patience& operator=(const Patience&) = delete;
   static uint64_t until_ns() { return current(); }  // 0: each entry has a patience of its own
-
- private:
+  // For whoever runs several threads on one, as the simulation does: each of them has its own.
   static uint64_t& current() {
     static thread_local uint64_t until_ns = 0;
     return until_ns;
   }
+
+ private:
   const uint64_t before_;
 };
 

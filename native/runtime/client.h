@@ -107,6 +107,8 @@ class Client {
   void notify_ready(uint32_t hold);  // from any thread
   // In the child of a raw fork(): tells the clients of the one thread that it has.
   static void count_fork();
+  // The clients of the calling thread. For whoever runs several threads on one, as the simulation does.
+  static Client*& of_thread() { return first_of_thread_; }
 
  private:
   enum class State : uint8_t { kFree, kIdle, kHeld, kWaiting, kWaitingAsync, kEnding };
@@ -124,6 +126,7 @@ class Client {
     Spinning front{kFrontRounds};    // and when it is the front then, before it sleeps
     PokeSeen seen;                   // by our own ticks
     uint32_t want_from = 0;
+    OwedSeen owed;
     ScanSeen scan;
     double looked_ms = 0;
     std::vector<uint32_t> idle;  // holds that are ready for use

@@ -168,7 +168,7 @@ template <class P>
 void Client<P>::tick(OpenLock& lock) {
   Arena<P>& arena = lock.space->arena();
   arena.open_barrier_if_overdue(lock.index, &lock.seen);
-  arena.want(lock.index, &lock.want_from);
+  if (arena.want(lock.index, &lock.want_from, &lock.owed)) arena.poke_owed(lock.index);
   arena.tick(&lock.scan);
 }
 

@@ -53,8 +53,15 @@ int32_t Client<P>::enqueue(uint32_t key, bool async) {
     report_->granted = got >= 0;
     if (got != static_cast<int32_t>(Status::kBusy)) return got;
   }
+  // Who blocks its thread anyway may wait for a stalled latch as long as for the lock: for a slot as well as for a place in the
+  // queue, since its caller comes again at once, and would spin for as long as the latch is stalled.
+  const auto patience_ns = [&] { return async ? Patience::until_ns() : P::monotonic_ns() + kTickNs; };
   uint32_t index;
-  Status status = take_idle(key >> kKeyBits, *lock, &index);
+  Status status = Status::kOk;
+  {
+    const Patience patience(patience_ns());
+    status = take_idle(key >> kKeyBits, *lock, &index);
+  }
   if (!ok(status)) return static_cast<int32_t>(status);
   lock->idle.pop_back();
   Hold& hold = holds_[index];
@@ -71,8 +78,7 @@ int32_t Client<P>::enqueue(uint32_t key, bool async) {
   const uint32_t flags = (async ? kSlotAsync : 0) | ((key & kKeyFair) != 0 ? kSlotFair : 0);
   const Entered entered(*this);
   {
-    // Who blocks its thread anyway may wait for a stalled latch as long as for the lock.
-    const Patience patience(async ? Patience::until_ns() : P::monotonic_ns() + kTickNs);
+    const Patience patience(patience_ns());
     status = lock->space->arena().enqueue(hold.ref, hold.mode, flags);
   }
   if (status == Status::kStalled) {  // not queued: the caller comes again

@@ -2,6 +2,7 @@
 // process.cc.
 #pragma once
 
+#include "../platform/core.h"
 #include "client_waits.h"
 #include "serve.h"
 

@@ -11,6 +11,8 @@
 // whoever serves has little patience with each, and comes back to it.
 #pragma once
 
+#include <pthread.h>
+
 #include <algorithm>
 
 #include "space.h"
@@ -62,10 +64,10 @@ class Runtime {
   std::vector<SpacePointer> unused_;
   ProcessIdentity self_;
   uint32_t last_number_ = 0;
-  std::atomic<bool> runs_{false};
+  typename P::template Atomic<bool> runs_{false};
 
   typename P::template Atomic<uint32_t> control_{0};  // futex of the native thread: there is something new
-  std::atomic<bool> can_wait_many_{true};
+  typename P::template Atomic<bool> can_wait_many_{true};
   typename P::Watcher watcher_;
 
   typename P::LocalMutex serving_;  // of what follows

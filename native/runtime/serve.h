@@ -109,6 +109,7 @@ void Space<P>::look_at_waited() {
     PokeSeen seen;
   };
   std::vector<Overdue> overdue;
+  std::vector<uint32_t> owed;
   {
     const Locked locked(mutex_);
     size_t place = 0;
@@ -117,12 +118,13 @@ void Space<P>::look_at_waited() {
       if (arena_->is_overdue(entry.first, &entry.second.seen))
         overdue.push_back({entry.first, entry.second.seen});
       if (place++ < want_cursor_ || wanted == kWantedPerTick) continue;
-      arena_->want(entry.first, &entry.second.want_from);
+      if (arena_->want(entry.first, &entry.second.want_from, &entry.second.owed)) owed.push_back(entry.first);
       wanted++;
     }
     want_cursor_ = want_cursor_ + wanted < place ? want_cursor_ + wanted : 0;
   }
   for (Overdue& entry : overdue) arena_->open_barrier_if_overdue(entry.lock, &entry.seen);
+  for (const uint32_t lock : owed) arena_->poke_owed(lock);
 }
 
 // May the next tick be a long time off? Said first, to this process and to the others, and then looked at once more.

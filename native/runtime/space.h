@@ -8,7 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "../platform/core.h"
+#include "../core/core.h"
 
 namespace proclock {
 
@@ -107,12 +107,14 @@ class Space final : public PokeSink {
     uint32_t waits = 0;
     PokeSeen seen;
     uint32_t want_from = 0;
+    OwedSeen owed;
   };
   struct Ended {
     uint32_t process;
     uint64_t number;
   };
   using Locked = std::lock_guard<typename P::LocalMutex>;
+  using Flag = typename P::template Atomic<bool>;
   static constexpr uint64_t kUnwatched = ~uint64_t{0};
 
   uint64_t attach_epoch() const { return arena_->header().attach_epoch.load(std::memory_order_acquire); }
@@ -131,15 +133,15 @@ class Space final : public PokeSink {
   const uint32_t number_;  // among this process's
   const ProcessIdentity self_;
   typename P::LocalMutex opening_;
-  std::atomic<bool> opened_{false};  // written behind `opening_`; then there is an arena
+  Flag opened_{false};  // written behind `opening_`; then there is an arena
   typename P::Memory memory_;
   std::unique_ptr<Arena<P>> arena_;
   Word* doorbell_ = nullptr;
-  std::atomic<Status> state_{Status::kOk};
+  typename P::template Atomic<Status> state_{Status::kOk};
   std::atomic<double> checked_ms_{0};
   // The next tick is a long time off, if there is one: who makes something happen says so.
-  std::atomic<bool> slow_{true};
-  std::atomic<bool> stirred_{false};  // something was poked here, which no bell has announced
+  Flag slow_{true};
+  Flag stirred_{false};  // something was poked here, which no bell has announced
 
   typename P::LocalMutex mutex_;  // of what follows
   bool kept_ = false;             // listened to for the whole life
@@ -214,7 +216,7 @@ Status Space<P>::check_now(double now_ms) {
   if (ok(found) && arena_->is_corrupt()) found = Status::kCorrupt;
   if (ok(found)) return found;
   Status expected = Status::kOk;
-  if (state_.compare_exchange_strong(expected, found)) poke_all();
+  if (state_.compare_exchange_strong(expected, found, std::memory_order_seq_cst)) poke_all();
   return found;
 }
 

@@ -208,6 +208,25 @@ TEST("a kernel that can not wait for many futexes: waits in several namespaces a
   CHECK_EQ(interpose::sleeper.load(), 0);
 }
 
+TEST(
+    "a kernel that can not wait for many futexes: a wait elsewhere that begins while this is found out is "
+    "told") {
+  interpose::no_futex_waitv.store(true);
+  Elsewhere elsewhere;
+  Loop loop(1);
+  const uint32_t mine = loop.acquire(loop.open(elsewhere.segments[0].name(), "mine") | kExclusive);
+  // Nobody waits: the doorbell thread has no tick, and sleeps for ever.
+  TestPlatform::stays_awake.store(true);
+  CHECK_EQ(loop.client.listen(mine), Status::kOk);
+  CHECK(harness::eventually([] { return TestPlatform::kept_awake.load() != 0; }));
+  const uint32_t hold = elsewhere.wait_for(1, loop);
+  TestPlatform::stays_awake.store(false);
+  elsewhere.release(1);
+  loop.await(hold);
+  loop.release(mine);
+  elsewhere.end();
+}
+
 TEST("a kernel without pidfds: who waits for a killed process is told") {
   interpose::no_pidfd_open.store(true);
   Elsewhere elsewhere;

@@ -1,16 +1,17 @@
-// Writes the core with mutants in it to build/mutants: `node test/native/mutants.mjs`.
+// Writes the core and the runtime with mutants in them to build/mutants: `node test/native/mutants.mjs`.
 //
-// Each mutant of native/model/mutants.json is one argument of the core that is broken on purpose. Here it is a change of the
-// source: a piece of text that occurs exactly once, and what it becomes, where MUTANT(NAME) is true while that mutant is
+// Each mutant of native/model/mutants.json is one argument of the core that is broken on purpose; those of the runtime are in
+// runtime-mutants.mjs. Here it is a change of the source: a piece of text that occurs exactly once, and what it becomes, where MUTANT(NAME) is true while that mutant is
 // switched on. So the shipped source knows nothing of mutants, and one program runs all of them.
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { RUNTIME_EDITS, RUNTIME_NOT_HUNTED } from './runtime-mutants.mjs';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 const output = join(root, 'build/mutants');
 
-/** Mutants that are not hunted here: they cost a wake-up at most, or are rarer than what a run of CI has schedules for. */
+/** Mutants of the core that are not hunted: they cost a wake-up at most, or are rarer than what a run of CI has schedules for. */
 const NOT_HUNTED = {
   KEEP_POKED_SWALLOWS: 'who settles a shared grant pokes the next one, whatever a release saw',
   POKE_FIRST_ONLY: 'the first one pokes the next when it settles, one after another',
@@ -523,16 +524,18 @@ const EDITS = {
 const listed = JSON.parse(readFileSync(join(root, 'native/model/mutants.json'), 'utf8')).map(
   ({ name }) => name,
 );
-const here = [...JSON.stringify(EDITS).matchAll(/MUTANT\((\w+)\)/g)].map(([, name]) => name);
+const namesIn = (edits) => [...JSON.stringify(edits).matchAll(/MUTANT\((\w+)\)/g)].map(([, name]) => name);
 /** The model's, and some that it has no place for. */
-const names = [...new Set([...listed, ...here, 'WAKE_READ_LATE'])];
-const used = new Set(['WAKE_READ_LATE']);
+const core = [...new Set([...listed, ...namesIn(EDITS), 'WAKE_READ_LATE'])];
+const names = [...core, ...new Set([...namesIn(RUNTIME_EDITS), 'SLEEPS_BEFORE_IT_SAYS'])];
+/** These are mutants of the simulated platform. */
+const used = new Set(['WAKE_READ_LATE', 'SLEEPS_BEFORE_IT_SAYS']);
 /** What does not fit the sources any more. A test says so: a build that fails would stop all others. */
 const stale = [];
 
-function mutate(file) {
-  let text = readFileSync(join(root, 'native/core', file), 'utf8');
-  for (const [from, to] of EDITS[file] ?? []) {
+function mutate(folder, file) {
+  let text = readFileSync(join(root, 'native', folder, file), 'utf8');
+  for (const [from, to] of [...(EDITS[file] ?? []), ...(RUNTIME_EDITS[file] ?? [])]) {
     // However it is broken into lines.
     const words = from
       .trim()
@@ -549,13 +552,18 @@ function mutate(file) {
   });
 }
 
-mkdirSync(output, { recursive: true });
-const folder = join(root, 'native/core');
-const headers = readdirSync(folder).filter((file) => file.endsWith('.h'));
-for (const file of headers) {
-  const include = file === 'core.h' ? '#pragma once\n#include "mutant.h"' : '#pragma once';
-  writeFileSync(join(output, file), mutate(file).replace('#pragma once', include));
+for (const folder of ['core', 'runtime']) {
+  mkdirSync(join(output, folder), { recursive: true });
+  // process.h is the runtime on the system that this is built for.
+  const headers = readdirSync(join(root, 'native', folder)).filter(
+    (file) => file.endsWith('.h') && file !== 'process.h',
+  );
+  for (const file of headers) {
+    const include = file === 'core.h' ? '#pragma once\n#include "../mutant.h"' : '#pragma once';
+    writeFileSync(join(output, folder, file), mutate(folder, file).replace('#pragma once', include));
+  }
 }
+Object.assign(NOT_HUNTED, RUNTIME_NOT_HUNTED);
 for (const name of names.filter((name) => !used.has(name))) NOT_HUNTED[name] ??= 'has no place in the source';
 writeFileSync(
   join(output, 'mutant.h'),
@@ -563,6 +571,8 @@ writeFileSync(
 namespace proclock {
 enum class Mutant { kNone, ${names.join(', ')}, kCount };
 inline Mutant mutant = Mutant::kNone;
+// From here on they are the runtime's.
+inline constexpr int kFirstOfRuntime = ${core.length + 1};
 inline constexpr const char* kMutantNames[] = {"none", ${names.map((name) => JSON.stringify(name)).join(', ')}};
 inline constexpr const char* kStale[] = {${[...stale, ''].map((line) => JSON.stringify(line)).join(', ')}};
 inline constexpr const char* kNotHunted[][2] = {${Object.entries(NOT_HUNTED)

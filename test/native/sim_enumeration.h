@@ -4,7 +4,7 @@
 
 #include <optional>
 
-#include "sim_world.h"
+#include "sim_thread.h"
 
 namespace sim {
 

@@ -1,7 +1,14 @@
-// How many schedules it takes to find something that was broken on purpose.
+// How many schedules it takes to find something that was broken on purpose. The scenarios are to be included before: those of the
+// core, or those of the runtime.
 #pragma once
 
-#include "sim_scenarios.h"
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <string>
+
+#include "harness.h"
 
 namespace sim {
 

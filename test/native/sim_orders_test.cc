@@ -2,6 +2,8 @@
 // exploration has to notice. (The core asks for more than these: behind the latch, and where a read-modify-write reads the
 // latest value anyway, a weaker order would do as well. L7 needs no more than the kernel gives. PROCLOCK_SIM_ORDERS=all tries
 // every one there is, and prints what became of it.)
+#include "sim_scenarios.h"
+// After the scenarios.
 #include "sim_hunt.h"
 
 namespace {

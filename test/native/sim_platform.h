@@ -2,7 +2,7 @@
 #pragma once
 
 #ifdef SIM_MUTANTS
-#include "../../build/mutants/core.h"
+#include "../../build/mutants/core/core.h"
 #else
 #include "../../native/core/core.h"
 #endif
@@ -25,17 +25,21 @@ struct Platform {
    public:
     static constexpr bool is_always_lock_free = true;
 
+    Atomic() = default;
+    // Of a word that is no part of a segment: where it is, another one may have been.
+    Atomic(T value) : value_(value) { the_machine.begin_word(this, bits(value)); }
+
     T load(std::memory_order order, Site site = Site::here()) const {
       the_machine.step(weight(order), 'l', site);
       order = the_machine.effective(site, order, 'l');
-      return the_machine.weak() ? static_cast<T>(the_machine.load(this, value_, order)) : value_;
+      return the_machine.weak() ? static_cast<T>(the_machine.load(this, bits(value_), order)) : value_;
     }
     void store(T value, std::memory_order order, Site site = Site::here()) {
       // To store what is there already changes nothing, wherever one dies.
       the_machine.step(weight(order), value == value_ && order == std::memory_order_relaxed ? '=' : 's',
                        site);
       order = the_machine.effective(site, order, 's');
-      if (the_machine.weak()) the_machine.store(this, value_, value, order);
+      if (the_machine.weak()) the_machine.store(this, bits(value_), bits(value), order);
       set(value);
     }
     T exchange(T value, std::memory_order order, Site site = Site::here()) {
@@ -77,7 +81,7 @@ struct Platform {
     }
     T modified(T value, std::memory_order order, const Site& site) {
       order = the_machine.effective(site, order, 'm');
-      if (the_machine.weak()) the_machine.modify(this, value_, value, order);
+      if (the_machine.weak()) the_machine.modify(this, bits(value_), bits(value), order);
       const T before = value_;
       set(value);
       return before;
@@ -90,21 +94,23 @@ struct Platform {
         modified_as(value, success);
         return true;
       }
-      if (the_machine.weak()) the_machine.modify_failed(this, value_, failure);
+      if (the_machine.weak()) the_machine.modify_failed(this, bits(value_), failure);
       expected = value_;
       return false;
     }
     void modified_as(T value, std::memory_order order) {
-      if (the_machine.weak()) the_machine.modify(this, value_, value, order);
+      if (the_machine.weak()) the_machine.modify(this, bits(value_), bits(value), order);
       set(value);
     }
 
+    static constexpr uint64_t bits(T value) { return static_cast<uint64_t>(value); }
     void set(T value) {
-      if (sizeof(T) == sizeof(uint32_t) && value == 0 && unnamed != nullptr &&
+      if (sizeof(T) == sizeof(uint32_t) && bits(value) == 0 && unnamed != nullptr &&
           (static_cast<uint32_t>(value_) & proclock::kNameUsed) != 0)
         unnamed(this);
       value_ = value;
-      if (sizeof(T) == sizeof(uint64_t) && held != nullptr && proclock::is_held(value)) held(this, value);
+      if (sizeof(T) == sizeof(uint64_t) && held != nullptr && proclock::is_held(bits(value)))
+        held(this, bits(value));
     }
 
     T value_{0};
@@ -209,14 +215,17 @@ struct Platform {
 };
 
 // One namespace in ordinary memory, and whose the tokens are.
-class Segment {
+template <class P>
+class BasicSegment {
  public:
-  using Layout = proclock::Layout<Platform>;
-  using Header = proclock::Header<Platform>;
+  using Layout = proclock::Layout<P>;
+  using Header = proclock::Header<P>;
 
-  static Segment& get() {
-    static Segment segment;
-    return segment;
+  BasicSegment() {
+    void* memory = mmap(nullptr, Layout::kBytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(memory != MAP_FAILED);
+    base_ = static_cast<char*>(memory);
   }
   char* base() const { return base_; }
   Header& header() const { return *reinterpret_cast<Header*>(base_); }
@@ -231,14 +240,14 @@ class Segment {
     }
     owners_.clear();
     Header& h = header();
-    const auto first_page = [](proclock::TableMeta<Platform>& meta, size_t entry) {
+    const auto first_page = [](proclock::TableMeta<P>& meta, size_t entry) {
       meta.reserved.store(static_cast<uint32_t>(proclock::kPage / entry), std::memory_order_relaxed);
     };
-    first_page(h.processes, sizeof(proclock::Process<Platform>));
-    first_page(h.locks, sizeof(proclock::Lock<Platform>));
-    first_page(h.storages, sizeof(proclock::Storage<Platform>));
-    first_page(h.slots, sizeof(proclock::Slot<Platform>));
-    first_page(h.extents, sizeof(proclock::Extent<Platform>));
+    first_page(h.processes, sizeof(proclock::Process<P>));
+    first_page(h.locks, sizeof(proclock::Lock<P>));
+    first_page(h.storages, sizeof(proclock::Storage<P>));
+    first_page(h.slots, sizeof(proclock::Slot<P>));
+    first_page(h.extents, sizeof(proclock::Extent<P>));
     first_page(h.buckets, sizeof(uint32_t));
     h.buckets.used.store(proclock::kBucketsMin, std::memory_order_relaxed);
   }
@@ -258,28 +267,30 @@ class Segment {
     if (number >= owners_.size()) owners_.resize(number + 1);
     owners_[number] = &process;
   }
+  void give_back(uint64_t number) { owners_[number] = nullptr; }
   // Whose a slot is, by its word.
   Process* owner_of(uint64_t word) const {
     const uint32_t entry = proclock::owner_of(word);
     return entry == 0 ? nullptr : owner(process(entry).number.latest());
   }
-  const proclock::Process<Platform>& process(uint32_t entry) const {
-    return reinterpret_cast<const proclock::Process<Platform>*>(base_ + Layout::kProcesses)[entry - 1];
+  const proclock::Process<P>& process(uint32_t entry) const {
+    return reinterpret_cast<const proclock::Process<P>*>(base_ + Layout::kProcesses)[entry - 1];
   }
   const std::vector<Process*>& owners() const { return owners_; }
 
   bool full = false;  // no page more is to be had
 
  private:
-  Segment() {
-    void* memory = mmap(nullptr, Layout::kBytes, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    CHECK(memory != MAP_FAILED);
-    base_ = static_cast<char*>(memory);
-  }
   char* base_;
   std::vector<size_t> pages_;
   std::vector<Process*> owners_;
+};
+
+struct Segment final : BasicSegment<Platform> {
+  static Segment& get() {
+    static Segment segment;
+    return segment;
+  }
 };
 
 class Platform::Memory {

@@ -5,7 +5,7 @@
 #include <functional>
 #include <optional>
 
-#include "sim_world.h"
+#include "sim_thread.h"
 
 namespace {
 

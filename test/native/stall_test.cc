@@ -157,12 +157,8 @@ struct Patient {
   void loses_patience() {
     CHECK_EQ(query(), Status::kStalled);
     CHECK(took_ms >= 990);
-    uint64_t more_ms = 0;
-    for (int n = 0; n < 3; n++) {
-      CHECK_EQ(query(), Status::kStalled);
-      more_ms += took_ms;
-    }
-    CHECK(more_ms < 900);  // 332, on a machine of one's own
+    for (int n = 0; n < 3; n++) CHECK_EQ(query(), Status::kStalled);
+    CHECK(took_ms < 990);  // 20, on a machine of one's own
   }
   Loop loop;
   uint32_t key;
@@ -222,6 +218,35 @@ TEST("a latch that names a process which lives and is not inside is mended by it
   CHECK_EQ(named.arena->header().rebuilds.load(std::memory_order_relaxed), 1u);
   other.open("latch");
   audit(other);
+}
+
+TEST("who released while the latch was stalled, and is busy since, holds up nobody") {
+  harness::Segment segment;
+  Loop loop(1);
+  const uint32_t key = loop.open(segment.name(), "client") | kExclusive;
+  const uint32_t held = loop.acquire(key);
+  std::atomic<int> waits{0};
+  std::atomic<int> granted{0};
+  auto waiter = [&] {
+    Loop mine(2);
+    const uint32_t their_key = mine.open(segment.name(), "client") | kExclusive;
+    const int32_t hold = mine.client.enqueue(their_key, true);
+    CHECK(hold >= 0 && mine.report.granted == 0);
+    waits.store(1);
+    mine.await(static_cast<uint32_t>(hold));
+    granted.store(1);
+    mine.release(static_cast<uint32_t>(hold));
+  };
+  const pthread_t id = thread(&waiter);
+  CHECK(harness::eventually([&] { return waits.load() == 1; }));
+  StopsInside stops(segment);
+  CHECK_EQ(loop.client.release(held), Status::kOk);
+  CHECK_EQ(loop.report.owed, 1);
+  stops.go_on();
+  // Its event loop would settle that now.
+  CHECK(harness::eventually([&] { return granted.load() == 1; }));
+  CHECK_EQ(pthread_join(id, nullptr), 0);
+  CHECK_EQ(loop.client.settle_owed(), 0u);
 }
 
 }  // namespace

@@ -113,7 +113,9 @@ bool LinuxPlatform::wait_for_any(const std::vector<Sleep>& sleeps, uint64_t dead
         errno == EAGAIN || errno == EINTR || errno == ETIMEDOUT) {
       return count == sleeps.size();
     }
+    // It has not slept: its caller chose the deadline for a sleep on all of them, and may have chosen none.
     can_wait_many.store(false, std::memory_order_relaxed);
+    return false;
   }
   wait(sleeps[0].word, sleeps[0].seen, deadline_ns);
   return false;

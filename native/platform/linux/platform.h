@@ -67,7 +67,8 @@ struct LinuxPlatform {
     Atomic<uint32_t>* word;
     uint32_t seen;
   };
-  // Sleeps until one of the words has changed. False: this system can not wait for several, and only the first counted.
+  // Sleeps until one of the words has changed. False: this system can not wait for several. Then it has not slept if it finds
+  // that out, and sleeps on the first one alone from then on.
   static bool wait_for_any(const std::vector<Sleep>& sleeps, uint64_t deadline_ns);
 
   // A detached thread on which no signal is handled. False: there can be none now.
@@ -95,13 +96,6 @@ struct ProcessStat {
 ProcessStat read_stat(int32_t pid);
 
 using LinuxLayout = Layout<LinuxPlatform>;
-
-// What open() found when it refused a segment, for the message.
-struct OpenFailure {
-  int error = 0;  // errno of the call that failed; 0: the content or the owner was the reason
-  uint32_t found_version = 0;
-  uint32_t found_abi = 0;
-};
 
 // Libc family and the sizes of what it puts into the segment: builds that differ here must not share one.
 uint32_t abi_fingerprint();
