@@ -49,7 +49,7 @@ export const RUNTIME_EDITS = {
   'serve.h': [
     [
       'const Patience patience(now_ns + patience_ns);',
-      'const Patience patience(now_ns + (MUTANT(SERVES_PATIENTLY) ? kEndPatienceNs : patience_ns));',
+      'const Patience patience(now_ns + (MUTANT(SERVES_PATIENTLY) ? Arena<P>::kPatienceNs : patience_ns));',
     ],
     [
       'arena_->tick(&scan_, was_slow ? kQuietTickNs / kTickNs : 1);',
@@ -115,9 +115,8 @@ export const RUNTIME_EDITS = {
     if (std::find(left`,
     ],
     [
-      'const Patience patience(P::monotonic_ns() + kEndPatienceNs);\n  for (Space<P>* space : left) patiently<P>([&] { return space->arena().recover_left(); });',
-      `const Patience patience(MUTANT(ENDS_EACH_PATIENTLY) ? 0 : P::monotonic_ns() + kEndPatienceNs);
-  for (Space<P>* space : left) patiently<P>([&] { return space->arena().recover_left(); });`,
+      'const Patience patience(P::monotonic_ns() + Arena<P>::kPatienceNs);',
+      'const Patience patience(MUTANT(ENDS_EACH_PATIENTLY) ? 0 : P::monotonic_ns() + Arena<P>::kPatienceNs);',
     ],
     [
       'if (hold.state == State::kWaitingAsync) notify_ready(index);\n    return Status::kOk;',

@@ -216,7 +216,8 @@ inline void Loop::end_thread() {
   const uint64_t begun_ns = now();
   client_.reset();
   // One deadline for all namespaces.
-  if (host_.stopped_ns < begun_ns && now() - begun_ns > proclock::kEndPatienceNs + kPromptNs)
+  if (host_.stopped_ns < begun_ns &&
+      now() - begun_ns > proclock::Arena<RuntimePlatform>::kPatienceNs + kPromptNs)
     the_machine.fail("a thread takes too long to end");
   for (const Left& one : left) {
     Truth& truth = the_world.truths[one.lock];

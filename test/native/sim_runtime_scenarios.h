@@ -349,7 +349,7 @@ class Schedule {
     plan.at_rest = random.one_in(3);
     plan.disturb_one_in = 4u << random.below(7);
     if (s.faults.long_stops && random.one_in(2))
-      plan.shortest_stop_ns = (1 + random.below(3)) * proclock::kEndPatienceNs;
+      plan.shortest_stop_ns = (1 + random.below(3)) * proclock::Arena<RuntimePlatform>::kPatienceNs;
     plan.timer_bits = random.one_in(3) ? 20 : 0;
     plan.magnitude = 9 + random.below(8);
     plan.in_latch = random.one_in(3);
