@@ -15,7 +15,8 @@ export interface Watched {
 }
 
 interface Leaving {
-  leave(finished: boolean): void;
+  /** A remote lock answers later. */
+  leave(finished: boolean): unknown;
 }
 
 interface Leak {
@@ -54,7 +55,7 @@ function giveBack({ hold, name, mode }: Leak): void {
     { type: 'Warning', code: 'PROCLOCK_LEAKED_GUARD' },
   );
   try {
-    hold.leave(false);
+    Promise.resolve(hold.leave(false)).catch(() => {});
   } catch {
     // It was stolen, or its namespace is gone: nothing is held any more, and nobody is there to be told.
   }

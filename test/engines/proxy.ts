@@ -86,7 +86,7 @@ export class NetworkProxy {
         const [first] = queue;
         const wait = first!.due - Date.now();
         if (wait > 0) {
-          timer = setTimeout(pump, wait);
+          timer = setTimeout(pump, wait).unref();
           return;
         }
         const { data } = queue.shift()!;

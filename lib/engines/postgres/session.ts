@@ -226,8 +226,7 @@ export class PostgresSession implements Session, WireEvents {
     const [row] = await this.wire.ask(`${verb} in the schema "${this.settings.schema}"`, query);
     if (typeof row?.answer !== 'string') {
       const why = transactionPoolerError();
-      this.ended(why);
-      this.wire.drop(why);
+      this.giveUp(why);
       throw why;
     }
     const answer = JSON.parse(row.answer) as T;
@@ -301,18 +300,16 @@ export class PostgresSession implements Session, WireEvents {
     place.state = 'settled';
   }
 
+  /** However long the answers take, the heartbeats go out in time. */
   private beat(): void {
-    this.beatTimer = startTimer(async () => {
-      try {
-        const { known } = await this.call<Told & { known: boolean }>('beat');
-        if (!known) {
-          this.ended(forgottenError());
-          this.wire.drop(forgottenError());
-        }
-      } catch {
-        // Where that ends the session, the connection has told.
-      }
-      if (!this.over) this.beat();
+    this.beatTimer = startTimer(() => {
+      this.beat();
+      this.call<Told & { known: boolean }>('beat').then(
+        ({ known }) => {
+          if (!known) this.giveUp(forgottenError());
+        },
+        () => {}, // where that ends the session, the connection has told
+      );
     }, this.settings.ttl / BEATS_PER_TTL);
   }
 
@@ -321,11 +318,16 @@ export class PostgresSession implements Session, WireEvents {
       try {
         while (this.waits > 0 && (await this.call<Told & { more: boolean }>('look')).more);
       } catch {
-        // As with a heartbeat.
+        // Where that ends the session, the connection has told.
       }
       this.lookTimer = undefined;
       if (!this.over && this.waits > 0) this.lookLater();
     }, LOOK_MS);
+  }
+
+  private giveUp(why: LockError): void {
+    this.ended(why);
+    this.wire.drop(why);
   }
 
   private stop(): void {

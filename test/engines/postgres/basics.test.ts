@@ -73,6 +73,7 @@ describeWithServer('a lock', () => {
     await untilPending(1);
     const before = guard.token;
     const upgraded = guard.upgrade();
+    await mine.query(); // asked later, over the same connection
     await expect(other.upgrade()).rejects.toMatchObject({ code: 'ERR_LOCK_UPGRADE' });
     expect(await other.tryUpgrade()).toBe(false);
     await other.release();
