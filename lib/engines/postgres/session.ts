@@ -21,6 +21,7 @@ import { Wire, type WireEvents } from './wire';
 /** Of a session's time, how much its holds are certain for. The rest is for clocks that differ, and for what is late. */
 const CERTAIN_PART = 0.8;
 const BEATS_PER_TTL = 3;
+const PROOFS_PER_TTL_MAX = 20;
 /** How often whoever waits looks for the dead. The server lets somebody look every 150 ms at most. */
 const LOOK_MS = 200;
 
@@ -80,6 +81,8 @@ export class PostgresSession implements Session, WireEvents {
   private lookTimer: Timer | undefined = undefined;
   /** Whether the server ends the session when it does not hear of it. */
   private leased = false;
+  /** When the question was sent whose answer was taken as a proof last. */
+  private provedAt = Number.NEGATIVE_INFINITY;
   private opened = false;
   private over = false;
   /** The condition that keeps a verb from being carried out over another connection than ours; empty without a pooler. */
@@ -191,7 +194,11 @@ export class PostgresSession implements Session, WireEvents {
   }
 
   proved(sentAt: number): void {
-    if (this.leased && !this.over) this.events.certainUntil(sentAt + this.settings.ttl * CERTAIN_PART);
+    const { ttl } = this.settings;
+    // To say it for each answer would cost more than it is worth.
+    if (!this.leased || this.over || sentAt < this.provedAt + ttl / PROOFS_PER_TTL_MAX) return;
+    this.provedAt = sentAt;
+    this.events.certainUntil(sentAt + ttl * CERTAIN_PART);
   }
 
   ended(why: LockError): void {

@@ -28,9 +28,10 @@ begin
 end $$;
 
 -- The server ends a session that it does not hear of. `known` is false if somebody has removed it by hand.
-create function beat(me int8) returns jsonb language sql stable as $$
-  select jsonb_build_object('told', '[]'::jsonb, 'known', exists (select from sessions where session = me))
-$$;
+create function beat(me int8) returns jsonb language plpgsql stable as $$
+begin
+  return jsonb_build_object('told', '[]'::jsonb, 'known', exists (select from sessions where session = me));
+end $$;
 
 -- Ends some of what a session has, names_max names at most, so that no transaction has more latches than the server has room
 -- for. They are taken in their order, because whoever takes several could otherwise wait for another one in a circle.
