@@ -130,14 +130,45 @@ export class PostgresServer {
   ) {}
 
   /** @param settings for postgresql.conf */
-  static async start(settings: Record<string, string | number> = {}): Promise<PostgresServer> {
+  static start(settings: Record<string, string | number> = {}): Promise<PostgresServer> {
+    return PostgresServer.launch(settings, 'initdb', (data) => [
+      ...['-D', data, '-U', 'postgres', '-A', 'trust', '--no-sync', '-E', 'UTF8', '--locale=C'],
+    ]);
+  }
+
+  /** A standby with what this server has now. It hears of nothing that comes later. */
+  async standby(): Promise<PostgresServer> {
+    const settings = { ...this.settings, primary_conninfo: '' };
+    return PostgresServer.launch(settings, 'pg_basebackup', (data) => [
+      ...[
+        '-D',
+        data,
+        '-h',
+        '127.0.0.1',
+        '-p',
+        String(this.port),
+        '-U',
+        'postgres',
+        '-c',
+        'fast',
+        '--no-sync',
+      ],
+      ...['--write-recovery-conf', '--wal-method=stream'],
+    ]);
+  }
+
+  /** @param program what makes the data folder */
+  private static async launch(
+    settings: Record<string, string | number>,
+    program: string,
+    argsFor: (data: string) => string[],
+  ): Promise<PostgresServer> {
     const made = folder();
-    const data = join(made, 'data');
-    execFileSync(
-      join(postgres as string, 'initdb'),
-      ['-D', data, '-U', 'postgres', '-A', 'trust', '--no-sync', '-E', 'UTF8', '--locale=C'],
-      { cwd: '/', stdio: ['ignore', 'ignore', 'inherit'], ...unprivileged() },
-    );
+    execFileSync(join(postgres as string, program), argsFor(join(made, 'data')), {
+      cwd: '/',
+      stdio: ['ignore', 'ignore', 'inherit'],
+      ...unprivileged(),
+    });
     const server = new PostgresServer(await freePort(), made, {
       listen_addresses: '127.0.0.1',
       unix_socket_directories: '',
@@ -147,9 +178,9 @@ export class PostgresServer {
       full_page_writes: 'off',
       log_destination: 'stderr',
       logging_collector: 'on',
-      log_directory: made,
       log_filename: 'log',
       ...settings,
+      log_directory: made,
     });
     await server.run();
     return server;
