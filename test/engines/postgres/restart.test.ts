@@ -76,6 +76,19 @@ describeWithServer('a session ends', () => {
     await guard.release();
   });
 
+  test('and tokens grow on, also while the clock of the server is far behind the last one', async () => {
+    const lock = await fixture.lock();
+    const before = await lock.exclusive();
+    await before.release();
+    await fixture.server.sql('update proclock.locks set token = token + 3600 * 1000000::int8');
+    const [one, two] = [await lock.exclusive(), lock.exclusive()];
+    expect(one.token).toBe(before.token + 3_600_000_001n);
+    await one.release();
+    const next = await two;
+    expect(next.token).toBe(one.token + 1n);
+    await next.release();
+  });
+
   test('when the server is away for long: questions are told so', async () => {
     const lock = await fixture.lock();
     await fixture.server.halt('fast');
