@@ -68,6 +68,8 @@ interface Place {
   early: Grant | undefined;
   /** Of the last grant that was told. What comes late has no greater one. */
   token: bigint;
+  /** What it was when an upgrade was asked for: a grant that is the answer to that has a greater one. */
+  tokenBefore: bigint;
 }
 
 export class PostgresSession implements Session, WireEvents {
@@ -125,6 +127,7 @@ export class PostgresSession implements Session, WireEvents {
       state: 'asked',
       early: undefined,
       token: -1n,
+      tokenBefore: -1n,
     };
     this.places.set(slot.id, place);
     const exclusively = slot.mode === 'exclusive';
@@ -138,6 +141,7 @@ export class PostgresSession implements Session, WireEvents {
     const place = this.places.get(slot.id);
     if (place === undefined) return { state: 'refused' };
     place.state = 'asked';
+    place.tokenBefore = place.token;
     return this.answerOf(place, this.call<Asked>('upgrade', slot.id, place.key, how));
   }
 
@@ -152,6 +156,8 @@ export class PostgresSession implements Session, WireEvents {
       return undefined;
     }
     const grant = grantOf(text);
+    // The upgrade was refused meanwhile: this is the grant of the shared hold.
+    if (grant.token <= place.tokenBefore) return undefined;
     place.token = grant.token;
     return grant;
   }

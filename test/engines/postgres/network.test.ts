@@ -97,6 +97,19 @@ describeWithServer('the network', () => {
     expect(performance.now() - at).toBeLessThan(5500);
   });
 
+  test('is slow: an upgrade that is given up while it is refused leaves the hold shared', async () => {
+    const upgrading = await near.shared();
+    const guard = await far.shared();
+    const upgraded = upgrading.upgrade();
+    await near.query();
+    proxy.delay(50);
+    await expect(guard.upgrade({ timeout: 20 })).rejects.toMatchObject({ code: 'ERR_LOCK_TIMEOUT' });
+    expect(guard.mode).toBe('shared');
+    await guard.release();
+    await upgraded;
+    await upgrading.release();
+  });
+
   // The answer is lost, and the connection with it.
   describe('loses the answer', () => {
     const lose = async (committed: () => Promise<boolean>) => {
