@@ -23,6 +23,7 @@ const manifest = require('../package.json');
 const ALLOWED = [
   /^(package\.json|README\.md|CHANGELOG\.md|LICENSE|proclock\.gypi)$/,
   /^dist\/[\w/-]+(\.d\.ts|\.js|\.js\.map|\.mjs|\.d\.mts)$/,
+  /^dist\/engines\/postgres\/sql\/\d{3}_\w+\.sql$/,
   /^native\/[\w/-]+\.(cc|h)$/,
   /^native\/exports\.map$/,
   /^prebuilds\/[a-z0-9+-]+\/[\w.]+\.node$/,

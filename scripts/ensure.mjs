@@ -9,13 +9,14 @@
 //   crash-points  build/Release/proclock_crash.node, whose processes die where a test wants it
 //   bench         build/Release/proclock_bench.node
 //   bench-processes  build/Release/proclock_bench_processes
-//   dist          dist/: the CommonJS build, its types, the ESM entries
+//   dist          dist/: the CommonJS build, its types, the ESM entries, the .sql files
 //
 // PROCLOCK_INSTRUMENT=address|thread|coverage builds the native parts with that, in build/<that>/build/Release. CI turns
 // warnings into errors.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
+  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -203,7 +204,7 @@ function nodeGyp(args) {
 
 function ensureDist() {
   const inputs = [
-    ...files('lib', /\.ts$/),
+    ...files('lib', /\.(ts|sql)$/),
     'tsconfig.json',
     'package.json',
     'package-lock.json',
@@ -218,6 +219,11 @@ function ensureDist() {
   // From nothing: the output of a deleted source must not be published.
   rmSync('dist', { recursive: true, force: true });
   run(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.json']);
+  for (const file of files('lib', /\.sql$/)) {
+    const copy = file.replace('lib', 'dist');
+    mkdirSync(dirname(copy), { recursive: true });
+    copyFileSync(file, copy);
+  }
   run(process.execPath, ['scripts/build-esm.mjs']);
   mkdirSync('.cache', { recursive: true });
   writeFileSync(stampFile, stamp);

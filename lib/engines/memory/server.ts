@@ -24,6 +24,8 @@ interface Place {
   /** Milliseconds since the epoch: when it was queued, or granted. */
   since: number;
   token: bigint;
+  /** Its token when it was to be upgraded: a grant that is the answer to that has a greater one. */
+  tokenBefore: bigint;
 }
 
 /** One name. */
@@ -52,7 +54,7 @@ export class Server {
 
   acquire(client: Client, id: number, name: string, mode: LockMode, how: 'wait' | 'try' | 'steal'): Answer {
     const lock = this.lockOf(name);
-    const place: Place = { client, id, mode, since: Date.now(), token: 0n };
+    const place: Place = { client, id, mode, since: Date.now(), token: 0n, tokenBefore: -1n };
     if (how === 'steal') this.rob(lock, client);
     const free = how === 'steal' || (lock.queue.size === 0 && isFree(lock, mode));
     if (!free && how === 'try') return { state: 'refused' };
@@ -68,7 +70,7 @@ export class Server {
     const { name, place } = found;
     const lock = this.lockOf(name);
     if (lock.upgrading === place) lock.upgrading = undefined;
-    else if (lock.held.has(place)) return grantOf(lock, place);
+    else if (lock.held.has(place)) return place.token > place.tokenBefore ? grantOf(lock, place) : undefined;
     else this.remove(found, client);
     this.grantNext(name, lock);
     return undefined;
@@ -101,6 +103,7 @@ export class Server {
     if (found === undefined) return { state: 'refused' };
     const { name, place } = found;
     const lock = this.lockOf(name);
+    place.tokenBefore = place.token;
     if (lock.upgrading !== undefined) return { state: 'refused' };
     if (lock.held.size === 1) return { state: 'granted', grant: this.promote(lock, place) };
     if (how === 'try') return { state: 'refused' };

@@ -1,0 +1,373 @@
+// One session: a connection that has an advisory lock for as long as it lives, by which the others tell that it does.
+//
+// The server ends a session that it has not heard of for `ttl`, so what the session holds is certain until shortly before
+// that time has passed since a question was sent which was answered. A heartbeat is asked where nothing else is. Whoever waits
+// looks for sessions that are dead, several times a second.
+import { randomBytes } from 'node:crypto';
+import { hostname } from 'node:os';
+import { threadId } from 'node:worker_threads';
+import { startSoon, startTimer, type Timer } from '../../common/clock';
+import { LockError } from '../../common/errors';
+import type { Abandoned, LockInfo, LockSnapshot } from '../../common/types';
+import type { Answer, Grant, Leaving, Session, SessionEvents, Slot } from '../../remote/engine';
+import type { Query } from './client';
+import type { Settings } from './config';
+import { forgottenError, missingRightsError, toLockError, transactionPoolerError } from './errors';
+import { checkSchema } from './install';
+import { decodeName, encodeName, keyOf } from './names';
+import { checkServer } from './server';
+import { Wire, type WireEvents } from './wire';
+
+/** Of a session's time, how much its holds are certain for. The rest is for clocks that differ, and for what is late. */
+const CERTAIN_PART = 0.8;
+const BEATS_PER_TTL = 3;
+const PROOFS_PER_TTL_MAX = 20;
+/** How often whoever waits looks for the dead. The server lets somebody look every 150 ms at most. */
+const LOOK_MS = 200;
+
+/** A grant as the server writes it. */
+interface GrantText {
+  token: string;
+  abandoned: { pid: number; threadId: number; since: number; token: string } | null;
+  flights: number;
+}
+
+type Message =
+  | ({ event: 'granted'; id: number } & GrantText)
+  | { event: 'robbed'; id: number; thief: string };
+
+/** What every verb answers with: what else happened, and to whom of us. */
+interface Told {
+  told: Message[];
+}
+
+interface Asked extends Told {
+  state: Answer['state'];
+  grant: GrantText;
+  flights: number | null;
+}
+
+interface InfoText {
+  name: string;
+  held: boolean;
+  exclusive: boolean;
+  since: number;
+  clientId: string;
+  pid: number;
+  threadId: number;
+  host: string;
+}
+
+/** What is known here of a hold or wait. */
+interface Place {
+  readonly slot: Slot;
+  readonly key: Buffer;
+  /** `asked`: not yet known whether it waits. `waits`: for the lock, or for an upgrade. */
+  state: 'asked' | 'waits' | 'settled';
+  /** A grant that came before the answer that it had to wait for it. */
+  early: Grant | undefined;
+  /** Of the last grant that was told. What comes late has no greater one. */
+  token: bigint;
+  /** What it was when an upgrade was asked for: a grant that is the answer to that has a greater one. */
+  tokenBefore: bigint;
+}
+
+export class PostgresSession implements Session, WireEvents {
+  readonly clientId: string;
+  /** Of the advisory lock: 63 random bits. */
+  private readonly number: bigint;
+  private wire!: Wire;
+  private readonly places = new Map<number, Place>();
+  private waits = 0;
+  private beatTimer: Timer | undefined = undefined;
+  private lookTimer: Timer | undefined = undefined;
+  /** Whether the server ends the session when it does not hear of it. */
+  private leased = false;
+  /** When the question was sent whose answer was taken as a proof last. */
+  private provedAt = Number.NEGATIVE_INFINITY;
+  private opened = false;
+  private over = false;
+  /** The condition that keeps a verb from being carried out over another connection than ours; empty without a pooler. */
+  private condition = '';
+
+  private constructor(
+    private readonly settings: Settings,
+    private readonly events: SessionEvents,
+  ) {
+    const random = randomBytes(24);
+    this.number = random.readBigUInt64BE() >> 1n;
+    this.clientId = random.toString('hex', 8);
+  }
+
+  static async open(settings: Settings, events: SessionEvents): Promise<PostgresSession> {
+    const session = new PostgresSession(settings, events);
+    const wire = await Wire.open(settings.connection, settings.schema, session);
+    session.wire = wire;
+    try {
+      const processId = await checkServer(wire, settings);
+      if (settings.pooler === 'session') session.condition = ` where pg_backend_pid() = ${processId}`;
+      await checkSchema(wire, settings);
+      await session.enter();
+    } catch (error) {
+      const why = toLockError('open a session', error, settings.schema);
+      wire.drop(why);
+      throw why;
+    }
+    return session;
+  }
+
+  // ---- what is asked of it
+
+  async acquire(slot: Slot, how: 'wait' | 'try' | 'steal'): Promise<Answer> {
+    const { namespace } = this.settings;
+    const name = encodeName(slot.name);
+    const place: Place = {
+      slot,
+      key: keyOf(namespace, name),
+      state: 'asked',
+      early: undefined,
+      token: -1n,
+      tokenBefore: -1n,
+    };
+    this.places.set(slot.id, place);
+    const exclusively = slot.mode === 'exclusive';
+    const asked = this.call<Asked>('acquire', slot.id, place.key, namespace, name, exclusively, how);
+    const answer = await this.answerOf(place, asked);
+    if (answer.state === 'refused') this.places.delete(slot.id);
+    return answer;
+  }
+
+  async upgrade(slot: Slot, how: 'wait' | 'try'): Promise<Answer> {
+    const place = this.places.get(slot.id);
+    if (place === undefined) return { state: 'refused' };
+    place.state = 'asked';
+    place.tokenBefore = place.token;
+    return this.answerOf(place, this.call<Asked>('upgrade', slot.id, place.key, how));
+  }
+
+  async withdraw(slot: Slot): Promise<Grant | undefined> {
+    const place = this.places.get(slot.id);
+    if (place === undefined) return undefined;
+    const { grant: text } = await this.call<Told & { grant?: GrantText }>('withdraw', slot.id, place.key);
+    const wasHeld = place.token >= 0n;
+    this.settle(place);
+    if (text === undefined) {
+      if (!wasHeld) this.places.delete(slot.id);
+      return undefined;
+    }
+    const grant = grantOf(text);
+    // The upgrade was refused meanwhile: this is the grant of the shared hold.
+    if (grant.token <= place.tokenBefore) return undefined;
+    place.token = grant.token;
+    return grant;
+  }
+
+  async release(slot: Slot, { repaired, flight }: Leaving): Promise<boolean> {
+    return this.leavePlace(slot, (key) => this.call('release', slot.id, key, repaired, flight));
+  }
+
+  async downgrade(slot: Slot): Promise<boolean> {
+    const key = this.places.get(slot.id)?.key;
+    if (key === undefined) return false;
+    const { known } = await this.call<Told & { known: boolean }>('downgrade', slot.id, key);
+    if (!known) this.places.delete(slot.id);
+    return known;
+  }
+
+  async query(name?: string): Promise<LockSnapshot> {
+    const { namespace } = this.settings;
+    const key = name === undefined ? null : keyOf(namespace, encodeName(name));
+    const { slots } = await this.call<Told & { slots: InfoText[] }>('query', namespace, key);
+    const infos = (held: boolean) => slots.filter((slot) => slot.held === held).map(infoOf);
+    return { held: infos(true), pending: infos(false) };
+  }
+
+  async close(): Promise<void> {
+    this.stop();
+    while ((await this.call<Told & { more: boolean }>('leave')).more);
+    await this.wire.close();
+  }
+
+  drop(): void {
+    this.stop();
+    this.wire.drop(new LockError('ERR_LOCK_UNAVAILABLE', 'the session was given up'));
+  }
+
+  // ---- what the connection tells
+
+  notified(payload: string): void {
+    this.tell(JSON.parse(payload) as Message);
+  }
+
+  proved(sentAt: number): void {
+    const { ttl } = this.settings;
+    // To say it for each answer would cost more than it is worth.
+    if (!this.leased || this.over || sentAt < this.provedAt + ttl / PROOFS_PER_TTL_MAX) return;
+    this.provedAt = sentAt;
+    this.events.certainUntil(sentAt + ttl * CERTAIN_PART);
+  }
+
+  ended(why: LockError): void {
+    if (this.over) return;
+    this.stop();
+    if (this.opened) this.events.ended(why);
+  }
+
+  // ----
+
+  private async enter(): Promise<void> {
+    this.leased = true;
+    const { missing } = await this.call<Told & { missing?: string }>(
+      'enter',
+      this.clientId,
+      process.pid,
+      threadId,
+      hostname(),
+    );
+    if (missing !== undefined) throw missingRightsError(this.settings.schema, missing);
+    this.opened = true;
+    this.beat();
+  }
+
+  /** Calls the function of that name, for this session. */
+  private async call<T extends Told>(verb: string, ...given: NonNullable<Query['values']>): Promise<T> {
+    const values = [this.number, ...given];
+    const parameters = values.map((_, index) => `$${index + 1}`).join(', ');
+    const text = `select ${verb}(${parameters}) as answer${this.condition}`;
+    // Behind a pooler a connection may have the prepared statements of another program.
+    const query = this.condition === '' ? { name: verb, text, values } : { text, values };
+    const [row] = await this.wire.ask(`${verb} in the schema "${this.settings.schema}"`, query);
+    if (typeof row?.answer !== 'string') {
+      const why = transactionPoolerError();
+      this.giveUp(why);
+      throw why;
+    }
+    const answer = JSON.parse(row.answer) as T;
+    for (const message of answer.told) this.tell(message);
+    return answer;
+  }
+
+  private async answerOf(place: Place, asked: Promise<Asked>): Promise<Answer> {
+    const { state, grant: text, flights } = await asked;
+    if (state === 'refused') {
+      place.state = 'settled';
+      return { state };
+    }
+    if (state === 'granted') {
+      const grant = grantOf(text);
+      place.state = 'settled';
+      place.token = grant.token;
+      return { state, grant };
+    }
+    this.wait(place);
+    const { early } = place;
+    place.early = undefined;
+    // The caller has to hear first that it waits.
+    if (early !== undefined) startSoon(() => this.granted(place, early));
+    return { state, flights: flights ?? 0 };
+  }
+
+  private async leavePlace(
+    { id }: Slot,
+    ask: (key: Buffer) => Promise<Told & { known: boolean }>,
+  ): Promise<boolean> {
+    const place = this.places.get(id);
+    if (place === undefined) return false;
+    this.settle(place);
+    const { known } = await ask(place.key);
+    this.places.delete(id);
+    return known;
+  }
+
+  private tell(message: Message): void {
+    const place = this.places.get(message.id);
+    if (place === undefined || this.over) return;
+    if (message.event === 'robbed') {
+      this.settle(place);
+      this.places.delete(message.id);
+      this.events.robbed(message.id, message.thief);
+      // Its row has served its purpose.
+      this.call('withdraw', message.id, place.key).catch(() => {});
+      return;
+    }
+    const grant = grantOf(message);
+    if (grant.token <= place.token) return;
+    if (place.state === 'asked') place.early = grant;
+    else this.granted(place, grant);
+  }
+
+  private granted(place: Place, grant: Grant): void {
+    if (place.state !== 'waits' || this.over) return;
+    this.settle(place);
+    place.token = grant.token;
+    this.events.granted(place.slot.id, grant);
+  }
+
+  private wait(place: Place): void {
+    place.state = 'waits';
+    if (++this.waits === 1 && this.lookTimer === undefined) this.lookLater();
+  }
+
+  private settle(place: Place): void {
+    if (place.state === 'waits') this.waits--;
+    place.state = 'settled';
+  }
+
+  /** However long the answers take, the heartbeats go out in time. */
+  private beat(): void {
+    this.beatTimer = startTimer(() => {
+      this.beat();
+      this.call<Told & { known: boolean }>('beat').then(
+        ({ known }) => {
+          if (!known) this.giveUp(forgottenError());
+        },
+        () => {}, // where that ends the session, the connection has told
+      );
+    }, this.settings.ttl / BEATS_PER_TTL);
+  }
+
+  private lookLater(): void {
+    this.lookTimer = startTimer(async () => {
+      try {
+        while (this.waits > 0 && (await this.call<Told & { more: boolean }>('look')).more);
+      } catch {
+        // Where that ends the session, the connection has told.
+      }
+      this.lookTimer = undefined;
+      if (!this.over && this.waits > 0) this.lookLater();
+    }, LOOK_MS);
+  }
+
+  private giveUp(why: LockError): void {
+    this.ended(why);
+    this.wire.drop(why);
+  }
+
+  private stop(): void {
+    this.over = true;
+    this.beatTimer?.clear();
+    this.lookTimer?.clear();
+  }
+}
+
+function grantOf({ token, abandoned, flights }: GrantText): Grant {
+  return { token: BigInt(token), abandoned: abandonedOf(abandoned), flights };
+}
+
+function abandonedOf(mark: GrantText['abandoned']): Abandoned | null {
+  if (mark === null) return null;
+  const { pid, threadId, since, token } = mark;
+  return { pid, threadId, since: new Date(since), token: BigInt(token) };
+}
+
+function infoOf({ name, exclusive, since, clientId, pid, threadId, host }: InfoText): LockInfo {
+  return {
+    name: decodeName(Buffer.from(name, 'hex')),
+    mode: exclusive ? 'exclusive' : 'shared',
+    clientId,
+    pid,
+    threadId,
+    host,
+    since: new Date(since),
+  };
+}

@@ -1,0 +1,119 @@
+-- How a session begins, shows that it lives, looks for those that do not, and ends.
+
+insert into migrations (number) values (4);
+
+-- What this role would have to be granted; null if nothing.
+create function missing_rights() returns text language sql stable as $$
+  select string_agg(distinct lower(needed), ', ')
+  from unnest(array['locks', 'sessions', 'slots', 'looks']) as relation,
+    unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE']) as needed
+  where not has_table_privilege(relation::regclass, needed)
+$$;
+
+-- The advisory lock is that of the connection, and is there before anybody can see the session.
+create function enter(me int8, id_of_client text, pid int, thread_id int, host text) returns jsonb language plpgsql as $$
+declare
+  missing text := missing_rights();
+begin
+  if missing is not null then
+    return jsonb_build_object('missing', missing, 'told', '[]'::jsonb);
+  end if;
+  if not pg_try_advisory_lock(me) then
+    raise exception 'the number of the session is in use';
+  end if;
+  insert into sessions (session, client_id, pid, thread_id, host) values (me, id_of_client, pid, thread_id, host);
+  insert into looks (looked_at) values ('-infinity') on conflict do nothing;
+  execute format('listen %I', channel_of(me));
+  return jsonb_build_object('told', '[]'::jsonb);
+end $$;
+
+-- The server ends a session that it does not hear of. `known` is false if somebody has removed it by hand.
+create function beat(me int8) returns jsonb language plpgsql stable as $$
+begin
+  return jsonb_build_object('told', '[]'::jsonb, 'known', exists (select from sessions where session = me));
+end $$;
+
+-- Ends some of what a session has, names_max names at most, so that no transaction has more latches than the server has room
+-- for. They are taken in their order, because whoever takes several could otherwise wait for another one in a circle.
+create function empty_session(me int8, ending int8, died boolean, names_max int) returns jsonb language plpgsql as $$
+declare
+  told jsonb := '[]';
+  wanted bytea;
+  held_exclusively boolean;
+begin
+  for wanted in
+    select key from (select distinct key from slots where session = ending limit names_max) as chosen order by latch_of(key)
+  loop
+    perform pg_advisory_xact_lock(latch_of(wanted));
+    if died then
+      perform bury(wanted, ending);
+    else
+      with gone as (delete from slots where session = ending and key = wanted returning state, exclusive)
+        select bool_or(exclusive and state = 'held') into held_exclusively from gone;
+      if held_exclusively then
+        update locks set holder = null where key = wanted;
+      end if;
+    end if;
+    told := told || grant_next(me, wanted);
+  end loop;
+  perform from slots where session = ending limit 1;
+  if not found then
+    delete from sessions where session = ending;
+  end if;
+  return told;
+end $$;
+
+-- Looks for a session that is dead, and ends it. `more` says that another look should follow at once. However many sessions
+-- wait, one of them looks at a time, and for all.
+create function look(me int8) returns jsonb language plpgsql as $$
+declare
+  told jsonb := '[]';
+  dead int8;
+  more boolean := false;
+begin
+  perform from looks
+    where not looked_at between clock_timestamp() - interval '150 milliseconds' and clock_timestamp()
+    for update skip locked;
+  if not found then
+    return jsonb_build_object('told', told, 'more', false);
+  end if;
+  for dead in select session from sessions where session <> me and pg_try_advisory_xact_lock_shared(session) loop
+    perform from slots where session = dead limit 1;
+    if found then
+      told := empty_session(me, dead, true, 100);
+      more := true;
+      exit;
+    end if;
+    delete from sessions where session = dead;
+  end loop;
+  update looks set looked_at = case when more then '-infinity' else clock_timestamp() end;
+  return jsonb_build_object('told', told, 'more', more);
+end $$;
+
+-- Ends the asking session, in steps: what it holds is released. `more` says that there is another step.
+create function leave(me int8) returns jsonb language plpgsql as $$
+begin
+  perform empty_session(me, me, false, 100);
+  return jsonb_build_object('told', '[]'::jsonb, 'more', exists (select from sessions where session = me));
+end $$;
+
+-- For those who take locks of ever new names: forgets names that nobody has or marks, and that were not taken exclusively for
+-- so long. Returns how many.
+create function prune(older interval) returns int8 language plpgsql set search_path from current as $$
+declare
+  limit_token int8 := token_after(0) - (extract(epoch from older) * 1000000)::int8;
+  wanted bytea;
+  pruned int8 := 0;
+begin
+  for wanted in
+    select key from locks where token < limit_token and holder is null and abandoned is null limit 1000
+  loop
+    -- Several latches out of their order: none of them may be waited for.
+    if pg_try_advisory_xact_lock(latch_of(wanted)) then
+      delete from locks l where l.key = wanted and l.token < limit_token and l.holder is null and l.abandoned is null
+        and not exists (select from slots where slots.key = l.key);
+      if found then pruned := pruned + 1; end if;
+    end if;
+  end loop;
+  return pruned;
+end $$;

@@ -1,0 +1,126 @@
+// Over PostgreSQL a lock does what it does over every engine: one call at a time, between two spaces.
+import { connect } from '../../../lib/postgres';
+import { SharedLock, type Space } from '../../../lib/remote';
+import { until } from '../../support/until';
+import { describeWithServer, PostgresServer } from './server';
+
+describeWithServer('a lock', () => {
+  let server: PostgresServer;
+  let one: Space;
+  let two: Space;
+  let mine: SharedLock;
+  let theirs: SharedLock;
+  let number = 0;
+
+  beforeAll(async () => {
+    server = await PostgresServer.start();
+  });
+  afterAll(() => server.stop());
+
+  beforeEach(async () => {
+    [one, two] = await Promise.all([connect(server.url()), connect(server.url())]);
+    const name = `lock ${++number}`;
+    mine = new SharedLock(name, { space: one });
+    theirs = new SharedLock(name, { space: two });
+  });
+  afterEach(async () => {
+    await one.close();
+    await two.close();
+    expect(await server.leftovers()).toBe(0);
+  });
+
+  const untilPending = (count: number) => until(async () => (await mine.query()).pending.length === count);
+
+  test('excludes, and is handed on in the order of the queue', async () => {
+    const first = await mine.exclusive();
+    const order: string[] = [];
+    const second = theirs.exclusive().then((guard) => {
+      order.push('second');
+      return guard;
+    });
+    await untilPending(1);
+    const third = mine.shared().then((guard) => {
+      order.push('third');
+      return guard;
+    });
+    await untilPending(2);
+    expect(await theirs.tryShared()).toBeNull();
+    await first.release();
+    const exclusive = await second;
+    expect(exclusive.token).toBeGreaterThan(first.token);
+    expect(order).toEqual(['second']);
+    await exclusive.release();
+    const shared = await third;
+    expect(shared.token).toBe(exclusive.token);
+    const another = await theirs.shared();
+    await another.release();
+    await shared.release();
+  });
+
+  test('is downgraded, and lets readers in', async () => {
+    const guard = await mine.exclusive();
+    const reader = theirs.shared();
+    await untilPending(1);
+    await guard.downgrade();
+    await (await reader).release();
+    await guard.release();
+  });
+
+  test('is upgraded, ahead of the queue', async () => {
+    const guard = await mine.shared();
+    const other = await theirs.shared();
+    const writer = theirs.exclusive();
+    await untilPending(1);
+    const before = guard.token;
+    const upgraded = guard.upgrade();
+    await mine.query(); // asked later, over the same connection
+    await expect(other.upgrade()).rejects.toMatchObject({ code: 'ERR_LOCK_UPGRADE' });
+    expect(await other.tryUpgrade()).toBe(false);
+    await other.release();
+    await upgraded;
+    expect(guard.token).toBeGreaterThan(before);
+    await guard.release();
+    await (await writer).release();
+  });
+
+  test('is tried for', async () => {
+    const guard = (await mine.tryShared())!;
+    expect(await theirs.tryExclusive()).toBeNull();
+    const other = (await theirs.tryShared())!;
+    expect(await guard.tryUpgrade()).toBe(false);
+    await other.release();
+    expect(await guard.tryUpgrade()).toBe(true);
+    expect(guard.mode).toBe('exclusive');
+    await guard.release();
+  });
+
+  test('is waited for as long as there is time', async () => {
+    const guard = await mine.exclusive();
+    await expect(theirs.exclusive({ timeout: 100 })).rejects.toMatchObject({
+      code: 'ERR_LOCK_TIMEOUT',
+      holders: [{ pid: process.pid, mode: 'exclusive' }],
+    });
+    const controller = new AbortController();
+    const waiting = theirs.shared({ signal: controller.signal });
+    await untilPending(1);
+    controller.abort(new Error('no more'));
+    await expect(waiting).rejects.toThrow('no more');
+    expect((await mine.query()).pending).toEqual([]);
+    await guard.release();
+  });
+
+  test('shows who holds it and who waits', async () => {
+    const before = Date.now();
+    const guard = await mine.shared();
+    const waiting = theirs.exclusive();
+    await untilPending(1);
+    const { held, pending } = await one.query();
+    expect(held).toMatchObject([{ name: mine.name, mode: 'shared', pid: process.pid, threadId: 0 }]);
+    expect(pending).toMatchObject([{ name: mine.name, mode: 'exclusive', pid: process.pid }]);
+    expect(held[0]!.host).toBeTruthy();
+    expect(held[0]!.clientId).not.toBe(pending[0]!.clientId);
+    expect(Math.abs(held[0]!.since.getTime() - before)).toBeLessThan(5000);
+    await guard.release();
+    await (await waiting).release();
+  });
+});
