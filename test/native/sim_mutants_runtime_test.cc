@@ -42,7 +42,7 @@ TEST("every argument of the runtime that is broken on purpose is found out", 900
     if (line[0] != '\0') harness::fail("test/native/mutants.mjs", 0, line);
   }
   const char* only = getenv("PROCLOCK_SIM_MUTANT");
-  const uint64_t schedules = harness::number_from("PROCLOCK_SIM_SCHEDULES", 80000);
+  const uint64_t schedules = harness::number_from("PROCLOCK_SIM_SCHEDULES", 200000);
   int found = 0, survived = 0, skipped = 0;
   const uint64_t begun = harness::now_ms();
   for (int n = proclock::kFirstOfRuntime; n < static_cast<int>(Mutant::kCount); n++) {
