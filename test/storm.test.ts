@@ -141,9 +141,10 @@ function sumUp(member: Member, thread: string): void {
   for (const key of Object.keys(total) as Array<keyof Counts>) total[key] += counts?.[key] ?? 0;
 }
 
-/** No thread of it runs any more, and its files are closed. */
+/** No thread of it runs any more, and its files are closed. The first thread may be a zombie before the others are. */
 function hasEnded(pid: number): boolean {
   try {
+    if (readdirSync(`/proc/${pid}/task`).length > 1) return false;
     return /^[ZX]/.test(readFileSync(`/proc/${pid}/stat`, 'latin1').replace(/^.*\) /s, ''));
   } catch {
     return true;

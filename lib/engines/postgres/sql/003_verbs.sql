@@ -106,7 +106,8 @@ begin
   end if;
   if slot.exclusive then
     update slots set exclusive = false where session = me and key = wanted and id = slot_id;
-    update locks set holder = null where key = wanted;
+    -- What was torn is repaired, or this holder would not let others see it.
+    update locks set holder = null, abandoned = null where key = wanted;
   end if;
   return jsonb_build_object('known', true, 'told', grant_next(me, wanted));
 end $$;
