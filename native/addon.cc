@@ -182,6 +182,15 @@ Napi::Value group_id(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(id));
 }
 
+// segmentInUse(prefix, suffix): string, empty if there is none
+Napi::Value segment_in_use(const Napi::CallbackInfo& info) {
+  if (!check(info, info.Length() == 2 && info[0].IsString() && info[1].IsString())) {
+    return info.Env().Undefined();
+  }
+  const auto text = [&](size_t index) { return info[index].As<Napi::String>().Utf8Value(); };
+  return Napi::String::New(info.Env(), Runtime::get().segment_in_use(text(0), text(1)));
+}
+
 void set_plain(Napi::Object exports, Instance* instance, const char* name, napi_callback callback) {
   napi_value function;
   napi_create_function(exports.Env(), name, NAPI_AUTO_LENGTH, callback, instance, &function);
@@ -297,6 +306,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   binding.Set("abandoned", Napi::Function::New(env, abandoned, "abandoned", instance));
   binding.Set("query", Napi::Function::New(env, query, "query", instance));
   binding.Set("queryAll", Napi::Function::New(env, query_all, "queryAll", instance));
+  binding.Set("segmentInUse", Napi::Function::New(env, segment_in_use, "segmentInUse", instance));
   binding.Set("groupId", Napi::Function::New(env, group_id, "groupId", instance));
   return binding;
 }

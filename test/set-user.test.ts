@@ -53,6 +53,32 @@ describe.each(Object.entries(WAYS))('after %s', (_, become) => {
     expect(outcome(body)).toEqual([null, null, null, null, null, null]);
   });
 
+  testAsRoot('so is that of a thread that opens its first lock afterwards', () => {
+    const body = `const { Worker } = require('node:worker_threads');
+      const guard = of('x').exclusiveSync();
+      const worker = new Worker(\`
+        const { parentPort, workerData } = require('node:worker_threads');
+        const { SharedLock } = require(workerData.file);
+        parentPort.on('message', () => {
+          const lock = new SharedLock('x', { namespace: workerData.namespace });
+          parentPort.postMessage(lock.tryExclusive() === null);
+        });
+        parentPort.postMessage('ready');\`, { eval: true, workerData: { namespace,
+          file: Object.keys(require.cache).find((file) => file.endsWith('dist/index.js')) } });
+      const next = () => new Promise((resolve) => worker.once('message', resolve));
+      await next(); ${become}
+      const seen = [];
+      for (const release of [() => {}, () => guard.release()]) {
+        release();
+        const answer = next();
+        worker.postMessage('try');
+        seen.push(await answer);
+      }
+      await worker.terminate();
+      return seen;`;
+    expect(outcome(body)).toEqual([true, false]);
+  });
+
   testAsRoot('waits go on, and holds can be released', () => {
     const body = `const lock = of('x'); const guard = lock.exclusiveSync(); const next = lock.exclusive(); ${become}
       guard.release(); (await next).release(); return of('x').query();`;

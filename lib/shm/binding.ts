@@ -79,6 +79,8 @@ export interface NativeBinding {
   keepAlive(on: boolean): void;
   /** -1: no such group. */
   groupId(name: string): number;
+  /** The segment `prefix<number>suffix` in which a thread of this process has locks open; `''`: there is none. */
+  segmentInUse(prefix: string, suffix: string): string;
 }
 
 /** What the addon exports. */

@@ -252,18 +252,24 @@ export class Records {
   }
 
   /**
-   * The namespace as it is open already: a program that has become another user since goes on in that of the former one,
-   * or a name would have two holders in one process.
+   * The namespace as it is open already, here or in another thread: a program that has become another user since goes on in
+   * that of the former one, or a name would have two holders in one process.
    */
   private spaceOf(namespace: string, group: number): Space {
     return (
       this.spaces(group).get(keyOfSpace(namespace, group)) ?? {
         namespace,
         group,
-        segment: `/proclock-${group < 0 ? process.geteuid?.() : `g${group}`}-${namespace}`,
+        segment: group < 0 ? this.ownSegment(`-${namespace}`) : `/proclock-g${group}-${namespace}`,
         records: new Map(),
       }
     );
+  }
+
+  private ownSegment(suffix: string): string {
+    const prefix = '/proclock-';
+    const inUse = this.ready.native.binding.segmentInUse(prefix, suffix);
+    return inUse !== '' ? inUse : `${prefix}${process.geteuid?.()}${suffix}`;
   }
 
   private spaces(group: number): Map<string, Space> {

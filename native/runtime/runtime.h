@@ -28,6 +28,7 @@ class Runtime {
   static Runtime& get();  // this process's
 
   // The space of this name, entered if it has not been; counts one open lock in it.
+  std::string segment_in_use(const std::string& prefix, const std::string& suffix);
   Status enter(const std::string& name, int64_t group, std::shared_ptr<Space<P>>* space,
                OpenFailure* failure);
   void exit(const std::shared_ptr<Space<P>>& space);
@@ -174,6 +175,24 @@ std::vector<std::shared_ptr<Space<P>>> Runtime<P>::all_spaces() {
   spaces.reserve(spaces_.size());
   for (const auto& entry : spaces_) spaces.push_back(entry.second);
   return spaces;
+}
+
+// The segment in which a thread of this process has locks open whose name consists of these two and a number in between. Empty:
+// there is none.
+template <class P>
+std::string Runtime<P>::segment_in_use(const std::string& prefix, const std::string& suffix) {
+  const Locked locked(mutex_);
+  for (const auto& entry : spaces_) {
+    const std::string& name = entry.first;
+    if (entry.second->locks_open == 0 || name.size() <= prefix.size() + suffix.size()) continue;
+    const size_t digits = name.size() - prefix.size() - suffix.size();
+    if (name.compare(0, prefix.size(), prefix) == 0 &&
+        name.compare(prefix.size() + digits, suffix.size(), suffix) == 0 &&
+        name.find_first_not_of("0123456789", prefix.size()) == prefix.size() + digits) {
+      return name;
+    }
+  }
+  return {};
 }
 
 }  // namespace proclock
