@@ -72,7 +72,8 @@ export interface Session {
   acquire(slot: Slot, how: 'wait' | 'try' | 'steal'): Promise<Answer>;
   /**
    * Ends a wait, or takes a pending upgrade back; does nothing if there is none. It can cross its grant: then it resolves
-   * with that, and the hold is there.
+   * with that, and the hold is there. For an upgrade that was refused meanwhile it resolves with nothing, though the shared
+   * hold is there.
    */
   withdraw(slot: Slot): Promise<Grant | undefined>;
   /**

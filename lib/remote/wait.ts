@@ -226,8 +226,8 @@ export class Wait extends Pending {
     group?: Set<Wait>,
   ): Promise<Hold | undefined> {
     return new Promise((resolve, reject) => {
-      // What does not wait for others waits for the engine alone.
-      const limited = how === 'wait' ? options : { ...options, timeout: ANSWER_MS_MAX };
+      // What does not wait for others waits for the engine alone, and then for the withdrawal.
+      const limited = how === 'wait' ? options : { ...options, timeout: ANSWER_MS_MAX - WITHDRAWAL_MS_MAX };
       space.addRequest(new Wait(space, record, mode, how, limited, group, resolve, reject));
     });
   }
