@@ -150,45 +150,49 @@ function holdWhile(
   reject: (reason: unknown) => void,
 ): void {
   let ended = false;
-  const fail = (error: unknown): void => {
+  const notReleased = (error: unknown): void => {
     const { code, cause } = error as LockError;
     reject(code === 'ERR_LOCK_LOST' && cause instanceof Theft ? stolen(name) : error);
   };
-  /** Releases, and then settles the promise, unless it is settled already: then nothing comes of a second time. */
-  const end = (settle: () => void): void => {
-    if (ended) {
-      settle();
-      return;
-    }
+  /** Releases, once. A promise where that takes time; where it fails at once, the request is rejected. */
+  const end = (): Promise<void> | undefined => {
+    if (ended) return undefined;
     ended = true;
     try {
       // Not finished, as `abandoned` goes: this holder was not told of it.
-      const released = hold.leave(false);
-      if (released === undefined) settle();
-      else released.then(settle, fail);
+      return hold.leave(false) ?? undefined;
     } catch (error) {
-      fail(error);
+      notReleased(error);
+      return undefined;
     }
+  };
+  // What comes after the promise of the request is settled has no effect on it.
+  const succeed = (value: unknown): void => {
+    const releasing = end();
+    if (releasing === undefined) resolve(value);
+    else releasing.then(() => resolve(value), notReleased);
+  };
+  const fail = (error: unknown): void => {
+    const releasing = end();
+    if (releasing === undefined) reject(error);
+    else releasing.then(() => reject(error), notReleased);
   };
   if (signal?.aborted) {
     reject(reasonOf(signal));
-    end(() => {});
+    fail(undefined);
     return;
   }
   let result: unknown;
   try {
     result = callback(new GrantedLock(name, mode));
   } catch (error) {
-    end(() => reject(error));
+    fail(error);
     return;
   }
   if (typeof result !== 'object' && typeof result !== 'function') {
-    end(() => resolve(result));
+    succeed(result);
     return;
   }
-  hold.listen(() => end(() => {}));
-  Promise.resolve(result).then(
-    (value) => end(() => resolve(value)),
-    (error) => end(() => reject(error)),
-  );
+  hold.listen(() => void end()?.catch(notReleased));
+  Promise.resolve(result).then(succeed, fail);
 }

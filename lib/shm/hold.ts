@@ -29,6 +29,8 @@ export class Hold implements Held, Losable {
   private depth = 0;
   private finished = true;
   private stolen: (() => void) | undefined = undefined;
+  /** Whether it is going to be looked at, for this or an earlier hold of its native index. */
+  private isListed = false;
   tokenLow = 0;
   tokenHigh = 0;
   /** Whether its end is that of a flight. */
@@ -69,10 +71,13 @@ export class Hold implements Held, Losable {
   listen(stolen: () => void): void {
     this.stolen = stolen;
     // Most holds end within the same turn of the event loop: the native part learns of the others only.
+    if (this.isListed) return;
+    this.isListed = true;
     this.holds.listening.add(this);
   }
 
   listenIfHeld(): void {
+    this.isListed = false;
     const { index, ready, stolen } = this;
     if (stolen === undefined || ready.hasListener(index)) return;
     ready.listen(index, () => {
@@ -105,12 +110,7 @@ export class Hold implements Held, Losable {
     this.finished = this.finished && finished;
     if (--this.depth > 0) return;
     const { index, native, ready, record } = this;
-    if (this.finished && this.mode === 'exclusive') {
-      // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
-      if (this.abandoned !== null) native.binding.finishRepair(index);
-      if (this.isFlight) native.binding.finishFlight(index);
-    }
-    this.isFlight = false;
+    if (this.abandoned !== null || this.isFlight) this.finish();
     let loss: LockError | undefined;
     if (this.stolen !== undefined) {
       this.stolen = undefined;
@@ -129,6 +129,16 @@ export class Hold implements Held, Losable {
     record.forgetHold(this);
     if (loss !== undefined) throw loss;
     if (result < 0) throw errorOf(result, 'release', record);
+  }
+
+  /** What others are told of the end of an exclusive hold. */
+  private finish(): void {
+    const { abandoned, index, isFlight, native } = this;
+    this.isFlight = false;
+    if (!this.finished || this.mode !== 'exclusive') return;
+    // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
+    if (abandoned !== null) native.binding.finishRepair(index);
+    if (isFlight) native.binding.finishFlight(index);
   }
 
   /** @returns false if nested guards still count on exclusive mode */

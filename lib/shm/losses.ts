@@ -51,6 +51,7 @@ export class Losses {
 
   /** The hold has ended. @returns how it was lost, if its holder was told */
   forget(hold: Losable): LockError | undefined {
+    if (this.signals.size === 0) return undefined;
     const signal = this.signals.get(hold)?.signal;
     this.signals.delete(hold);
     return signal?.aborted === true ? signal.reason : undefined;
