@@ -140,7 +140,7 @@ export function inPlaces<G>({ steps, count }: Steps<unknown>, guards: readonly G
 }
 
 /** Takes them one after the other. What fails gives back what was taken. */
-export async function takeAll<G extends ManyGuard>(
+async function takeAll<G extends ManyGuard>(
   { steps }: Steps<Lockable<G>>,
   options: () => object,
 ): Promise<G[]> {
@@ -155,7 +155,7 @@ export async function takeAll<G extends ManyGuard>(
 }
 
 /** Takes them as callbacks within each other: all belong to the context of the innermost, which is `fn`. */
-export function callWithAll<G extends ManyGuard, T>(
+function callWithAll<G extends ManyGuard, T>(
   { steps }: Steps<Lockable<G>>,
   options: () => object,
   fn: (guards: G[]) => T | PromiseLike<T>,
@@ -170,6 +170,21 @@ export function callWithAll<G extends ManyGuard, T>(
     }) as Promise<T>;
   };
   return enter(0);
+}
+
+/** `acquireAll()`: `(wanted, options?)`, `(wanted, fn)` and `(wanted, options, fn)`. */
+export async function acquireMany<G extends ManyGuard, M, T>(
+  kind: 'local' | 'remote',
+  wanted: unknown,
+  first: unknown,
+  second: unknown,
+  multi: (steps: Steps<unknown>, taken: G[]) => M,
+): Promise<M | T> {
+  const steps = stepsOf<Lockable<G>>(wanted, kind);
+  const { options, fn } = restOf<(guard: M) => T | PromiseLike<T>>(first, second);
+  const deadline = deadlineOf(options);
+  if (fn === undefined) return multi(steps, await takeAll(steps, deadline));
+  return callWithAll(steps, deadline, (guards: G[]) => fn(multi(steps, guards)));
 }
 
 /** Releases what is not released yet, in reverse, for somebody who has another error to tell. */

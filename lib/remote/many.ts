@@ -1,14 +1,11 @@
 import {
-  callWithAll,
-  deadlineOf,
+  acquireMany,
   giveBack,
   inPlaces,
   isLoss,
   Many,
-  restOf,
   type Steps,
   stepsOf,
-  takeAll,
   type WantedLock,
 } from '../common/many';
 import type { LockGuard } from './guard';
@@ -64,16 +61,12 @@ export function acquireAll<T>(
   options: AcquireOptions | undefined,
   fn: Work<T>,
 ): Promise<T>;
-export async function acquireAll<T>(
+export function acquireAll<T>(
   wanted: readonly Wanted[],
   first?: AcquireOptions | Work<T>,
   second?: Work<T>,
 ): Promise<MultiGuard | T> {
-  const steps = stepsOf<NamedLock>(wanted, 'remote');
-  const { options, fn } = restOf<Work<T>>(first, second);
-  const deadline = deadlineOf(options);
-  if (fn === undefined) return multi(steps, await takeAll(steps, deadline));
-  return callWithAll(steps, deadline, (guards: LockGuard[]) => fn(multi(steps, guards)));
+  return acquireMany<LockGuard, MultiGuard, T>('remote', wanted, first, second, multi);
 }
 
 /**

@@ -1,5 +1,5 @@
 import {
-  callWithAll,
+  acquireMany,
   deadlineOf,
   inPlaces,
   isLoss,
@@ -7,7 +7,6 @@ import {
   restOf,
   type Steps,
   stepsOf,
-  takeAll,
   type WantedLock,
 } from '../common/many';
 import type { LockMode } from '../common/types';
@@ -81,16 +80,12 @@ export function acquireAll<T>(
   options: AcquireOptions | undefined,
   fn: Work<T>,
 ): Promise<T>;
-export async function acquireAll<T>(
+export function acquireAll<T>(
   wanted: readonly Wanted[],
   first?: AcquireOptions | Work<T>,
   second?: Work<T>,
 ): Promise<MultiGuard | T> {
-  const steps = stepsOf<NamedLock>(wanted, 'local');
-  const { options, fn } = restOf<Work<T>>(first, second);
-  const deadline = deadlineOf(options);
-  if (fn === undefined) return multi(steps, await takeAll(steps, deadline));
-  return callWithAll(steps, deadline, (guards: LockGuard[]) => fn(multi(steps, guards)));
+  return acquireMany<LockGuard, MultiGuard, T>('local', wanted, first, second, multi);
 }
 
 /** {@link acquireAll}, blocking this thread. */
