@@ -182,6 +182,13 @@ Napi::Value group_id(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(id));
 }
 
+// segmentFile(segment): string, where it is
+Napi::Value segment_file(const Napi::CallbackInfo& info) {
+  if (info.Length() != 1 || !info[0].IsString()) return info.Env().Undefined();
+  const std::string segment = info[0].As<Napi::String>().Utf8Value();
+  return Napi::String::New(info.Env(), proclock::System::File::path(segment.c_str()));
+}
+
 // segmentInUse(prefix, suffix): string, empty if there is none
 Napi::Value segment_in_use(const Napi::CallbackInfo& info) {
   if (!check(info, info.Length() == 2 && info[0].IsString() && info[1].IsString())) {
@@ -313,6 +320,8 @@ Napi::Value open(const Napi::CallbackInfo& info) {
 
 Napi::Object load(Napi::Env env, Napi::Object exports) {
   exports.Set("open", Napi::Function::New(env, open, "open"));
+  exports.Set("segmentFile", Napi::Function::New(env, segment_file, "segmentFile"));
+  proclock::System::stay_loaded();
   exports.Set("layoutVersion", Napi::Number::New(env, proclock::kLayoutVersion));
   exports.Set("abi", Napi::Number::New(env, proclock::abi_fingerprint()));
   exports.Set("supported", Napi::Boolean::New(env, true));

@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { readElf } from './elf.mjs';
 import { installTarball, pack, smoke } from './install.mjs';
+import { readMachO } from './macho.mjs';
 import { TARGETS, upToDate } from './prebuilds.mjs';
 import { NODES, npmPackage } from './tools.mjs';
 
@@ -37,8 +38,9 @@ const REQUIRED = [
   'native/exports.map',
 ];
 const BINARIES = Object.values(TARGETS).map(({ file }) => file);
-const PACKED_LIMIT = 450 * 1024;
+const PACKED_LIMIT = 1024 * 1024;
 const GLIBC_LIMIT = [2, 28];
+const ENTRY_POINTS = 'napi_register_module_v1,node_api_module_get_api_version_v1';
 
 /** What must not be found in any file. */
 const MACHINE = [root, `${homedir()}/`, join(tmpdir(), 'proclock-')];
@@ -117,8 +119,52 @@ function checkSize() {
 }
 
 function checkBinary(name) {
-  const { arch, libc, file: path } = TARGETS[name];
+  const { libc, file: path } = TARGETS[name];
   if (!upToDate(name)) return [`${path} is not there, or not of these sources: npm run prebuild`];
+  const expected = libc === undefined ? soundMachO(TARGETS[name]) : soundElf(name);
+  return Object.keys(expected).filter((text) => !expected[text]);
+}
+
+/** Node-API, as a module of version 8 may use it. */
+function nodeApiOf(imports) {
+  const { symbols } = require(npmPackage('node-api-headers@1.9.0'));
+  const nodeApi = [...symbols.v8.node_api_symbols, ...symbols.v8.js_native_api_symbols];
+  const used = imports.filter(({ name }) => /^(napi|node_api|uv|v8|_ZN2v8|_ZN4node)/.test(name));
+  return { used, foreign: used.filter(({ name }) => !nodeApi.includes(name)) };
+}
+
+/** What can be known without a Mac. Each text is what has to be so. */
+function soundMachO({ arch, file: path }) {
+  const macho = readMachO(path);
+  const { used, foreign } = nodeApiOf(macho.imports);
+  const others = macho.imports.filter((symbol) => !used.includes(symbol));
+  const own = macho.exports.filter(({ weak }) => !weak).map(({ name }) => name);
+  // Those of the compiler's runtime, which zig links statically: dyld takes the first of a name, and all of a name are alike.
+  const weak = macho.exports.filter(({ weak }) => weak).map(({ name }) => name);
+  return {
+    'a dynamic library': macho.type === 'dylib',
+    [`for ${arch}`]: macho.cpu === arch,
+    [`macOS 11.0 is enough, and needed (${macho.minimum})`]: macho.minimum === '11.0',
+    [`needs nothing but libSystem (${macho.libraries})`]:
+      `${macho.libraries}` === '/usr/lib/libSystem.B.dylib',
+    [`its own exports are its two entry points (${own})`]: `${own.sort()}` === ENTRY_POINTS,
+    'no weak export of ours, of the C++ library, of Node or of V8': !weak.some((name) =>
+      /^_Z(?!n[wa]m|d[la]Pv)/.test(name),
+    ),
+    'Node-API is looked up in whoever has it (flat)': used.length > 0 && used.every(({ flat }) => flat),
+    'all else is bound to its library': others.every(({ flat }) => !flat),
+    'nothing of Node-API beyond version 8': foreign.length === 0,
+    // Of x64 none is asked for.
+    'signed ad hoc, and each page has the hash that the signature says':
+      arch === 'x64' || (macho.signature?.adhoc && macho.signature.valid),
+    'no code that can be written to': !macho.writableCode,
+    'no search path of its own': macho.searchPaths.length === 0,
+    'no debug information': macho.debugSections.length === 0,
+  };
+}
+
+function soundElf(name) {
+  const { arch, libc, file: path } = TARGETS[name];
   const elf = readElf(path);
   const glibc = elf.versions.map((version) => /^GLIBC_(\d+)\.(\d+)/.exec(version)?.slice(1).map(Number));
   const newest = glibc.sort(compareVersions).at(-1);
@@ -127,9 +173,7 @@ function checkBinary(name) {
     glibc: /^(libc\.so\.6|libm\.so\.6|libpthread\.so\.0|libdl\.so\.2|librt\.so\.1|ld-linux-[\w-]+\.so\.\d)$/,
     musl: /^libc\.so$/,
   };
-  const { symbols } = require(npmPackage('node-api-headers@1.9.0'));
-  const nodeApi = [...symbols.v8.node_api_symbols, ...symbols.v8.js_native_api_symbols];
-  const expected = {
+  return {
     'a 64-bit shared object': elf.class === 'ELF64' && elf.type.startsWith('DYN'),
     [`for ${arch}`]: elf.machine === { x64: 'Advanced Micro Devices X86-64', arm64: 'AArch64' }[arch],
     [`needs nothing but ${libc} (${elf.needed})`]: elf.needed.every((library) =>
@@ -137,11 +181,8 @@ function checkBinary(name) {
     ),
     [`for ${libc} (${elf.versions})`]: glibc.length > 0 === (libc === 'glibc') && !glibc.includes(undefined),
     [`glibc ${GLIBC_LIMIT.join('.')} is enough`]: !newest || compareVersions(newest, GLIBC_LIMIT) <= 0,
-    [`exports its two entry points alone (${elf.exports})`]:
-      `${elf.exports.sort()}` === 'napi_register_module_v1,node_api_module_get_api_version_v1',
-    'nothing of Node-API beyond version 8': elf.imports
-      .filter((symbol) => /^(napi|node_api|uv|v8|_ZN2v8|_ZN4node)/.test(symbol.name))
-      .every((symbol) => nodeApi.includes(symbol.name)),
+    [`exports its two entry points alone (${elf.exports})`]: `${elf.exports.sort()}` === ENTRY_POINTS,
+    'nothing of Node-API beyond version 8': nodeApiOf(elf.imports).foreign.length === 0,
     'stays loaded (nodelete)': elf.flags.includes('NODELETE'),
     'no text relocations': !elf.textRelocations && !elf.flags.includes('TEXTREL'),
     'full RELRO': elf.relro && elf.flags.includes('BIND_NOW'),
@@ -151,7 +192,6 @@ function checkBinary(name) {
       elf.sections.length > 0 &&
       !elf.sections.some((section) => /^\.(debug|symtab|note\.gnu\.build-id)/.test(section)),
   };
-  return Object.keys(expected).filter((text) => !expected[text]);
 }
 
 function compareVersions([major, minor], [otherMajor, otherMinor]) {

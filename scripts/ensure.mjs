@@ -11,8 +11,8 @@
 //   bench-processes  build/Release/proclock_bench_processes
 //   dist          dist/: the CommonJS build, its types, the ESM entries, the .sql files
 //
-// PROCLOCK_INSTRUMENT=address|thread|coverage builds the native parts with that, in build/<that>/build/Release. CI turns
-// warnings into errors.
+// PROCLOCK_INSTRUMENT=address|thread|coverage|portable builds the native parts with that, in build/<that>/build/Release
+// (scripts/instrument.mjs). CI turns warnings into errors.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -37,18 +37,18 @@ const NATIVE_TARGETS = {
   native: {
     target: 'proclock',
     output: `${nativeRoot}/build/Release/proclock.node`,
-    inputs: ['native'],
+    inputs: ['native', 'test/darwin'],
   },
   'native-tests': {
     target: 'proclock_test',
     output: `${nativeRoot}/build/Release/proclock_test`,
-    inputs: ['native', 'test/native'],
+    inputs: ['native', 'test/native', 'test/darwin'],
   },
   'crash-points': {
     target: 'proclock_crash',
-    output: 'build/Release/proclock_crash.node',
+    output: `${nativeRoot}/build/Release/proclock_crash.node`,
     generate: 'test/native/crash-points.mjs',
-    inputs: ['native', 'test/native'],
+    inputs: ['native', 'test/native', 'test/darwin'],
   },
   bench: {
     target: 'proclock_bench',
@@ -156,9 +156,10 @@ function gypArguments() {
     `--native_tests=${existsSync('test/native')}`,
     `--bench=${existsSync('scripts/bench/probe.cc')}`,
     `--warnings_as_errors=${ci}`,
-    `--address_sanitizer=${instrument === 'address'}`,
+    `--address_sanitizer=${instrument.endsWith('address')}`,
     `--thread_sanitizer=${instrument === 'thread'}`,
     `--coverage=${instrument === 'coverage'}`,
+    `--portable=${instrument.startsWith('portable')}`,
     ...headerArguments(),
   ];
 }

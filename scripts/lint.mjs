@@ -13,7 +13,9 @@ process.chdir(resolve(dirname(fileURLToPath(import.meta.url)), '..'));
 const require = createRequire(import.meta.url);
 
 const fix = process.argv.includes('--fix');
-const cppFiles = ['native', 'test/native', 'scripts/bench'].flatMap((dir) => filesIn(dir, /\.(cc|h)$/));
+const cppFiles = ['native', 'test/native', 'test/darwin', 'scripts/bench'].flatMap((dir) =>
+  filesIn(dir, /\.(cc|h)$/),
+);
 
 const results = [
   run('biome', process.execPath, [

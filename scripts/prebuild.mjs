@@ -5,7 +5,16 @@
 // `node scripts/prebuild.mjs [linux-x64-glibc ...]` builds some; the default is all. What is there already and up to date
 // stays; a build from nothing takes a minute for each target, most of it for the C++ runtime.
 import { spawnSync } from 'node:child_process';
-import { chmodSync, cpSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -14,8 +23,10 @@ import { cache, npmPackage } from './tools.mjs';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 
-// The glibc is older than what any supported Node needs itself.
+// The glibc is older than what any supported Node needs itself, and so is this macOS but for Node 20.
 const TRIPLES = {
+  'darwin-x64': 'x86_64-macos.11.0',
+  'darwin-arm64': 'aarch64-macos.11.0',
   'linux-x64-glibc': 'x86_64-linux-gnu.2.17',
   'linux-x64-musl': 'x86_64-linux-musl',
   'linux-arm64-glibc': 'aarch64-linux-gnu.2.17',
@@ -42,39 +53,85 @@ for (const name of outdated) {
 }
 
 function build(name) {
-  const { arch, libc, file } = TARGETS[name];
+  const { libc, file } = TARGETS[name];
   const work = mkdtempSync(join(tmpdir(), 'proclock-prebuild-'));
   try {
     copySources(work);
-    const tools = makeTools(work, TRIPLES[name]);
-    const args = ['--napi', '--strip', '--tag-libc', `--arch=${arch}`, `--out=${root}`];
-    const env = {
-      ...process.env,
-      CC: tools.cc,
-      CXX: tools.cxx,
-      AR: tools.ar,
-      CFLAGS: '',
-      CXXFLAGS: '',
-      LDFLAGS: `-Wl,--gc-sections -Wl,--build-id=none ${tools.demangler}`,
-      ZIG_GLOBAL_CACHE_DIR: join(cache, 'zig-cache'),
-      ZIG_LOCAL_CACHE_DIR: join(work, 'zig-cache'),
-      PREBUILD_LIBC: libc,
-      PREBUILD_STRIP_BIN: tools.strip,
-      PREBUILD_NODE_GYP: join(root, 'node_modules/.bin/node-gyp'),
-      npm_config_nodedir: makeHeaders(work),
-      npm_config_jobs: 'max',
-    };
-    const { status, stdout, stderr } = spawnSync(
-      process.execPath,
-      [join(root, 'node_modules/prebuildify/bin.js'), ...args],
-      { cwd: work, env, encoding: 'utf8' },
-    );
-    if (status !== 0) fail(`${name}: prebuildify failed\n${stdout}${stderr}`);
+    if (libc === undefined) buildDarwin(name, work);
+    else buildLinux(name, work);
     chmodSync(join(root, file), 0o644);
     console.log(`${file}: ${(statSync(join(root, file)).size / 1024).toFixed(0)} KB`);
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
+}
+
+/**
+ * One call of the compiler. What node-gyp generates here has flags for ELF files, and prebuildify would strip the result: on
+ * arm64 the linker signs it, and whoever changes one byte of it after that makes macOS refuse it.
+ */
+function buildDarwin(name, work) {
+  const { file } = TARGETS[name];
+  const sources = ['native/addon.cc', 'native/runtime/process.cc', ...filesOf(work, 'native/platform')];
+  mkdirSync(dirname(join(root, file)), { recursive: true });
+  const args = [
+    ...['c++', '-target', TRIPLES[name], '-shared', '-undefined', 'dynamic_lookup', '-Wl,-dead_strip'],
+    ...['-O2', '-g0', '-s', '-std=c++17', '-fno-exceptions', '-fno-rtti', '-fvisibility=hidden'],
+    ...['-Wall', '-Wextra', '-Werror', `-ffile-prefix-map=${work}=.`],
+    ...[
+      'NAPI_VERSION=8',
+      'NODE_ADDON_API_DISABLE_CPP_EXCEPTIONS',
+      'NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS',
+    ].map((define) => `-D${define}`),
+    ...['-isystem', headers, '-isystem', 'node_modules/node-addon-api'],
+    ...sources,
+    ...['-o', join(root, file)],
+  ];
+  const { status, stdout, stderr } = spawnSync(zig, args, {
+    cwd: work,
+    env: { ...process.env, ...zigCaches(work) },
+    encoding: 'utf8',
+  });
+  if (status !== 0) fail(`${name}: the compiler failed\n${stdout}${stderr}`);
+}
+
+function filesOf(work, folder) {
+  return readdirSync(join(work, folder), { recursive: true })
+    .filter((path) => path.endsWith('.cc'))
+    .sort()
+    .map((path) => `${folder}/${path}`);
+}
+
+const zigCaches = (work) => ({
+  ZIG_GLOBAL_CACHE_DIR: join(cache, 'zig-cache'),
+  ZIG_LOCAL_CACHE_DIR: join(work, 'zig-cache'),
+});
+
+function buildLinux(name, work) {
+  const { arch, libc } = TARGETS[name];
+  const tools = makeTools(work, TRIPLES[name]);
+  const args = ['--napi', '--strip', '--tag-libc', `--arch=${arch}`, `--out=${root}`];
+  const env = {
+    ...process.env,
+    CC: tools.cc,
+    CXX: tools.cxx,
+    AR: tools.ar,
+    CFLAGS: '',
+    CXXFLAGS: '',
+    LDFLAGS: `-Wl,--gc-sections -Wl,--build-id=none ${tools.demangler}`,
+    ...zigCaches(work),
+    PREBUILD_LIBC: libc,
+    PREBUILD_STRIP_BIN: tools.strip,
+    PREBUILD_NODE_GYP: join(root, 'node_modules/.bin/node-gyp'),
+    npm_config_nodedir: makeHeaders(work),
+    npm_config_jobs: 'max',
+  };
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [join(root, 'node_modules/prebuildify/bin.js'), ...args],
+    { cwd: work, env, encoding: 'utf8' },
+  );
+  if (status !== 0) fail(`${name}: prebuildify failed\n${stdout}${stderr}`);
 }
 
 /** prebuildify begins by removing build/, so it gets a copy of the sources instead of the developer's tree. */

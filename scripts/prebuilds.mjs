@@ -6,13 +6,15 @@ import { fileURLToPath } from 'node:url';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
 
+/** Of Linux with its two libcs, and of macOS, which has one (`libc` is undefined). */
 export const TARGETS = Object.fromEntries(
-  ['x64', 'arm64'].flatMap((arch) =>
-    ['glibc', 'musl'].map((libc) => [
+  ['x64', 'arm64'].flatMap((arch) => [
+    ...['glibc', 'musl'].map((libc) => [
       `linux-${arch}-${libc}`,
       { arch, libc, file: `prebuilds/linux-${arch}/proclock.${libc}.node` },
     ]),
-  ),
+    [`darwin-${arch}`, { arch, file: `prebuilds/darwin-${arch}/proclock.node` }],
+  ]),
 );
 
 export function upToDate(name) {

@@ -18,7 +18,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { SharedLock } from '../lib';
-import { disturbing, needsCompiler, testWith } from './support/disturb';
+import { disturbing, needsCompiler, testWith, unshare } from './support/disturb';
 import { testNamespace, until } from './support/namespace';
 import {
   bytesInUse,
@@ -379,10 +379,7 @@ test('an idle namespace takes at most 64 KiB', () => {
 });
 
 describe('processes of different PID namespaces', () => {
-  const apart = ['unshare', '--pid', '--fork', '--kill-child', '--mount-proc'];
-  const trial = spawnSync('unshare', [...apart.slice(1), 'true'], { encoding: 'utf8' });
-  const possible = trial.status === 0;
-  if (!possible) console.log(`PID namespaces can not be tested here: ${trial.error ?? trial.stderr}`);
+  const apart = unshare('--pid', '--mount-proc');
   const body = `const lock = new SharedLock('x', { namespace });
     on.pid = () => process.pid;
     on.try = () => { guards.x = lock.tryExclusive(); return guards.x !== null; };
@@ -394,8 +391,8 @@ describe('processes of different PID namespaces', () => {
     };
     on.acquireSync = () => { guards.x = lock.exclusiveSync(); return guards.x.abandoned?.pid ?? null; };`;
 
-  (possible ? test : test.skip)('exclude each other', async () => {
-    const [one, two] = await Promise.all([helper(body, apart), helper(body, apart)]);
+  testWith(apart)('exclude each other', async () => {
+    const [one, two] = await Promise.all([helper(body, apart!), helper(body, apart!)]);
     expect([await one.call('pid'), await two.call('pid')]).toEqual([1, 1]);
     expect(await one.call('try')).toBe(true);
     expect(await two.call('try')).toBe(false);
@@ -407,8 +404,8 @@ describe('processes of different PID namespaces', () => {
     expect(lock.tryShared()).toBeNull();
   });
 
-  (possible ? test : test.skip)('recover each other', async () => {
-    const [one, two] = await Promise.all([helper(body, apart), helper(body, apart)]);
+  testWith(apart)('recover each other', async () => {
+    const [one, two] = await Promise.all([helper(body, apart!), helper(body, apart!)]);
     const lock = open('x');
     expect(await one.call('try')).toBe(true);
     const waiting = two.call('acquire');
@@ -422,7 +419,7 @@ describe('processes of different PID namespaces', () => {
     const guard = await own;
     expect(guard.abandoned).toMatchObject({ pid: 1, token: BigInt(granted.token) });
     guard.release();
-    const three = await helper(body, apart);
+    const three = await helper(body, apart!);
     const held = lock.exclusiveSync();
     const sync = expect(three.call('acquireSync')).rejects.toMatchObject({ code: 'EXITED' });
     await until(() => lock.query().pending.length === 1);

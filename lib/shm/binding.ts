@@ -88,6 +88,8 @@ interface NativeModule {
   readonly supported: boolean;
   readonly layoutVersion: number;
   readonly abi: number;
+  /** Where a segment is; `''` where that can not be told. */
+  segmentFile(segment: string): string;
   /** A binding for this thread. `onReady` is called when waits that were begun through it were poked. */
   open(threadId: number, onReady: () => void): NativeBinding;
 }
@@ -246,6 +248,11 @@ export class Native {
   /** What the last call said beyond its result; `index` is one of {@link Report}. */
   reported(index: number): number {
     return this.report[index] as number;
+  }
+
+  /** The file of a segment. */
+  fileOf(segment: string): string {
+    return this.module.segmentFile(segment);
   }
 
   /** Why the last `openLock` failed. */

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { constants } from 'node:os';
 import { LockError, type LockErrorCode, type Named, shown } from '../common/errors';
+import { place } from './place';
 
 /** Results of native calls; the same values as `enum class Status` in native/core/status.h. */
 export const Status = {
@@ -24,7 +25,8 @@ export const Status = {
 
 /** What an error message needs to know of the lock that it is about. */
 export interface Subject extends Named {
-  readonly segment: string;
+  /** The file of its namespace. */
+  readonly file: string;
 }
 
 /** What the native part found when it could not enter a namespace. */
@@ -36,20 +38,26 @@ export interface OpenFailure {
   readonly ourAbi: number;
 }
 
-const file = (subject: Subject): string => `/dev/shm${subject.segment}`;
+/** Which builds can share a segment: kAbiFamily in native/platform. */
+const FAMILIES: Record<number, string> = {
+  1: 'glibc',
+  2: 'musl',
+  3: 'macOS on Intel (or under Rosetta)',
+  4: 'macOS on Apple silicon',
+};
 
-const libc = (abi: number): string => ({ 1: 'glibc', 2: 'musl' })[abi & 0xff] ?? 'an unknown libc';
+const family = (abi: number): string => FAMILIES[abi & 0xff] ?? 'an unknown system';
 
 /** What this process or machine has run out of, by errno. */
 const shortages: Record<number, (subject: Subject) => string> = {
   [constants.errno.EMFILE]: (subject) =>
-    `this process has no file descriptor left to open ${file(subject)} (EMFILE); close what is not needed, or raise its ` +
+    `this process has no file descriptor left to open ${subject.file} (EMFILE); close what is not needed, or raise its ` +
     'limit (ulimit -n)',
   [constants.errno.ENFILE]: (subject) =>
-    `this machine has no file descriptor left to open ${file(subject)} (ENFILE); find out who has so many open, or raise ` +
-    'the limit (sysctl fs.file-max)',
+    `this machine has no file descriptor left to open ${subject.file} (ENFILE); find out who has so many open, or raise ` +
+    'the limit (sysctl fs.file-max; macOS: kern.maxfiles)',
   [constants.errno.EAGAIN]: (subject) =>
-    `this process can start no thread to watch ${file(subject)} (EAGAIN); end what is not needed, or raise the limit ` +
+    `this process can start no thread to watch ${subject.file} (EAGAIN); end what is not needed, or raise the limit ` +
     '(ulimit -u, or the pids limit of its container)',
 };
 
@@ -57,33 +65,27 @@ const shortages: Record<number, (subject: Subject) => string> = {
 function permissionReason(subject: Subject, errno: number): string {
   const { EACCES, EPERM, EROFS } = constants.errno;
   if (errno === EROFS) {
-    return (
-      `${file(subject)} can not be written, since /dev/shm is mounted read-only; mount it writable ` +
-      '(mount -o remount,rw /dev/shm; in a container with a read-only root: --tmpfs /dev/shm)'
-    );
+    return `${subject.file} can not be written, ${place.readOnly}`;
   }
-  const group = Number(/^\/proclock-g(\d+)-/.exec(subject.segment)?.[1] ?? -1);
+  const group = Number(/\/proclock-g(\d+)-/.exec(subject.file)?.[1] ?? -1);
   const refused = errno === EACCES || errno === EPERM;
   if (refused && group >= 0 && process.getegid?.() !== group && !process.getgroups?.().includes(group)) {
     return (
-      `${file(subject)} is for the members of group ${group}, and this process is none; add its user to the group (a ` +
+      `${subject.file} is for the members of group ${group}, and this process is none; add its user to the group (a ` +
       'process that runs already does not notice), or use another group'
     );
   }
   if (errno === EPERM) {
     return (
-      `the system does not permit to use ${file(subject)} (EPERM): a sandbox forbids it (seccomp, the policy of a ` +
+      `the system does not permit to use ${subject.file} (EPERM): a sandbox forbids it (seccomp, the policy of a ` +
       'container or service); allow shared memory there'
     );
   }
-  if (errno === EACCES && !existsSync(file(subject))) {
-    return (
-      `${file(subject)} can not be made, since this process may not write to /dev/shm (EACCES): its mode is not 1777, or a ` +
-      'sandbox forbids it (snap, AppArmor, SELinux); allow it there'
-    );
+  if (errno === EACCES && !existsSync(subject.file)) {
+    return `${subject.file} can not be made, ${place.unwritable}`;
   }
   return (
-    `${file(subject)} is not ours, or its mode is not the one that this namespace has (0600, with a group 0660); ` +
+    `${subject.file} is not ours, or its mode is not the one that this namespace has (0600, with a group 0660); ` +
     'use the same user, open the namespace with the `group` option, or remove the file if nobody uses it'
   );
 }
@@ -96,40 +98,37 @@ const advice: Record<number, (subject: Subject, errno: number) => [LockErrorCode
   ],
   [Status.CAPACITY]: (subject) => [
     'ERR_LOCK_CAPACITY',
-    `namespace ${file(subject)} is full (at most 2,047 processes, 262,144 names in use and 524,288 open holds and ` +
+    `namespace ${subject.file} is full (at most 2,047 processes, 262,144 names in use and 524,288 open holds and ` +
       'waits); close locks that are not needed, or spread them over several namespaces',
   ],
   [Status.NO_SPACE]: (subject, errno) => [
     'ERR_LOCK_NO_SPACE',
     errno === constants.errno.ENOMEM
-      ? `there is no memory left to map ${file(subject)} (ENOMEM), which takes 160 MB of addresses but hardly any memory; ` +
+      ? `there is no memory left to map ${subject.file} (ENOMEM), which takes 160 MB of addresses but hardly any memory; ` +
         'raise the limit of this process (ulimit -v) or of its container'
-      : `there is no shared memory left for ${file(subject)} (ENOSPC, or a file-size limit); free space in /dev/shm ` +
-        'or make it larger (in a container: --shm-size)',
+      : `there is no shared memory left for ${subject.file} (ENOSPC, or a file-size limit); ${place.full}`,
   ],
   [Status.PERMISSION]: (subject, errno) => ['ERR_LOCK_PERMISSION', permissionReason(subject, errno)],
   [Status.CORRUPT]: (subject) => [
     'ERR_LOCK_CORRUPT',
-    `the content of ${file(subject)} is not possible; stop the programs that use it and remove the file`,
+    `the content of ${subject.file} is not possible; stop the programs that use it and remove the file`,
   ],
   [Status.REMOVED]: (subject) => [
     'ERR_LOCK_NAMESPACE_REMOVED',
-    `${file(subject)} was deleted while it was in use, so it no longer excludes anybody who comes later; find out who ` +
-      'deletes files there (systemd RemoveIPC, a cleaning script), then close this lock and open it again',
+    `${subject.file} was deleted while it was in use, so it no longer excludes anybody who comes later; find out who ` +
+      `deletes files there (${place.cleaners}), then close this lock and open it again`,
   ],
   [Status.TIMEOUT]: (subject) => [
     'ERR_LOCK_TIMEOUT',
-    `another process is initialising ${file(subject)} and does not finish; it may be stopped`,
+    `another process is initialising ${subject.file} and does not finish; it may be stopped`,
   ],
   [Status.STALLED]: (subject) => [
     'ERR_LOCK_TIMEOUT',
-    `a process was stopped (SIGSTOP, a debugger) while it had the guard of ${file(subject)}; let it continue, or end it`,
+    `a process was stopped (SIGSTOP, a debugger) while it had the guard of ${subject.file}; let it continue, or end it`,
   ],
   [Status.SYSTEM]: (subject, errno) => [
     'ERR_LOCK_UNSUPPORTED',
-    shortages[errno]?.(subject) ??
-      `POSIX shared memory can not be used (${file(subject)}); is /dev/shm mounted and writable, and ` +
-        'was the file descriptor of it closed by somebody (daemonizing closes them all)?',
+    shortages[errno]?.(subject) ?? place.lacking[errno]?.(subject.file) ?? place.unusable(subject.file),
   ],
 };
 
@@ -145,9 +144,9 @@ export function errorOf(status: number, wanted: string, subject: Subject, failur
   if (status === Status.INCOMPATIBLE && failure !== undefined) {
     return new LockError(
       'ERR_LOCK_INCOMPATIBLE',
-      `Cannot ${wanted} ${shown(subject.name)}: ${file(subject)} is in use by layout version ${failure.foundVersion} ` +
-        `built for ${libc(failure.foundAbi)}, this is layout version ${failure.ourVersion} for ` +
-        `${libc(failure.ourAbi)}; use the same build everywhere, or another namespace`,
+      `Cannot ${wanted} ${shown(subject.name)}: ${subject.file} is in use by layout version ${failure.foundVersion} ` +
+        `built for ${family(failure.foundAbi)}, this is layout version ${failure.ourVersion} for ` +
+        `${family(failure.ourAbi)}; use the same build everywhere, or another namespace`,
     );
   }
   const [code, reason] = advice[status]?.(subject, failure?.errno ?? 0) ?? [
@@ -183,12 +182,12 @@ export function missingNativeError(
   cause: unknown,
 ): LockError {
   const reason = complete
-    ? 'it comes with binaries for Linux on x64 and arm64'
+    ? 'it comes with binaries for Linux and macOS on x64 and arm64'
     : 'the folder prebuilds is missing, so the package is not installed completely; install it again';
   return new LockError(
     'ERR_LOCK_UNSUPPORTED',
     `proclock has no native part for ${here()}: looked for ${lookedFor.join(' and ')} in ${folder}; ${reason}. ` +
-      `On Linux, with a C++ toolchain and Python, it can be built: ${buildCommand(folder)}`,
+      `On Linux and macOS, with a C++ toolchain and Python, it can be built: ${buildCommand(folder)}`,
     { cause },
   );
 }
@@ -202,7 +201,7 @@ export function unusableNativeError(folder: string, file: string, cause: unknown
       ERR_DLOPEN_DISABLED: 'Start Node with --allow-addons (--permission and --no-addons forbid native code)',
       ERR_ACCESS_DENIED: 'Start Node with --allow-fs-read for it (--permission forbids to read it)',
     }[String(code)] ??
-    `On Linux, with a C++ toolchain and Python, another one can be built: ${buildCommand(folder)}`;
+    `On Linux and macOS, with a C++ toolchain and Python, another one can be built: ${buildCommand(folder)}`;
   return new LockError(
     'ERR_LOCK_UNSUPPORTED',
     `proclock can not use its native part on ${here()}: ${file}: ${reason}. ${advice}`,

@@ -36,8 +36,8 @@ export class LockRecord implements LockOfHold {
     this.holds = records.holds;
   }
 
-  get segment(): string {
-    return this.space.segment;
+  get file(): string {
+    return this.space.file;
   }
 
   /** Counts one handle, which is to call {@link leave}. */
@@ -193,6 +193,8 @@ interface Space {
   readonly namespace: string;
   readonly group: number;
   readonly segment: string;
+  /** Where that is. */
+  readonly file: string;
   /** By name. */
   readonly records: Map<string, LockRecord>;
 }
@@ -231,21 +233,21 @@ export class Records {
 
   /** The native lock of that name: its id. */
   openNative(space: Space, name: string): number {
-    const { segment, group } = space;
+    const { segment, file, group } = space;
     const { native } = this.ready;
     let id = native.binding.openLock(segment, group, name);
     if (id === Status.CAPACITY && makeRoom(space)) id = native.binding.openLock(segment, group, name);
-    this.warnOfDroppedMarks(segment);
-    if (id < 0) throw errorOf(id, 'open', { name, segment }, native.failure());
+    this.warnOfDroppedMarks(file);
+    if (id < 0) throw errorOf(id, 'open', { name, file }, native.failure());
     return id;
   }
 
   /** Says once that names made room whose holders had died: whoever opens such a name again is not told of that any more. */
-  private warnOfDroppedMarks(segment: string): void {
+  private warnOfDroppedMarks(file: string): void {
     if (this.hasWarnedOfMarks || this.ready.native.reported(Report.MARKS_DROPPED) === 0) return;
     this.hasWarnedOfMarks = true;
     process.emitWarning(
-      `/dev/shm${segment} is full: the oldest \`abandoned\` marks of locks that nobody has open make room for new names. ` +
+      `${file} is full: the oldest \`abandoned\` marks of locks that nobody has open make room for new names. ` +
         'Open and repair what dead processes leave, or use fewer names',
       { type: 'Warning', code: 'PROCLOCK_ABANDONED_DROPPED' },
     );
@@ -256,14 +258,10 @@ export class Records {
    * that of the former one, or a name would have two holders in one process.
    */
   private spaceOf(namespace: string, group: number): Space {
-    return (
-      this.spaces(group).get(keyOfSpace(namespace, group)) ?? {
-        namespace,
-        group,
-        segment: group < 0 ? this.ownSegment(`-${namespace}`) : `/proclock-g${group}-${namespace}`,
-        records: new Map(),
-      }
-    );
+    const known = this.spaces(group).get(keyOfSpace(namespace, group));
+    if (known !== undefined) return known;
+    const segment = group < 0 ? this.ownSegment(`-${namespace}`) : `/proclock-g${group}-${namespace}`;
+    return { namespace, group, segment, file: this.ready.native.fileOf(segment), records: new Map() };
   }
 
   private ownSegment(suffix: string): string {

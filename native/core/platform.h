@@ -46,8 +46,8 @@
 //                                     several. It has not slept when it finds that out, and sleeps on the first alone later
 //   static ProcessIdentity self()
 //   static bool is_mapped(address)
-//   class Memory, also                open(), attached(), check(), reset(), reset_after_fork(): linux/memory.h
-//   class Watcher                     tells of the ends of processes: linux/watcher.h
+//   class Memory, also                open(), attached(), check(), reset(), reset_after_fork(): platform/memory.h
+//   class Watcher                     tells of the ends of processes: platform/watcher.h
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// Writes the native part with crash points in it to build/crash: `node test/native/crash-points.mjs`.
+// Writes the native part with crash points in it to build/crash (of an instrumented build, to that of its own): `node test/native/crash-points.mjs`.
 //
 // A crash point is a place at which a test can have its process killed or stopped (test/native/crash.h). The table says
 // where they are: before or after a piece of text that occurs exactly once. So the shipped source knows nothing of them,
@@ -7,9 +7,10 @@
 import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { nativeRoot } from '../../scripts/instrument.mjs';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
-const output = join(root, 'build/crash');
+const output = join(root, nativeRoot, 'build/crash');
 
 const after = (name, text) => ({ name, text, behind: true });
 const before = (name, text) => ({ name, text, behind: false });

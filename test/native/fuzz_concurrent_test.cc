@@ -20,7 +20,7 @@ namespace {
 
 using proclock::Finished;
 using proclock::System;
-using Table = proclock::LinuxLayout;
+using Table = proclock::Layout<proclock::System>;
 using Header = proclock::Header<System>;
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)

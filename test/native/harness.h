@@ -29,7 +29,8 @@ constexpr unsigned kSlower = 5;
 #else
 constexpr unsigned kSlower = 1;
 #endif
-constexpr int kFailed = 99;  // exit code of a process in which a check failed
+constexpr int kFailed = 99;   // exit code of a process in which a check failed
+constexpr int kSkipped = 98;  // of a test that this build, or this machine, can not run
 
 struct Test {
   const char* name;
@@ -93,6 +94,20 @@ void check_equal(const A& a, const B& b, const char* text, const char* file, int
            static_cast<long long>(b));
   fail(file, line, what);
 }
+
+// At the beginning of a test of what Linux alone has: in a build for another system it is skipped, and counted as such.
+#if defined(__APPLE__) || defined(PROCLOCK_PORTABLE)
+#define HARNESS_LINUX 0
+#else
+#define HARNESS_LINUX 1
+#endif
+#define LINUX_ONLY(reason)                 \
+  do {                                     \
+    if (!HARNESS_LINUX) {                  \
+      printf("  skipped: %s\n", (reason)); \
+      harness::end(harness::kSkipped);     \
+    }                                      \
+  } while (0)
 
 #define CHECK(condition)                                             \
   do {                                                               \

@@ -31,7 +31,9 @@ int remove_segments(pid_t pid) {
   return removed;
 }
 
-bool run(const Test& test) {
+enum class Result { kPassed, kFailed, kSkipped };
+
+Result run(const Test& test) {
   const uint64_t begun = now_ms();
   const pid_t pid = start([&] {
     alarm(test.watchdog_s);
@@ -39,30 +41,35 @@ bool run(const Test& test) {
   });
   const int status = join(pid);
   const int left = remove_segments(pid);
+  const bool skipped = WIFEXITED(status) && WEXITSTATUS(status) == kSkipped && left == 0;
   const bool passed = status == 0 && left == 0;
-  printf("%s %s (%llu ms)\n", passed ? "ok  " : "FAIL", test.name,
-         static_cast<unsigned long long>(now_ms() - begun));
+  printf("%s %s (%llu ms)\n",
+         passed    ? "ok  "
+         : skipped ? "skip"
+                   : "FAIL",
+         test.name, static_cast<unsigned long long>(now_ms() - begun));
   if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM) {
     printf("  watchdog: not done after %u s\n", test.watchdog_s);
   } else if (WIFSIGNALED(status)) {
     printf("  ended by signal %d\n", WTERMSIG(status));
-  } else if (status != 0) {
+  } else if (status != 0 && !skipped) {
     printf("  exit code %d\n", WEXITSTATUS(status));
   } else if (left != 0) {
     printf("  left %d segments behind\n", left);
   }
-  return passed;
+  return passed ? Result::kPassed : skipped ? Result::kSkipped : Result::kFailed;
 }
 
 }  // namespace
 }  // namespace harness
 
 int main(int argc, char** argv) {
-  int passed = 0;
-  int failed = 0;
+  int counts[3] = {};
   for (const harness::Test* test = harness::first; test != nullptr; test = test->next) {
-    if (harness::wanted(*test, argc, argv)) ++(harness::run(*test) ? passed : failed);
+    if (harness::wanted(*test, argc, argv)) counts[static_cast<int>(harness::run(*test))]++;
   }
-  printf("%d passed, %d failed\n", passed, failed);
-  return failed == 0 ? 0 : 1;
+  const auto count = [&](harness::Result result) { return counts[static_cast<int>(result)]; };
+  if (count(harness::Result::kSkipped) > 0) printf("%d skipped\n", count(harness::Result::kSkipped));
+  printf("%d passed, %d failed\n", count(harness::Result::kPassed), count(harness::Result::kFailed));
+  return count(harness::Result::kFailed) == 0 ? 0 : 1;
 }

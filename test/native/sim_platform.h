@@ -7,6 +7,7 @@
 #include "../../native/core/core.h"
 #endif
 
+#include "../../native/platform/rwlock_word.h"
 #include "sim_machine.h"
 
 namespace sim {
@@ -124,8 +125,27 @@ struct Platform {
   static void fence_after_unlock(Site site = Site::here()) { the_machine.fence(site); }
 
   // ---- the rwlock: its word is one location. A try that fails says no more than that the lock was held at a time that
-  // the caller may still see.
+  // the caller may still see. In a build for macOS it is the platform's own.
 
+#if defined(PROCLOCK_PORTABLE) || defined(__APPLE__)
+  struct RwLock : proclock::WordRwLock<Atomic> {};
+  static bool try_lock(RwLock* lock, Mode mode) {
+    Machine::Lock& state = the_machine.lock_state(lock);
+    the_machine.use(state);
+    if (!(mode == Mode::kExclusive ? lock->try_exclusive() : lock->try_shared())) return false;
+    if (mode == Mode::kExclusive) state.writer = actor();
+    return true;
+  }
+  static void unlock(RwLock* lock) {
+    Machine::Lock& state = the_machine.lock_state(lock);
+    the_machine.use(state);
+    const uint32_t word = lock->word.latest();
+    if (word == 0) the_machine.fail("a storage is unlocked that nobody has locked");
+    if (word >= RwLock::kWriter && state.writer != actor()) the_machine.fail("unlocked by another thread");
+    if (word >= RwLock::kWriter) state.writer = -1;
+    lock->unlock();
+  }
+#else
   struct RwLock {
     Atomic<uint64_t> word;
     static constexpr uint64_t kWriter = uint64_t{1} << 32;
@@ -155,6 +175,7 @@ struct Platform {
     lock->word.fetch_add(word >= RwLock::kWriter ? ~RwLock::kWriter + 1 : ~uint64_t{0},
                          std::memory_order_release, kInside);
   }
+#endif
   static void init(RwLock* lock, Site site = Site::here()) {
     the_machine.step(Machine::kHot, 'i', site);
     if (initialises != nullptr) initialises(lock);

@@ -4,7 +4,7 @@
 // among them, each try, unlock and init of a rwlock, each sleep and wake-up, each reservation of pages, each claim of a token
 // and each question about one. Loads are steps on demand: to die before a load leaves what it leaves to die before the next
 // step that is none, but to be stopped before it is another matter than to be stopped after it. The process acts *before* its
-// k-th step. The layout is that of LinuxPlatform.
+// k-th step. The layout is that of System.
 //
 // Its latch is patient: on a busy machine its owner may well be off the processor for longer than the core likes to wait.
 #pragma once
@@ -15,8 +15,8 @@
 #include "../../native/runtime/process.h"
 #include "harness.h"
 
-struct TestPlatform : proclock::LinuxPlatform {
-  using Base = proclock::LinuxPlatform;
+struct TestPlatform : proclock::System {
+  using Base = proclock::System;
 
   static inline uint64_t taken = 0;
   static inline uint64_t acts_at = 0;  // 0: steps are not counted
@@ -215,8 +215,8 @@ struct TestPlatform : proclock::LinuxPlatform {
   }
 };
 
-static_assert(sizeof(proclock::Header<TestPlatform>) == sizeof(proclock::Header<proclock::LinuxPlatform>) &&
-                  proclock::Layout<TestPlatform>::kBytes == proclock::LinuxLayout::kBytes,
+static_assert(sizeof(proclock::Header<TestPlatform>) == sizeof(proclock::Header<proclock::System>) &&
+                  proclock::Layout<TestPlatform>::kBytes == proclock::Layout<proclock::System>::kBytes,
               "the same segment");
 
 namespace proclock {

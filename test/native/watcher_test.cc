@@ -1,5 +1,5 @@
-// The watcher of processes (native/platform/linux/watcher.h): a thread with descriptors that nobody else has. Whatever fails
-// there means that somebody is not watched, and is tried again.
+// The watcher of processes (native/platform/watcher.h, and each system's own). Whatever fails there means that somebody is not
+// watched, and is tried again.
 #include <fcntl.h>
 #include <sys/resource.h>
 
@@ -75,7 +75,7 @@ TEST("a process that ends is told of at once, and one that is forgotten is not")
   Scene s;
   const pid_t first = start_sleeper();
   const pid_t second = start_sleeper();
-  CHECK(s.watcher.watch({1, 11}, first, proclock::read_stat(first).start_time));
+  CHECK(s.watcher.watch({1, 11}, first, proclock::System::start_time(first)));
   CHECK(s.watcher.watch({1, 12}, second, 0));
   s.watcher.forget({1, 12});
   CHECK(harness::eventually([] { return watched() == 1; }));  // it has heard that
@@ -92,11 +92,12 @@ TEST("one that is gone already, or whose pid is another process's by now, has en
   KILL_AND_JOIN(gone);
   CHECK(s.watcher.watch({1, 1}, gone, 0));
   CHECK(s.events(1)[0].ended);
-  CHECK(s.watcher.watch({1, 2}, getpid(), proclock::read_stat(getpid()).start_time + 1));
+  CHECK(s.watcher.watch({1, 2}, getpid(), proclock::System::start_time(getpid()) + 1));
   CHECK(s.events(1)[0].ended);
 }
 
 TEST("the watcher's descriptors are in no table but its own, and no child has them") {
+  LINUX_ONLY("a thread has the descriptors of its process");
   Scene s;
   const pid_t other = start_sleeper();
   CHECK(s.watcher.watch({1, 1}, other, 0));
@@ -119,17 +120,20 @@ TEST("more than can be watched are said to be not watched, and take nothing from
   for (const Event& event : s.events(Watcher::kWatchedMax)) CHECK(event.ended);
 }
 
+// What the watcher has of the host's descriptors.
+constexpr const char* kInHost = HARNESS_LINUX ? "pipe:" : "/memfd:kqueue";
+
 TEST(
-    "a host that closes the pipe, or uses its number again: the thread ends, says who is not watched, and "
-    "comes again") {
+    "a host that closes the pipe, or the kqueue, or uses its number again: the thread ends, says who is not "
+    "watched, and comes again") {
   for (const bool used_again : {false, true})
     JOIN_OK(harness::start([used_again] {
-      const std::vector<int> before = descriptors("/proc/self/fd", "pipe:");
+      const std::vector<int> before = descriptors("/proc/self/fd", kInHost);
       Scene s;
       const pid_t other = start_sleeper();
       CHECK(s.watcher.watch({1, 1}, other, 0));
       int pipe = -1;
-      for (const int fd : descriptors("/proc/self/fd", "pipe:")) {
+      for (const int fd : descriptors("/proc/self/fd", kInHost)) {
         if (std::find(before.begin(), before.end(), fd) == before.end()) pipe = fd;
       }
       CHECK(pipe >= 0);
@@ -166,6 +170,7 @@ TEST("without a descriptor to be had nobody is watched, and as soon as there is 
 TEST(
     "a kernel on which a thread can have no table of its own: nobody is watched, and nothing is left "
     "behind") {
+  LINUX_ONLY("a thread has the descriptors of its process");
   interpose::no_close_range.store(true);
   Scene s;
   const size_t before = descriptors("/proc/self/fd", "pipe:").size();
@@ -175,6 +180,7 @@ TEST(
 }
 
 TEST("a client whose watcher has come to nothing learns of a death by the detector's turns") {
+  LINUX_ONLY("a kqueue can always be had; without a descriptor the next test file has the same");
   interpose::no_close_range.store(true);
   harness::Segment segment;
   std::atomic<int>* held = harness::shared<std::atomic<int>>();

@@ -1,9 +1,15 @@
 'use strict';
 // The parent's side of actor.cjs, and how its tests are run.
 const assert = require('node:assert');
-const { fork, spawn } = require('node:child_process');
+const { execFileSync, fork, spawn } = require('node:child_process');
 const { readdirSync, rmSync } = require('node:fs');
 const { join } = require('node:path');
+
+/** Where segments are. */
+const folder =
+  process.platform === 'darwin'
+    ? execFileSync('getconf', ['DARWIN_USER_CACHE_DIR'], { encoding: 'utf8' }).trim()
+    : '/dev/shm';
 
 const children = new Set();
 
@@ -98,11 +104,11 @@ async function runAll(tests, namespace) {
       console.log(`FAIL ${running}: ${reason}`);
     }
     for (const child of children) child.kill('SIGKILL');
-    const files = readdirSync('/dev/shm').filter((name) => name.startsWith(segment));
-    for (const name of files) rmSync(`/dev/shm/${name}`, { force: true });
+    const files = readdirSync(folder).filter((name) => name.startsWith(segment));
+    for (const name of files) rmSync(join(folder, name), { force: true });
     console.log(`${passed} passed, ${failed} failed`);
     process.exit(failed === 0 ? 0 : 1);
   }
 }
 
-module.exports = { Actor, runAll };
+module.exports = { Actor, folder, runAll };

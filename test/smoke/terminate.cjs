@@ -3,8 +3,10 @@
 // process nor the lock may suffer from it. `node terminate.cjs [rounds]`; the last line is "N passed, N failed".
 const assert = require('node:assert');
 const { rmSync } = require('node:fs');
+const { join } = require('node:path');
 const { isMainThread, parentPort, Worker, workerData } = require('node:worker_threads');
 const { SharedLock } = require('proclock');
+const { folder } = require('./actors.cjs');
 
 const PATIENCE = { timeout: 60_000 };
 
@@ -63,6 +65,6 @@ async function main(rounds) {
     }
     console.log(`${rounds} rounds of ${names.join(', ')}\n1 passed, 0 failed`);
   } finally {
-    rmSync(`/dev/shm/proclock-${process.geteuid()}-${namespace}`, { force: true });
+    rmSync(join(folder, `proclock-${process.geteuid()}-${namespace}`), { force: true });
   }
 }

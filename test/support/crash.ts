@@ -5,11 +5,13 @@ import { join } from 'node:path';
 import { type Actor, startActor } from './actor';
 import { DIST } from './segment';
 
-const BUILD = join(__dirname, '../../build');
+const instrument = process.env.PROCLOCK_INSTRUMENT ?? '';
+const BUILD = join(__dirname, '../..', instrument === '' ? 'build' : `build/${instrument}/build`);
 
-/** An instrumented build has no crash points: it would load its own addon instead (PROCLOCK_PREBUILD). */
-export const hasCrashPoints = !process.env.PROCLOCK_INSTRUMENT;
-if (!hasCrashPoints) console.log('skipped: there are no crash points in an instrumented build');
+/** Instrumented builds have none, but for the one that is macOS's; and they are written for Linux. */
+export const hasCrashPoints =
+  process.platform === 'linux' && (instrument === '' || instrument === 'portable');
+if (!hasCrashPoints) console.log('skipped: there are no crash points in an instrumented build, or on macOS');
 
 /** Their names, in the order of their numbers. */
 export const POINTS: string[] = hasCrashPoints
@@ -44,7 +46,8 @@ export function useCrashPackage(): void {
 export function startVictim(namespace: string): Promise<Actor> {
   return startActor('fork', {
     namespace,
-    env: { PROCLOCK_TEST_DIST: CRASH_DIST, PROCLOCK_CRASH_TRACES: TRACES },
+    // The environment may name another addon, that of the instrumented build.
+    env: { PROCLOCK_TEST_DIST: CRASH_DIST, PROCLOCK_CRASH_TRACES: TRACES, PROCLOCK_PREBUILD: PACKAGE },
   });
 }
 

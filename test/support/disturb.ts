@@ -11,6 +11,9 @@ import { Layout, readAt, segmentFile } from './segment';
 
 const said = new Set<string>();
 
+/** A build for macOS, on whatever system. */
+export const IS_PORTABLE = process.platform === 'darwin' || process.env.PROCLOCK_INSTRUMENT === 'portable';
+
 /** Why something can not be tested here, once. */
 function say(what: string): void {
   if (!said.has(what)) console.log(`not tested here: ${what}`);
@@ -22,6 +25,10 @@ const firstLine = ({ error, stderr }: { error?: Error; stderr: string }): string
 
 /** The words before a command that put it into namespaces of its own; null where that is not possible. */
 export function unshare(...flags: string[]): string[] | null {
+  if (IS_PORTABLE) {
+    say(`unshare ${flags.join(' ')}: processes of macOS are all in one namespace, and have one clock`);
+    return null;
+  }
   const words = ['unshare', ...flags, '--fork', '--kill-child'];
   const trial = spawnSync('unshare', [...words.slice(1), 'true'], { encoding: 'utf8' });
   if (trial.status === 0) return words;

@@ -3,14 +3,13 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { LockError, SharedLock } from '../../lib';
 import { type Actor, running } from './actor';
-import { segmentFile } from './segment';
+import { FOLDER, segmentFile } from './segment';
 
 export { until } from './until';
 
 /** The name that a test uses when any name will do. */
 export const name = 'ledger';
 
-const SHM = '/dev/shm';
 /** Instrumented code takes its time, and that is not what is tested. */
 const SLOWER = process.env.PROCLOCK_INSTRUMENT ? 5 : 1;
 let testMs = 25_000 * SLOWER; // less than jest's own limit: the test fails with what it was waiting for
@@ -31,9 +30,9 @@ export function testNamespace(suffix = ''): string {
 
 /** The files of a namespace: one, or none, or one more for each group that it was opened with. */
 export function segmentFiles(namespace: string): string[] {
-  return readdirSync(SHM)
+  return readdirSync(FOLDER)
     .filter((file) => file.startsWith('proclock-') && file.endsWith(`-${namespace}`))
-    .map((file) => `${SHM}/${file}`);
+    .map((file) => `${FOLDER}/${file}`);
 }
 
 function remove(namespaces: Set<string>): void {
@@ -102,9 +101,9 @@ afterAll(async () => {
     (complaint) => complaint !== undefined,
   );
   remove(ofFile);
-  const left = readdirSync(SHM).filter((file) => file.includes(`-test-${process.pid}-`));
-  if (left.length > 0) complaints.push(`segments were left in ${SHM}: ${left.join(', ')}`);
+  const left = readdirSync(FOLDER).filter((file) => file.includes(`-test-${process.pid}-`));
+  if (left.length > 0) complaints.push(`segments were left in ${FOLDER}: ${left.join(', ')}`);
   // The next file in this process is not to blame.
-  for (const file of left) rmSync(`${SHM}/${file}`, { force: true });
+  for (const file of left) rmSync(`${FOLDER}/${file}`, { force: true });
   if (complaints.length > 0) throw new Error(complaints.join('\n'));
 });

@@ -1,13 +1,19 @@
 // The segment file of a namespace, as seen from outside; and programs that enter it, each a process of its own.
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, openSync, readSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 
 export const DIST = join(__dirname, '../../dist');
 
+/** Where segments of this user are. A build for macOS that runs on Linux has them where those of Linux are. */
+export const FOLDER =
+  process.platform === 'darwin'
+    ? execFileSync('getconf', ['DARWIN_USER_CACHE_DIR'], { encoding: 'utf8' }).trim().replace(/\/$/, '')
+    : '/dev/shm';
+
 export function segmentFile(namespace: string): string {
-  return `/dev/shm/proclock-${process.geteuid?.()}-${namespace}`;
+  return `${FOLDER}/proclock-${process.geteuid?.()}-${namespace}`;
 }
 
 /** Offsets of native/core/layout.h that are the same in every layout version. */

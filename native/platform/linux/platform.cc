@@ -1,10 +1,9 @@
-#include "platform.h"
+#include "../system.h"
 
-#ifdef __linux__
+#ifdef PROCLOCK_LINUX
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <signal.h>
@@ -26,12 +25,6 @@
 namespace proclock {
 
 namespace {
-
-uint64_t read_clock(clockid_t clock) {
-  timespec now;
-  clock_gettime(clock, &now);
-  return static_cast<uint64_t>(now.tv_sec) * 1000000000u + static_cast<uint64_t>(now.tv_nsec);
-}
 
 timespec timespec_of(uint64_t ns) {
   return {static_cast<time_t>(ns / 1000000000u), static_cast<long>(ns % 1000000000u)};
@@ -63,13 +56,7 @@ void LinuxPlatform::init(RwLock* lock) {
   pthread_rwlockattr_destroy(&attr);
 }
 
-bool LinuxPlatform::can_spin() {
-  static const bool several = sysconf(_SC_NPROCESSORS_ONLN) > 1;
-  return several;
-}
-
 uint64_t LinuxPlatform::monotonic_ns() { return read_clock(CLOCK_MONOTONIC); }
-uint64_t LinuxPlatform::wall_ns() { return read_clock(CLOCK_REALTIME); }
 double LinuxPlatform::wall_ms() { return static_cast<double>(read_clock(CLOCK_REALTIME_COARSE)) / 1e6; }
 
 // The words are shared between processes: never FUTEX_PRIVATE_FLAG.
@@ -121,21 +108,6 @@ bool LinuxPlatform::wait_for_any(const std::vector<Sleep>& sleeps, uint64_t dead
   return false;
 }
 
-bool LinuxPlatform::start_thread(void* (*run)(void*), void* argument) {
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_attr_t attr;
-  if (pthread_attr_init(&attr) != 0) return false;
-  pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-  pthread_attr_setstacksize(&attr, 256 * 1024);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
-  const bool started = pthread_create(&thread, &attr, run, argument) == 0;
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  pthread_attr_destroy(&attr);
-  return started;
-}
-
 void LinuxPlatform::name_thread(const char* name) { pthread_setname_np(pthread_self(), name); }
 
 bool LinuxPlatform::is_mapped(const void* address) {
@@ -183,18 +155,16 @@ ProcessIdentity LinuxPlatform::self() {
   return identity;
 }
 
-int64_t LinuxPlatform::group_id(const char* name) {
-  constexpr size_t kBytesMax = size_t{1} << 24;  // a group has as many names in it as it has members
-  for (size_t bytes = 1 << 14; bytes <= kBytesMax; bytes *= 4) {
-    std::vector<char> buffer(bytes);
-    group entry;
-    group* found = nullptr;
-    if (getgrnam_r(name, &entry, buffer.data(), buffer.size(), &found) == ERANGE) continue;
-    return found == nullptr ? -1 : static_cast<int64_t>(found->gr_gid);
-  }
-  return -1;
+uint64_t LinuxPlatform::start_time(int32_t pid) { return read_stat(pid).start_time; }
+
+bool LinuxPlatform::has_ended(const ProcessIdentity& identity) {
+  const ProcessStat stat = read_stat(identity.pid);
+  const bool another =
+      identity.start_time != 0 && stat.start_time != 0 && stat.start_time != identity.start_time;
+  const bool zombie = (stat.state == 'Z' || stat.state == 'X') && stat.threads <= 1;
+  return another || zombie;
 }
 
 }  // namespace proclock
 
-#endif  // __linux__
+#endif  // PROCLOCK_LINUX

@@ -1,6 +1,6 @@
-#include "watcher.h"
+#include "../system.h"
 
-#ifdef __linux__
+#ifdef PROCLOCK_LINUX
 
 #include <errno.h>
 #include <fcntl.h>
@@ -47,31 +47,6 @@ struct LinuxPlatform::Watcher::Thread {
 
 // ---- any thread
 
-bool LinuxPlatform::Watcher::watch(Key key, int32_t pid, uint64_t start_time) {
-  std::lock_guard<LocalMutex> locked(mutex_);
-  return (runs_ || start()) && tell({key, pid, start_time});
-}
-
-void LinuxPlatform::Watcher::forget(Key key) {
-  std::lock_guard<LocalMutex> locked(mutex_);
-  if (runs_) tell({key, 0, 0});
-}
-
-std::vector<LinuxPlatform::Watcher::Event> LinuxPlatform::Watcher::take_events() {
-  std::lock_guard<LocalMutex> locked(mutex_);
-  std::vector<Event> events;
-  events.swap(events_);
-  return events;
-}
-
-void LinuxPlatform::Watcher::reset_after_fork() {
-  new (&mutex_) LocalMutex();
-  new (&orders_) std::vector<Order>();
-  new (&events_) std::vector<Event>();
-  close_pipe();
-  runs_ = false;
-}
-
 bool LinuxPlatform::Watcher::pipe_is_ours() const {
   return pipe_ >= 0 && same_file(pipe_, pipe_device_, pipe_inode_);
 }
@@ -81,14 +56,11 @@ void LinuxPlatform::Watcher::close_pipe() {
   pipe_ = -1;
 }
 
-bool LinuxPlatform::Watcher::tell(const Order& order) {
+bool LinuxPlatform::Watcher::ring() {
   // Closed by the host: the thread finds out by itself, and ends.
   if (!pipe_is_ours()) return false;
-  orders_.push_back(order);
   const char one = 1;
-  if (write(pipe_, &one, 1) == 1 || errno == EAGAIN) return true;  // EAGAIN: full of what it has not read yet
-  orders_.pop_back();
-  return false;
+  return write(pipe_, &one, 1) == 1 || errno == EAGAIN;  // EAGAIN: full of what it has not read yet
 }
 
 bool LinuxPlatform::Watcher::start() {
@@ -111,28 +83,11 @@ bool LinuxPlatform::Watcher::start() {
   }
   if (same_file(ends[0], pipe_device_, pipe_inode_)) close(ends[0]);  // from now on, the thread's alone
   pipe_ = ends[1];
-  if (works) {
+  if (works)
     thread.release();  // its own from now on
-    runs_ = true;
-  } else {
+  else
     close_pipe();
-  }
   return works;
-}
-
-bool LinuxPlatform::Watcher::take_orders(std::vector<Order>* orders) {
-  std::lock_guard<LocalMutex> locked(mutex_);
-  orders->swap(orders_);
-  return !orders->empty();
-}
-
-void LinuxPlatform::Watcher::report(const std::vector<Event>& events) {
-  if (events.empty()) return;
-  {
-    std::lock_guard<LocalMutex> locked(mutex_);
-    events_.insert(events_.end(), events.begin(), events.end());
-  }
-  notify_(data_);
 }
 
 // ---- the watcher's thread
@@ -208,18 +163,9 @@ void LinuxPlatform::Watcher::Thread::loop() {
     }
     watcher->report(events);
   }
-  // What was watched is not watched any more, and what was ordered is not either.
-  events.clear();
-  for (const Watched& one : watched) events.push_back({one.key, false});
-  {
-    std::lock_guard<LocalMutex> locked(watcher->mutex_);
-    for (const Order& order : watcher->orders_) {
-      if (order.pid != 0) events.push_back({order.key, false});
-    }
-    watcher->orders_.clear();
-    watcher->runs_ = false;
-  }
-  watcher->report(events);
+  std::vector<Key> unwatched;
+  for (const Watched& one : watched) unwatched.push_back(one.key);
+  watcher->end(unwatched);
   for (const Watched& one : watched) close(one.pidfd);
   close(pipe);
   delete this;
@@ -227,4 +173,4 @@ void LinuxPlatform::Watcher::Thread::loop() {
 
 }  // namespace proclock
 
-#endif  // __linux__
+#endif  // PROCLOCK_LINUX

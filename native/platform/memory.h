@@ -1,18 +1,17 @@
 // One open segment: the only owner of its file descriptor and mapping, and of this process's token in it.
 #pragma once
 
-#include "platform.h"
-
+// Included by system.h, when there is a System.
 namespace proclock {
 
-class LinuxPlatform::Memory {
+class SegmentMemory {
  public:
-  Memory() = default;
-  ~Memory() { reset(); }
-  Memory(const Memory&) = delete;
-  Memory& operator=(const Memory&) = delete;
+  SegmentMemory() = default;
+  ~SegmentMemory() { reset(); }
+  SegmentMemory(const SegmentMemory&) = delete;
+  SegmentMemory& operator=(const SegmentMemory&) = delete;
 
-  // `name` is a shm_open name; `group` a gid, or -1 for a namespace of this user alone. On success the attach phase
+  // `name` is a name as shm_open() takes them, with a slash first; `group` a gid, or -1 for a namespace of this user alone. On success the attach phase
   // has begun: until attached(), no newcomer can re-initialise the segment.
   Status open(const char* name, int64_t group, OpenFailure* failure);
   void attached();
@@ -22,8 +21,8 @@ class LinuxPlatform::Memory {
   char* base() const { return base_; }
   Status reserve(size_t offset, size_t bytes);
 
-  // The token of a number: an OFD lock on one byte beyond the end of the file, which the kernel drops together with the
-  // last descriptor and mapping, that is, when the process is gone and can no longer touch the segment.
+  // The token of a number: an OFD lock on one byte beyond the end of the file, which the kernel drops together with the last
+  // reference to the open file (File::keep), that is, when the process is gone and can no longer touch the segment.
   bool claim(uint64_t number);
   uint64_t number() const { return number_; }
   bool can_ask() const { return is_ours(); }
@@ -43,9 +42,9 @@ class LinuxPlatform::Memory {
   Status create_file(const char* name, int64_t group);
   Status check_owner(int64_t group) const;
   Status check_name();
-  Status prepare();
+  Status prepare(const char* name);
   Status inspect(bool* unmade);
-  Status initialise();
+  Status initialise(const char* name);
   Status map();
   Status lock_attach(short type);
   bool lock_byte(short type, int64_t start) const;
@@ -55,6 +54,7 @@ class LinuxPlatform::Memory {
   // Is the descriptor still the file that is mapped? A host that daemonizes closes it, and the number is used again.
   bool is_ours() const;
 
+  System::File file_;
   int fd_ = -1;
   uint64_t device_ = 0;
   uint64_t inode_ = 0;
@@ -63,5 +63,8 @@ class LinuxPlatform::Memory {
   ProcessIdentity self_;
   OpenFailure failure_;
 };
+
+// The family of builds that can share a segment, and the sizes of what it puts there: others must not.
+uint32_t abi_fingerprint();
 
 }  // namespace proclock
