@@ -102,10 +102,12 @@ function filesOf(work, folder) {
     .map((path) => `${folder}/${path}`);
 }
 
-const zigCaches = (work) => ({
-  ZIG_GLOBAL_CACHE_DIR: join(cache, 'zig-cache'),
-  ZIG_LOCAL_CACHE_DIR: join(work, 'zig-cache'),
-});
+function zigCaches(work) {
+  return {
+    ZIG_GLOBAL_CACHE_DIR: join(cache, 'zig-cache'),
+    ZIG_LOCAL_CACHE_DIR: join(work, 'zig-cache'),
+  };
+}
 
 function buildLinux(name, work) {
   const { arch, libc } = TARGETS[name];

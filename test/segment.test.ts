@@ -120,7 +120,7 @@ describe.each([
     const refused = enter(namespace);
     expect(refused.code).toBe('ERR_LOCK_INCOMPATIBLE');
     expect(refused.message).toContain(named);
-    expect(refused.message).toMatch(/this is layout version \d+ for (glibc|musl)/);
+    expect(refused.message).toMatch(/this is layout version \d+ for (glibc|musl|macOS)/);
     expect(readAt(file, offset, 4)).toEqual(other);
     expect(await inside.call('query')).toEqual([0, 0]);
     await inside.call('use');

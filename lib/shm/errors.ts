@@ -46,7 +46,7 @@ const FAMILIES: Record<number, string> = {
   4: 'macOS on Apple silicon',
 };
 
-const family = (abi: number): string => FAMILIES[abi & 0xff] ?? 'an unknown system';
+const family = (abi: number): string => FAMILIES[abi & 0xff] ?? 'an unknown libc';
 
 /** What this process or machine has run out of, by errno. */
 const shortages: Record<number, (subject: Subject) => string> = {
