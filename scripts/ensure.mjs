@@ -156,10 +156,10 @@ function gypArguments() {
     `--native_tests=${existsSync('test/native')}`,
     `--bench=${existsSync('scripts/bench/probe.cc')}`,
     `--warnings_as_errors=${ci}`,
-    `--address_sanitizer=${instrument.endsWith('address')}`,
+    `--address_sanitizer=${instrument === 'address'}`,
     `--thread_sanitizer=${instrument === 'thread'}`,
     `--coverage=${instrument === 'coverage'}`,
-    `--portable=${instrument.startsWith('portable')}`,
+    `--portable=${instrument === 'portable'}`,
     ...headerArguments(),
   ];
 }

@@ -1,8 +1,8 @@
 // Builds of the native part that watch themselves: PROCLOCK_INSTRUMENT=address|thread|coverage; or that for macOS, compiled for
-// this system (portable, or portable-address with AddressSanitizer); or nothing for what is shipped. Each has a folder of its own, so that none disturbs another.
+// this system (portable); or nothing for what is shipped. Each has a folder of its own, so that none disturbs another.
 import { resolve } from 'node:path';
 
-const KINDS = ['address', 'thread', 'coverage', 'portable', 'portable-address'];
+const KINDS = ['address', 'thread', 'coverage', 'portable'];
 
 /** Which one it is, or ''. */
 export const instrument = process.env.PROCLOCK_INSTRUMENT ?? '';
