@@ -129,7 +129,8 @@ TEST(
   for (int n = 0; n < kThreads; n++) threads.push_back(thread(&waiter));
   CHECK(harness::eventually([&] { return shared.waiting.load() == kThreads; }));
   CHECK(harness::eventually([] { return native_threads() == 1; }));  // it names itself when it runs
-  for (const auto& segment : segments) CHECK_EQ(open_files(segment.name()), 1);
+  // What stands for a port of macOS here is a descriptor as well.
+  for (const auto& segment : segments) CHECK_EQ(open_files(segment.name()), HARNESS_LINUX ? 1 : 2);
   for (const uint32_t hold : held) loop.release(hold);
   for (const pthread_t id : threads) CHECK_EQ(pthread_join(id, nullptr), 0);
   CHECK_EQ(native_threads(), 1);
