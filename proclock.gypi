@@ -148,9 +148,9 @@
             ["address_sanitizer == 'true'", {
               "sources/": [["exclude", "/sim_(exhaustive|mutants|orders|two_deaths)"]]
             }],
-            # Those that look for faults put in on purpose: nothing in them is a system's.
+            # Those that measure, or look for faults put in on purpose, or simulate all but the rwlock: nothing in them is a system's.
             ["portable == 'true'", {
-              "sources/": [["exclude", "/sim_(mutants|orders|two_deaths)"]]
+              "sources/": [["exclude", "/(scale|sim_(mutants|orders|runtime|two_deaths))"]]
             }],
             ["OS == 'linux'", {
               # test/native/interpose.h
