@@ -76,6 +76,7 @@ function buildDarwin(name, work) {
   mkdirSync(dirname(join(root, file)), { recursive: true });
   const args = [
     ...['c++', '-target', TRIPLES[name], '-shared', '-undefined', 'dynamic_lookup', '-Wl,-dead_strip'],
+    ...['-install_name', '@rpath/proclock.node'], // otherwise it is the path of the output here
     ...['-O2', '-g0', '-s', '-std=c++17', '-fno-exceptions', '-fno-rtti', '-fvisibility=hidden'],
     ...['-Wall', '-Wextra', '-Werror', `-ffile-prefix-map=${work}=.`],
     ...[
