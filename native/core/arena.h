@@ -185,9 +185,9 @@ class Arena {
 
   // Tables.
   template <class T>
-  T* find(const Table<T>& table, uint32_t index) const;
+  [[gnu::always_inline]] T* find(const Table<T>& table, uint32_t index) const;
   template <class T>
-  bool extend(Table<T>& table, uint32_t index);
+  [[gnu::noinline, gnu::cold]] bool extend(Table<T>& table, uint32_t index);
   template <class T>
   T& at(Table<T>& table, uint32_t index);
   template <class T>

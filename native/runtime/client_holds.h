@@ -14,7 +14,7 @@ void Client<P>::fill_report(const Hold& hold, uint64_t token) {
 
 // The slot holds. Only now and then it is asked whether the segment still has its name.
 template <class P>
-Status Client<P>::granted(uint32_t index, Hold& hold, uint64_t token) {
+inline Status Client<P>::granted(uint32_t index, Hold& hold, uint64_t token) {
   hold.state = State::kHeld;
   hold.lock->held++;
   fill_report(hold, token);
