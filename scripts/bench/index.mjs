@@ -20,6 +20,7 @@ import {
   requests,
   scale,
   stolenLine,
+  tasks,
   uncontended,
   waiting,
 } from './report.mjs';
@@ -36,6 +37,7 @@ const SCENARIOS = {
   handover: { module: 'handover', options: {}, show: handover },
   recovery: { module: 'recovery', options: {}, show: recovery },
   contended: { module: 'contended', options: {}, show: contended },
+  tasks: { module: 'tasks', options: {}, show: tasks },
   scale: { module: 'scale', options: {}, show: scale },
   waiting: { module: 'waiting', options: {}, show: waiting },
 };
