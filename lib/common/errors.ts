@@ -145,10 +145,15 @@ export function unavailableError(what: string, cause: unknown): LockError {
 }
 
 /** @param instead what to use */
+/** Whether an error is the loss of a hold. */
+export function isLoss(error: unknown): error is LockError {
+  return (error as Partial<LockError> | undefined)?.code === 'ERR_LOCK_LOST';
+}
+
 export function syncError(subject: Named, what: string, instead: string): LockError {
   return new LockError(
     'ERR_LOCK_UNSUPPORTED',
-    `${what} of ${shown(subject.name)}: this lock is in an engine that answers later, and nothing here can block; use ${instead}`,
+    `${what} of ${shown(subject.name)}: this is in an engine that answers later, and nothing here can block; use ${instead}`,
   );
 }
 

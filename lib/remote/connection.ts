@@ -6,6 +6,7 @@
 // was blocked our timer may be late. Time in which the machine was suspended counts.
 import { now, sinceBoot, startTimer, type Timer } from '../common/clock';
 import { LockError, Theft, unavailableError } from '../common/errors';
+import type { LockInfo } from '../common/types';
 import type { Grant, Session, SessionEvents, Slot } from './engine';
 
 /** How long the engine may take to answer before the caller is told that it does not. */
@@ -35,6 +36,8 @@ export interface Connected {
   reconnect(): void;
   /** Keeps the process alive until the promise has settled. */
   pending<T>(promise: Promise<T>): Promise<T>;
+  /** Who holds the lock of this name. */
+  heldBy(name: string, limitMs: number): Promise<LockInfo[]>;
 }
 
 export class Connection implements SessionEvents {
@@ -101,6 +104,11 @@ export class Connection implements SessionEvents {
   /** Keeps the process alive until the promise has settled. */
   pending<T>(promise: Promise<T>): Promise<T> {
     return this.space.pending(promise);
+  }
+
+  /** Who holds the lock of this name. */
+  holdersOf(name: string, limitMs: number): Promise<LockInfo[]> {
+    return this.space.heldBy(name, limitMs);
   }
 
   /**

@@ -1,4 +1,12 @@
-import { nestedDowngradeError, nestedUpgradeError, notHeldError, syncError } from '../common/errors';
+import {
+  isLoss,
+  type LockError,
+  nestedDowngradeError,
+  nestedUpgradeError,
+  notHeldError,
+  secondUpgradeError,
+  syncError,
+} from '../common/errors';
 import type { LeakFinder } from '../common/leaks';
 import { checkAcquireOptions, throwIfAborted } from '../common/options';
 import { HoldSet, OWNER, type Owner } from '../common/owner';
@@ -44,6 +52,8 @@ export class LockGuard {
   #abandoned: Abandoned | null;
   #owner: Owner | undefined;
   #done = false;
+  /** That the hold was lost, if its end has told so. */
+  #loss: LockError | undefined = undefined;
 
   /** @internal Guards come from locks. */
   constructor(lock: GuardedLock, hold: Hold, mode: LockMode, owner: Owner | undefined) {
@@ -111,8 +121,13 @@ export class LockGuard {
     if (this.#mode !== 'exclusive')
       throw notHeldError(this.lock, 'it is held shared, there is nothing to downgrade');
     if (this.hold.isNested) throw nestedDowngradeError(this.lock);
-    await this.hold.downgrade();
     this.#mode = 'shared';
+    try {
+      await this.hold.downgrade();
+    } catch (error) {
+      this.#mode = 'exclusive';
+      throw error;
+    }
   }
 
   /**
@@ -139,9 +154,8 @@ export class LockGuard {
   /** Releases the lock unless that was done before. After a loss it does nothing. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#done) return;
-    const lost = this.hold.wasLost();
     await this.end(true).catch((error: unknown) => {
-      if (!lost) throw error;
+      if (!isLoss(error)) throw error;
     });
   }
 
@@ -159,8 +173,9 @@ export class LockGuard {
   }
 
   /** @internal Releases unless that was done; `finished` is false if a callback threw: then `abandoned` stays set. */
-  settle(finished: boolean): Promise<void> {
-    return this.#done ? Promise.resolve() : this.end(finished);
+  async settle(finished: boolean): Promise<void> {
+    if (!this.#done) await this.end(finished);
+    else if (this.#loss !== undefined) throw this.#loss;
   }
 
   private async toExclusive(
@@ -173,12 +188,9 @@ export class LockGuard {
     if (this.#mode === 'exclusive') return true;
     if (hold.isNested || hold.upgrade !== undefined) {
       if (how === 'try') return false;
-      throw nestedUpgradeError(this.lock);
+      throw hold.isNested ? nestedUpgradeError(this.lock) : secondUpgradeError(this.lock);
     }
-    const upgraded = await Upgrade.begin(hold, how, options, async () => {
-      const { held } = await this.lock.query();
-      return held;
-    });
+    const upgraded = await Upgrade.begin(hold, how, options);
     if (upgraded) {
       this.#mode = 'exclusive';
       this.#token = hold.token;
@@ -187,9 +199,14 @@ export class LockGuard {
     return upgraded;
   }
 
-  private end(finished: boolean): Promise<void> {
+  private async end(finished: boolean): Promise<void> {
     this.#done = true;
     this.watcher?.forget(this);
-    return this.hold.leave(finished);
+    try {
+      await this.hold.leave(finished);
+    } catch (error) {
+      if (isLoss(error)) this.#loss = error;
+      throw error;
+    }
   }
 }

@@ -16,8 +16,8 @@ export interface PendingUpgrade {
 }
 
 export class Hold implements Held, Slot {
-  /** One object a hold: it serves no other. */
-  readonly serial = 0;
+  /** Another one when the hold has ended: its owner does not find it any more. */
+  serial = 0;
   readonly id: number;
   mode: LockMode;
   owner: Owner | undefined = undefined;
@@ -79,7 +79,8 @@ export class Hold implements Held, Slot {
   lose(cause: Error): void {
     this.loss = lostError(this, cause);
     this.forget();
-    this.upgrade?.fail(this.loss);
+    // Whoever closes the space is told that it is closed, by all that waits.
+    this.upgrade?.fail((cause as LockError).code === 'ERR_LOCK_CLOSED' ? cause : this.loss);
     this.controller?.abort(this.loss);
     this.onLoss?.();
   }
@@ -100,12 +101,13 @@ export class Hold implements Held, Slot {
     this.finished = this.finished && finished;
     if (--this.depth > 0) return;
     this.onLoss = undefined;
+    this.serial++;
     this.forget();
     this.upgrade?.fail(notHeldError(this, 'it was released while it was to be upgraded'));
     const leaving: Leaving = {
       // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
       repaired: this.abandoned !== null && this.mode === 'exclusive' && this.finished,
-      flight: this.isFlight && this.finished,
+      flight: this.isFlight,
     };
     try {
       await this.ask('release', (session) => session.release(this, leaving));
@@ -114,11 +116,16 @@ export class Hold implements Held, Slot {
     }
   }
 
-  /** Exclusive to shared. */
+  /** Exclusive to shared. It counts as shared at once: whoever asks meanwhile is not to nest in what is about to go. */
   async downgrade(): Promise<void> {
     this.checkNotLost();
-    await this.ask('downgrade', (session) => session.downgrade(this));
     this.mode = 'shared';
+    try {
+      await this.ask('downgrade', (session) => session.downgrade(this, true));
+    } catch (error) {
+      this.mode = 'exclusive';
+      throw error;
+    }
   }
 
   /** It was upgraded. */

@@ -112,6 +112,11 @@ export abstract class NamedLock {
   }
 
   /** @internal */
+  get origin(): string {
+    return this.space.origin;
+  }
+
+  /** @internal */
   get [LOCKABLE](): 'remote' {
     return 'remote';
   }
@@ -193,7 +198,8 @@ export abstract class NamedLock {
     return guard;
   }
 
-  private checkOpen(): void {
+  /** @internal */
+  checkOpen(): void {
     if (this.closed) throw closedError(this);
   }
 

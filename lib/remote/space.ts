@@ -6,6 +6,7 @@ import {
   outOfRangeError,
   shown,
   spaceClosedError,
+  syncError,
   unavailableError,
 } from '../common/errors';
 import { type Acquire, checkNamespace, checkObject } from '../common/options';
@@ -78,6 +79,8 @@ interface Request {
 export class EngineSpace implements Space, Connected, WaitedSpace {
   readonly kind: Engine['kind'];
   readonly namespace: string;
+  /** @internal Where locks of this namespace are, beside others of the same. */
+  readonly origin: string;
   private readonly engine: Engine;
   private connection: Connection | undefined = undefined;
   /** While a session is being opened. */
@@ -99,6 +102,7 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
     this.engine = engine;
     this.kind = engine.kind;
     this.namespace = engine.namespace;
+    this.origin = `${engine.kind} ${engine.origin}`;
   }
 
   query(): Promise<LockSnapshot> {
@@ -112,6 +116,11 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** @internal To programs without types. */
+  [Symbol.dispose](): never {
+    throw syncError({ name: this.namespace }, '[Symbol.dispose]()', '`await using`, or close()');
   }
 
   /** @internal Opens the first session now, and fails if that fails. */

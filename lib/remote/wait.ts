@@ -300,7 +300,6 @@ export class Upgrade extends Pending implements PendingUpgrade {
     protected readonly slot: Hold,
     private readonly how: 'wait' | 'try',
     options: Pick<Acquire, 'timeout' | 'signal'>,
-    private readonly holders: () => Promise<LockInfo[]>,
     private readonly resolve: (upgraded: boolean) => void,
     private readonly reject: (reason: unknown) => void,
   ) {
@@ -314,11 +313,10 @@ export class Upgrade extends Pending implements PendingUpgrade {
     hold: Hold,
     how: 'wait' | 'try',
     options: Pick<Acquire, 'timeout' | 'signal'>,
-    holders: () => Promise<LockInfo[]>,
   ): Promise<boolean> {
     return hold.connection.pending(
       new Promise((resolve, reject) => {
-        new Upgrade(hold, how, options, holders, resolve, reject);
+        new Upgrade(hold, how, options, resolve, reject);
       }),
     );
   }
@@ -347,7 +345,7 @@ export class Upgrade extends Pending implements PendingUpgrade {
   }
 
   protected giveBack(connection: Connection, slot: Slot): Promise<unknown> {
-    return connection.ask(`downgrade ${shown(slot.name)}`, (session) => session.downgrade(slot));
+    return connection.ask(`downgrade ${shown(slot.name)}`, (session) => session.downgrade(slot, false));
   }
 
   protected leaveUnheard(): void {
@@ -370,7 +368,8 @@ export class Upgrade extends Pending implements PendingUpgrade {
     const what = `upgrade ${shown(slot.name)}`;
     if (how !== 'wait') return unavailableError(what, undefined);
     try {
-      return timeoutError(slot, 'upgrade to exclusive', options.timeout, await this.holders());
+      const holders = await slot.connection.holdersOf(slot.name, WITHDRAWAL_MS_MAX);
+      return timeoutError(slot, 'upgrade to exclusive', options.timeout, holders);
     } catch (error) {
       return unavailableError(what, error);
     }

@@ -105,6 +105,11 @@ export abstract class NamedLock {
   }
 
   /** @internal */
+  get origin(): string {
+    return this.record.segment;
+  }
+
+  /** @internal */
   get [LOCKABLE](): 'local' {
     return 'local';
   }
@@ -240,7 +245,8 @@ export abstract class NamedLock {
     return guard;
   }
 
-  private checkOpen(): void {
+  /** @internal */
+  checkOpen(): void {
     if (this.closed) throw closedError(this);
   }
 
