@@ -137,7 +137,8 @@ Status Arena<P>::become_exclusive(const Latched& latched, const SlotRef& ref, ui
   if (!ok(status)) return status;
   const uint32_t current = storage_of(entry.gate.fetch_or(kGateRecovering, std::memory_order_seq_cst));  // U3
   freeze(latched, ref.lock_index, current);                                                              // U4
-  if (has_other_holder(latched, ref)) {                                                                  // U5
+  // U5
+  if (has_other_holder(latched, ref)) {
     set_gate(entry, current);
     free_entry(storages_, fresh);
     return Status::kBusy;
