@@ -284,6 +284,8 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   set_plain(binding, instance, "release", direct<release>);
   set_plain(binding, instance, "react", plain<react>);
   set_plain(binding, instance, "withdraw", plain<withdraw>);
+  set_plain(binding, instance, "tryUpgrade", plain<try_upgrade>);
+  set_plain(binding, instance, "upgrade", plain<upgrade>);
   set_plain(binding, instance, "downgrade", plain<downgrade>);
   set_plain(binding, instance, "finishRepair", plain<finish_repair>);
   set_plain(binding, instance, "finishFlight", plain<finish_flight>);

@@ -73,6 +73,8 @@ inline int32_t try_acquire(Client& client, uint32_t key) { return client.try_acq
 inline int32_t release(Client& client, uint32_t hold) { return number(client.release(hold)); }
 inline int32_t react(Client& client, uint32_t hold) { return number(client.react(hold)); }
 inline int32_t withdraw(Client& client, uint32_t hold) { return number(client.withdraw(hold)); }
+inline int32_t try_upgrade(Client& client, uint32_t hold) { return number(client.try_upgrade(hold)); }
+inline int32_t upgrade(Client& client, uint32_t hold) { return number(client.upgrade(hold)); }
 inline int32_t downgrade(Client& client, uint32_t hold) { return number(client.downgrade(hold)); }
 inline int32_t finish_repair(Client& client, uint32_t hold) {
   return number(client.finish(hold, Finished::kRepair));

@@ -39,7 +39,7 @@ export interface NativeBinding {
   tryAcquire(): void;
   /** Queues: a hold. `report[GRANTED]` tells whether it was granted at once. */
   enqueue(key: number, async: boolean): number;
-  /** Tries again, after a poke: OK (granted), AGAIN, or why the wait is over. */
+  /** Tries again, after a poke: OK (granted, or upgraded), AGAIN, or why the wait is over. */
   react(hold: number): number;
   /** Blocks for at most 50 ms: OK (granted), AGAIN, or why the wait is over. */
   wait(hold: number, timeoutMs: number): number;
@@ -53,6 +53,10 @@ export interface NativeBinding {
   /** Hold and status pass through the report: call `Native.release`. */
   release(): void;
   downgrade(hold: number): number;
+  /** Shared to exclusive, if nobody else holds: OK, BUSY, UPGRADING (another one waits to be upgraded), .. */
+  tryUpgrade(hold: number): number;
+  /** The same, but waits instead of BUSY: AGAIN, until `react` says otherwise, or `withdraw` gives it up. */
+  upgrade(hold: number): number;
   /** [pid, threadId, since in ms, token] */
   abandoned(hold: number): [number, number, number, bigint] | undefined;
   /** What the dead holder left is repaired: its mark goes. */

@@ -1,5 +1,5 @@
 // What this thread holds of the native locks.
-import type { LockError } from '../common/errors';
+import { type LockError, notHeldError } from '../common/errors';
 import type { Held, Owner } from '../common/owner';
 import { Recent } from '../common/recent';
 import type { Abandoned, LockMode } from '../common/types';
@@ -10,11 +10,19 @@ import type { Ready } from './ready';
 
 /** What a hold needs of its lock. */
 export type LockOfHold = Losable['record'] & {
+  /** Looks whether those who hold it are alive; `wanted` is for the error where that fails. */
+  look(wanted: string): void;
   /** Counts one hold. */
   addUse(): void;
   /** The hold has ended. */
   forgetHold(hold: Hold): void;
 };
+
+/** An upgrade that waits. */
+export interface PendingUpgrade {
+  /** Gives it up. */
+  withdraw(reason: unknown): void;
+}
 
 /**
  * One hold of the native lock: what all guards of nested acquires have in common. One object per native index, used
@@ -35,29 +43,43 @@ export class Hold implements Held, Losable {
   tokenHigh = 0;
   /** Whether its end is that of a flight. */
   isFlight = false;
+  /** There is one at most. */
+  upgrade: PendingUpgrade | undefined = undefined;
 
   private readonly native: Native;
 
   constructor(
     private readonly holds: Holds,
-    private readonly ready: Ready,
-    private readonly index: number,
+    readonly ready: Ready,
+    readonly index: number,
   ) {
     this.native = ready.native;
   }
 
   /** Called with the report of the native call that granted it, which says that nothing was abandoned. */
   begin(record: LockOfHold, mode: LockMode): this {
-    const { native } = this;
     this.record = record;
     this.mode = mode;
     this.depth = 1;
     this.finished = true;
-    this.tokenLow = native.reported(Report.TOKEN_LOW);
-    this.tokenHigh = native.reported(Report.TOKEN_HIGH);
+    this.readToken();
     this.abandoned = null;
     record.addUse();
     return this;
+  }
+
+  /** Called with the report of the native call that upgraded it. */
+  becomeExclusive(): void {
+    this.mode = 'exclusive';
+    this.readToken();
+    this.abandoned = null;
+    if (this.native.reported(Report.ABANDONED) !== 0) this.readAbandoned();
+  }
+
+  private readToken(): void {
+    const { native } = this;
+    this.tokenLow = native.reported(Report.TOKEN_LOW);
+    this.tokenHigh = native.reported(Report.TOKEN_HIGH);
   }
 
   readAbandoned(): void {
@@ -96,6 +118,15 @@ export class Hold implements Held, Losable {
     return this.holds.losses.signal(this);
   }
 
+  /** @throws {LockError} `ERR_LOCK_LOST` */
+  checkNotLost(): void {
+    if (this.wasLost()) throw stolenError(this.record);
+  }
+
+  get isNested(): boolean {
+    return this.depth > 1;
+  }
+
   /** A nested acquire of the same owner. */
   reenter(): Hold {
     this.depth++;
@@ -110,6 +141,7 @@ export class Hold implements Held, Losable {
     this.finished = this.finished && finished;
     if (--this.depth > 0) return;
     const { index, native, ready, record } = this;
+    this.upgrade?.withdraw(notHeldError(record, 'it was released while it was to be upgraded'));
     if (this.abandoned !== null || this.isFlight) this.finish();
     let loss: LockError | undefined;
     if (this.stolen !== undefined) {
@@ -141,15 +173,12 @@ export class Hold implements Held, Losable {
     if (isFlight) native.binding.finishFlight(index);
   }
 
-  /** @returns false if nested guards still count on exclusive mode */
-  downgrade(): boolean {
-    if (this.depth > 1) return false;
+  downgrade(): void {
     const status = this.native.binding.downgrade(this.index);
     this.ready.settle();
     if (status !== Status.OK)
       throw this.wasLost() ? stolenError(this.record) : errorOf(status, 'downgrade', this.record);
     this.mode = 'shared';
-    return true;
   }
 }
 

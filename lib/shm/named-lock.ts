@@ -17,9 +17,10 @@ import { wayOf } from './binding';
 import { LockGuard } from './guard';
 import type { Hold } from './hold';
 import { type AcquireOptions, checkLockOptions, type LockOptions } from './options';
+import { timedOut } from './pending';
 import { type LockRecord, threadOwner } from './record';
 import { droppedHandles, leaks, records } from './thread';
-import { timedOut, Wait, waitSync } from './wait';
+import { Wait, waitSync } from './wait';
 
 /** A function that is called while the lock is held. */
 export type Work<T> = (guard: LockGuard) => T | PromiseLike<T>;

@@ -107,10 +107,14 @@ export class LockRecord implements LockOfHold {
 
   /** Once more, after a look whether those who hold it are alive. */
   tryAgain(way: number, mode: LockMode): Hold | undefined {
+    this.look(`acquire (${mode})`);
+    return this.tryNow(way, mode);
+  }
+
+  look(wanted: string): void {
     const status = this.native.binding.look(this.open());
     this.ready.settle();
-    if (status !== Status.OK) throw errorOf(status, `acquire (${mode})`, this);
-    return this.tryNow(way, mode);
+    if (status !== Status.OK) throw errorOf(status, wanted, this);
   }
 
   /** Blocks for up to a second if a process was stopped in the middle of a change. */

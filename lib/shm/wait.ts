@@ -1,38 +1,28 @@
 // Pending acquires of this thread.
-import { now, startTimer, type Timer } from '../common/clock';
-import { deadlockError, type LockError, timeoutError } from '../common/errors';
-import { type Acquire, reasonOf } from '../common/options';
-import type { LockInfo, LockMode } from '../common/types';
+import { now } from '../common/clock';
+import { deadlockError } from '../common/errors';
+import type { Acquire } from '../common/options';
+import type { LockMode } from '../common/types';
 import { Report } from './binding';
 import { errorOf, Status } from './errors';
 import type { Hold } from './hold';
-import type { Ready, Waiting } from './ready';
+import { Pending, timedOut } from './pending';
 import type { LockRecord } from './record';
 
-/** One pending acquire. It ends once: granted, timed out, aborted, closed, or with an error. */
-export class Wait implements Waiting {
-  private readonly ready: Ready;
-  private index = -1;
-  private timer: Timer | undefined;
-  private readonly deadline: number;
-  private ended = false;
-
+/** One pending acquire. */
+export class Wait extends Pending {
   private constructor(
     private readonly record: LockRecord,
     private readonly way: number,
     private readonly mode: LockMode,
-    private readonly options: Acquire,
+    options: Acquire,
     private readonly group: Set<Wait> | undefined,
     private readonly steals: boolean,
     private readonly resolve: (hold: Hold) => void,
     private readonly reject: (reason: unknown) => void,
   ) {
-    this.ready = record.ready;
-    this.deadline = now() + options.timeout;
-    options.signal?.addEventListener('abort', this.onAbort, { once: true });
-    if (options.timeout !== Number.POSITIVE_INFINITY) this.arm();
+    super(record.ready, options);
     group?.add(this);
-    this.ready.addPending();
     record.addUse();
   }
 
@@ -46,20 +36,16 @@ export class Wait implements Waiting {
     steals = false,
   ): Promise<Hold> {
     return new Promise((resolve, reject) => {
-      const wait = new Wait(record, way, mode, options, group, steals, resolve, reject);
-      if (wait.enqueue()) record.ready.enqueueLater(wait);
-      record.ready.settle();
+      new Wait(record, way, mode, options, group, steals, resolve, reject).start();
     });
   }
 
-  /** Takes its place in the queue. @returns whether it has to wait until the queue can be touched again */
   enqueue(): boolean {
     const { ready, record, steals, way } = this;
     const index = steals ? record.steal(way) : record.enqueue(way, true);
     if (index === Status.STALLED) return true;
     if (index >= 0 && !steals && ready.native.reported(Report.GRANTED) === 0) {
-      this.index = index;
-      ready.register(index, this);
+      this.queued(index);
       return false;
     }
     this.end();
@@ -67,53 +53,21 @@ export class Wait implements Waiting {
     return false;
   }
 
-  /** Was poked: tries again. */
-  react(): void {
-    const status = this.ready.native.binding.react(this.index);
-    if (status === Status.AGAIN) return;
-    this.end();
-    this.settle(status, this.index);
+  protected timedOut(): unknown {
+    return timedOut(this.record, this.mode, this.timeout);
   }
 
-  /** Leaves the queue, unless it has ended. */
-  withdraw(reason: unknown): void {
-    if (this.ended) return;
-    const { index, ready } = this;
-    this.end();
-    if (index >= 0) ready.native.binding.withdraw(index);
+  protected override end(): void {
+    super.end();
+    this.group?.delete(this);
+  }
+
+  protected refuse(reason: unknown): void {
     this.reject(reason);
     this.record.endUse();
-    ready.settle();
   }
 
-  private readonly onAbort = (): void => this.withdraw(reasonOf(this.options.signal as AbortSignal));
-
-  private arm(): void {
-    const left = Math.max(this.deadline - now(), 0);
-    this.timer = startTimer(() => this.onTimer(), Math.ceil(left));
-  }
-
-  private onTimer(): void {
-    if (now() < this.deadline) {
-      this.arm();
-      return;
-    }
-    // The poke may have come in time, and only its delivery be late on a busy event loop.
-    if (this.index >= 0) this.react();
-    if (this.ended) return;
-    const error = timedOut(this.record, this.mode, this.options.timeout);
-    if (!this.ended) this.withdraw(error); // looking for the holders may have found a dead one
-  }
-
-  private end(): void {
-    this.ended = true;
-    this.timer?.clear();
-    this.options.signal?.removeEventListener('abort', this.onAbort);
-    this.group?.delete(this);
-    this.ready.endPending(this.index, this);
-  }
-
-  private settle(status: number, index: number): void {
+  protected settle(status: number, index: number): void {
     const { record, mode } = this;
     if (status === Status.OK) this.resolve(record.holds.granted(record, index, mode));
     else this.reject(errorOf(status, `acquire (${mode})`, record));
@@ -152,16 +106,4 @@ function blockUntil(deadline: number, record: LockRecord, way: number, mode: Loc
     native.binding.withdraw(index);
     return undefined;
   }
-}
-
-/** The error of an acquire whose time is up, with who holds the lock at this moment. */
-export function timedOut(record: LockRecord, mode: LockMode, timeoutMs: number): LockError {
-  let holders: LockInfo[] = [];
-  try {
-    holders = record.holders();
-  } catch (error) {
-    // What keeps us from looking is the better answer, unless that is a matter of time as well.
-    if ((error as LockError).code !== 'ERR_LOCK_TIMEOUT') return error as LockError;
-  }
-  return timeoutError(record, mode, timeoutMs, holders);
 }

@@ -9,6 +9,7 @@
 //   transfer.h   downgrade, steal, the abandoned record
 //   queue.h      waiting: the queue, pokes, the barrier
 //   wait.h       what a waiter does: queues itself, reacts, settles, withdraws
+//   upgrade.h    from shared to exclusive, without letting go
 //   recovery.h   what happens when a process, or a thread, died
 //   rebuild.h    what happens when the latch's owner died
 //   detect.h     how a death is noticed
@@ -122,6 +123,10 @@ class Arena {
   Status settle_grant(const SlotRef& ref);
   Status withdraw(const SlotRef& ref);
   void waits_no_more(const SlotRef& ref);
+
+  // upgrade.h
+  Status upgrade(const SlotRef& ref, bool waits, uint64_t* token);
+  uint32_t upgrader(const Latched& latched, uint32_t lock);
 
   // queue.h
   bool is_overdue(uint32_t lock, PokeSeen* seen) const;
@@ -265,6 +270,15 @@ class Arena {
   void pass_over(const Latched& latched, uint32_t lock_index);
   Status come_back(const SlotRef& ref, uint32_t* flags);
   bool may_overtake(const Lock<P>& entry) const;
+
+  // Upgrading.
+  void lead_queue(const Latched& latched, const SlotRef& ref);
+  void demote_followers(const Latched& latched, const SlotRef& ref);
+  void end_upgrade(const Latched& latched, uint32_t slot_index);
+  bool has_other_holder(const Latched& latched, const SlotRef& ref);
+  Status become_exclusive(const Latched& latched, const SlotRef& ref, uint64_t* token);
+  void take_over(const Latched& latched, const SlotRef& ref, uint32_t current, uint32_t fresh,
+                 uint64_t* token);
 
   // Recovery.
   bool is_live(uint32_t process_index);  // as far as is known

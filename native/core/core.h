@@ -13,4 +13,5 @@
 #include "snapshot.h"
 #include "tables.h"
 #include "transfer.h"
+#include "upgrade.h"
 #include "wait.h"

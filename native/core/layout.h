@@ -59,6 +59,8 @@ constexpr uint32_t kSlotOnDoorbell = 64;  // is on its process's stack of poked 
 constexpr uint32_t kSlotExclusive = 128;  // waits for exclusive mode
 constexpr uint32_t kSlotGranted =
     256;  // waits no more, and the latch was stalled when it was to leave the queue
+// Holds, shared, and waits ahead of the queue to hold exclusively (upgrade.h). Always together with QUEUED.
+constexpr uint32_t kSlotUpgrading = 512;
 // Has a place in the queue in which nobody waits for it, and nothing is to be expected from it.
 constexpr uint32_t kSlotPassedOver = kSlotSkipped | kSlotGranted;
 

@@ -5,6 +5,7 @@
 //   client_locks.h   opening and closing, the slots that a lock has ready, what is owed, the end of the thread
 //   client_holds.h   acquire without a wait, release, and all that is done to a hold
 //   client_waits.h   waits
+//   client_upgrades.h  from shared to exclusive
 #pragma once
 
 #include "runtime.h"
@@ -86,8 +87,10 @@ class Client {
   Status listen(uint32_t hold);      // from now on it becomes ready when it is stolen; kStolen: it was
   Status check_hold(uint32_t hold);  // kOk or kStolen
   Status wait(uint32_t hold, double timeout_ms);
-  Status react(uint32_t hold) { return react(hold, 0); }
-  Status withdraw(uint32_t hold);
+  Status react(uint32_t hold);     // a wait, or a hold that waits to be upgraded
+  Status withdraw(uint32_t hold);  // the same
+  Status try_upgrade(uint32_t hold);
+  Status upgrade(uint32_t hold);  // kAgain: it is going to be ready
   Status release(uint32_t hold);
   Status downgrade(uint32_t hold);
   Status abandoned(uint32_t hold, AbandonedInfo* info) const;
@@ -139,6 +142,7 @@ class Client {
     Mode mode = Mode::kShared;
     uint8_t owed = 0;
     bool listens = false;
+    bool upgrading = false;  // holds, and waits to be upgraded
   };
   // A call of ours is under way: its caller is going to look at report_->ready.
   class Entered {
@@ -172,8 +176,13 @@ class Client {
   void fill_report(const Hold& hold, uint64_t token);
   int32_t spin(uint32_t key, OpenLock& lock);
   Status react(uint32_t hold, int spin_rounds);
+  Hold* upgrading_at(uint32_t index);
   void begin_wait(uint32_t index, Hold& hold);
   void end_wait(Hold& hold);
+  Hold* upgradable_at(uint32_t index);
+  Status react_upgrade(uint32_t index, Hold& hold);
+  Status upgraded(Hold& hold, Status status, uint64_t token);
+  void withdraw_upgrade(uint32_t index, Hold& hold);
   void tick(OpenLock& lock);
 
   // The clients of a thread: a list of its own, because another thread's change of a common one may be half done when the
@@ -224,6 +233,12 @@ template <class P>
 typename Client<P>::Hold* Client<P>::waiting_at(uint32_t index) {
   Hold* hold = hold_at(index, State::kWaiting);
   return hold != nullptr ? hold : hold_at(index, State::kWaitingAsync);
+}
+
+template <class P>
+typename Client<P>::Hold* Client<P>::upgrading_at(uint32_t index) {
+  Hold* hold = hold_at(index, State::kHeld);
+  return hold != nullptr && hold->upgrading ? hold : nullptr;
 }
 
 template <class P>

@@ -102,6 +102,7 @@ template <class P>
 Status Client<P>::release(uint32_t index) {
   Hold* hold = hold_at(index, State::kHeld);
   if (hold == nullptr) return Status::kNotHeld;
+  if (hold->upgrading) withdraw_upgrade(index, *hold);
   hold->lock->held--;
   if (hold->listens) {
     hold->lock->space->remove_async(hold->ref.slot_index);

@@ -29,7 +29,8 @@ Client<P>::~Client() {
   for (Hold& hold : holds_) {
     if (hold.state == State::kFree) continue;
     Space<P>& space = *hold.lock->space;
-    if (hold.state == State::kWaiting || hold.state == State::kWaitingAsync) end_wait(hold);
+    const bool waits = hold.state == State::kWaiting || hold.state == State::kWaitingAsync;
+    if (waits || hold.upgrading) end_wait(hold);
     if (hold.listens) space.remove_async(hold.ref.slot_index);
     if (space.state() == Status::kClosed) continue;
     space.arena().leave(hold.ref);
@@ -210,7 +211,7 @@ Status Client<P>::settle(uint32_t index) {
   pay(kReleaseDuty, [&] { return arena.release_duty(hold.ref); });
   pay(kWithdraw, [&] { return arena.withdraw(hold.ref); });
   pay(kReact, [&] {
-    if (hold.state == State::kWaitingAsync) notify_ready(index);
+    if (hold.state == State::kWaitingAsync || hold.upgrading) notify_ready(index);
     return Status::kOk;
   });
   if (hold.owed == 0 && hold.state == State::kEnding) give_idle(index, hold);

@@ -24,12 +24,13 @@ int32_t Client<P>::spin(uint32_t key, OpenLock& lock) {
   return got;
 }
 
-// Known to this process before it is in the queue: it may be poked at once.
+// Known to this process before it is in the queue: it may be poked at once. A synchronous wait has a wake word of its own, all
+// others are told through the doorbell.
 template <class P>
 void Client<P>::begin_wait(uint32_t index, Hold& hold) {
   Space<P>& space = *hold.lock->space;
   space.add_wait(hold.lock->index);
-  if (hold.state != State::kWaitingAsync) return;
+  if (hold.state == State::kWaiting) return;
   async_waits_++;
   space.add_async(hold.ref.slot_index, this, index);
   if (space.is_slow() || !runtime_.is_served()) report_->unserved = !runtime_.attend();
@@ -38,8 +39,8 @@ void Client<P>::begin_wait(uint32_t index, Hold& hold) {
 template <class P>
 void Client<P>::end_wait(Hold& hold) {
   hold.lock->space->remove_wait(hold.lock->index);
-  if (hold.state != State::kWaitingAsync) return;
-  hold.lock->space->remove_async(hold.ref.slot_index);
+  if (hold.state == State::kWaiting) return;
+  if (!hold.listens) hold.lock->space->remove_async(hold.ref.slot_index);
   async_waits_--;
 }
 
@@ -158,8 +159,19 @@ Status Client<P>::wait(uint32_t index, double timeout_ms) {
 }
 
 template <class P>
+Status Client<P>::react(uint32_t index) {
+  Hold* upgrading = upgrading_at(index);
+  return upgrading != nullptr ? react_upgrade(index, *upgrading) : react(index, 0);
+}
+
+template <class P>
 Status Client<P>::withdraw(uint32_t index) {
-  Hold* hold = waiting_at(index);
+  Hold* hold = upgrading_at(index);
+  if (hold != nullptr) {
+    withdraw_upgrade(index, *hold);
+    return Status::kOk;
+  }
+  hold = waiting_at(index);
   if (hold == nullptr) return Status::kNotHeld;
   end_wait(*hold);
   Status status = Status::kOk;

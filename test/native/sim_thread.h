@@ -120,6 +120,9 @@ class Thread {
     return true;
   }
 
+  // From shared to exclusive; 0: at once or not at all. False: it is shared as before, or was robbed.
+  bool upgrade(int n, uint64_t patience_ns);
+
   void steal(int n) {
     actor_->doing = "steal";
     Truth& truth = the_world.truths[n];
@@ -215,6 +218,8 @@ class Thread {
   bool wait(int n, const Request& request, uint64_t begun);
 
   void give_up(int n, bool leaves);
+
+  Status wait_to_upgrade(int n, uint64_t deadline, uint64_t* token);
 
   uint64_t tick(int n, bool async);
 

@@ -108,16 +108,19 @@ struct Truth {
     const proclock::Slot<Platform>* slot = nullptr;
     uint64_t since_ns = 0;  // in the queue at the latest
     bool suspect = false;   // was skipped, or is of a process that dies
+    bool upgrades = false;  // holds, and is ahead of the queue
   } waits[kActorsMax];
   uint64_t left_ns = 0;        // when somebody last left the queue, and others moved up
   int leaving = 0;             // are about to
+  uint64_t upgrading = 0;      // are in the middle of an upgrade
+  uint64_t upgrades_begun = 0;
   uint64_t looks = 0;          // how often the mark was looked at, or dropped
   uint64_t idle_since_ns = 0;  // since when somebody waits for nobody but a stopped one; 0: nobody does
 };
 
 struct Counts {
   uint64_t grants = 0, timeouts = 0, refused = 0, deaths_holding = 0, steals = 0, robbed = 0, downgrades = 0,
-           quiets = 0, left = 0, marks_dropped = 0;
+           quiets = 0, left = 0, marks_dropped = 0, upgrades = 0, upgrades_refused = 0;
 };
 
 class World final : public Machine::Observer {

@@ -1,0 +1,109 @@
+// What waits in this thread for a lock, as far as that is the same for all: it ends once, granted, timed out, aborted, closed,
+// or with an error; and the event loop runs until then.
+import { now, startTimer, type Timer } from '../common/clock';
+import { type LockError, timeoutError } from '../common/errors';
+import { type Acquire, reasonOf } from '../common/options';
+import type { LockInfo } from '../common/types';
+import { Status, type Subject } from './errors';
+import type { Ready, Waiting } from './ready';
+
+export abstract class Pending implements Waiting {
+  protected readonly timeout: number;
+  private readonly signal: AbortSignal | undefined;
+  /** Of its place in the queue; -1 while it has none. */
+  private index = -1;
+  private timer: Timer | undefined;
+  private readonly deadline: number;
+  private ended = false;
+
+  constructor(
+    protected readonly ready: Ready,
+    { timeout, signal }: Pick<Acquire, 'timeout' | 'signal'>,
+  ) {
+    this.timeout = timeout;
+    this.signal = signal;
+    this.deadline = now() + timeout;
+    signal?.addEventListener('abort', this.onAbort, { once: true });
+    if (timeout !== Number.POSITIVE_INFINITY) this.arm();
+    ready.addPending();
+  }
+
+  /** Takes its place in the queue. @returns whether it has to wait until the queue can be touched again */
+  abstract enqueue(): boolean;
+  /** The error of a wait whose time is up. */
+  protected abstract timedOut(): unknown;
+  /** It has been given up. */
+  protected abstract refuse(reason: unknown): void;
+  /** It has ended by itself: OK, or why not. */
+  protected abstract settle(status: number, index: number): void;
+
+  protected start(): void {
+    if (this.enqueue()) this.ready.enqueueLater(this);
+    this.ready.settle();
+  }
+
+  protected queued(index: number): void {
+    this.index = index;
+    this.ready.register(index, this);
+  }
+
+  /** Was poked: tries again. */
+  react(): void {
+    const status = this.ready.native.binding.react(this.index);
+    if (status === Status.AGAIN) return;
+    this.end();
+    this.settle(status, this.index);
+  }
+
+  /** Leaves the queue, unless it has ended. */
+  withdraw(reason: unknown): void {
+    if (this.ended) return;
+    const { index, ready } = this;
+    this.end();
+    if (index >= 0) ready.native.binding.withdraw(index);
+    this.refuse(reason);
+    ready.settle();
+  }
+
+  private readonly onAbort = (): void => this.withdraw(reasonOf(this.signal as AbortSignal));
+
+  private arm(): void {
+    const left = Math.max(this.deadline - now(), 0);
+    this.timer = startTimer(() => this.onTimer(), Math.ceil(left));
+  }
+
+  private onTimer(): void {
+    if (now() < this.deadline) {
+      this.arm();
+      return;
+    }
+    // The poke may have come in time, and only its delivery be late on a busy event loop.
+    if (this.index >= 0) this.react();
+    if (this.ended) return;
+    const error = this.timedOut();
+    if (!this.ended) this.withdraw(error); // looking for the holders may have found a dead one
+  }
+
+  protected end(): void {
+    this.ended = true;
+    this.timer?.clear();
+    this.signal?.removeEventListener('abort', this.onAbort);
+    this.ready.endPending(this.index, this);
+  }
+}
+
+/** The error of an acquire whose time is up, with who holds the lock at this moment. */
+export function timedOut(
+  record: Subject & { holders(): LockInfo[] },
+  wanted: string,
+  timeoutMs: number,
+): LockError {
+  let holders: LockInfo[] = [];
+  try {
+    holders = record.holders();
+  } catch (error) {
+    // What keeps us from looking is the better answer, unless that is a matter of time as well.
+    if ((error as LockError).code !== 'ERR_LOCK_TIMEOUT') return error as LockError;
+  }
+  return timeoutError(record, wanted, timeoutMs, holders);
+}
