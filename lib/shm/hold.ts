@@ -33,6 +33,8 @@ export class Hold implements Held, Losable {
   private isListed = false;
   tokenLow = 0;
   tokenHigh = 0;
+  /** Whether others were told in which context it is held. */
+  isInContext = false;
   /** Whether its end is that of a flight. */
   isFlight = false;
 
@@ -41,7 +43,7 @@ export class Hold implements Held, Losable {
   constructor(
     private readonly holds: Holds,
     private readonly ready: Ready,
-    private readonly index: number,
+    readonly index: number,
   ) {
     this.native = ready.native;
   }
@@ -108,6 +110,7 @@ export class Hold implements Held, Losable {
    */
   leave(finished: boolean): void {
     this.finished = this.finished && finished;
+    if (this.isInContext) this.leaveContext();
     if (--this.depth > 0) return;
     const { index, native, ready, record } = this;
     if (this.abandoned !== null || this.isFlight) this.finish();
@@ -129,6 +132,12 @@ export class Hold implements Held, Losable {
     record.forgetHold(this);
     if (loss !== undefined) throw loss;
     if (result < 0) throw errorOf(result, 'release', record);
+  }
+
+  /** Also if it is still held, by a nested guard: then the context that it was in may have ended. */
+  private leaveContext(): void {
+    this.isInContext = false;
+    this.native.binding.leaveContext(this.index);
   }
 
   /** What others are told of the end of an exclusive hold. */

@@ -1,13 +1,31 @@
 // Pending acquires of this thread.
 import { now, startTimer, type Timer } from '../common/clock';
-import { deadlockError, type LockError, timeoutError } from '../common/errors';
+import { type LockError, timeoutError, wouldDeadlockError } from '../common/errors';
 import { type Acquire, reasonOf } from '../common/options';
+import type { Owner } from '../common/owner';
 import type { LockInfo, LockMode } from '../common/types';
-import { Report } from './binding';
+import { How, Report } from './binding';
+import { hearOfCycle, ownedBy } from './deadlock';
 import { errorOf, Status } from './errors';
 import type { Hold } from './hold';
-import type { Ready, Waiting } from './ready';
+import { LOOK_AGAIN_MS, LOOK_MS, type Ready, type Waiting } from './ready';
 import type { LockRecord } from './record';
+
+/** What a wait may have beside its options. */
+interface Extra {
+  /** Has the wait for as long as it is pending. */
+  readonly group?: Set<Wait>;
+  /** Who waits. */
+  readonly owner?: Owner | undefined;
+  /** Takes the lock by force. */
+  readonly steals?: boolean;
+}
+
+/** How the native part is to wait. */
+function howOf({ timeout, signal, deadlock }: Acquire): number {
+  const ends = timeout !== Number.POSITIVE_INFINITY || signal !== undefined;
+  return (ends ? How.ENDS : 0) | (deadlock === 'throw' ? How.THROWS : 0);
+}
 
 /** One pending acquire. It ends once: granted, timed out, aborted, closed, or with an error. */
 export class Wait implements Waiting {
@@ -16,37 +34,38 @@ export class Wait implements Waiting {
   private timer: Timer | undefined;
   private readonly deadline: number;
   private ended = false;
+  looksAt: number;
 
   private constructor(
     private readonly record: LockRecord,
     private readonly way: number,
     private readonly mode: LockMode,
     private readonly options: Acquire,
-    private readonly group: Set<Wait> | undefined,
-    private readonly steals: boolean,
+    private readonly extra: Extra,
     private readonly resolve: (hold: Hold) => void,
     private readonly reject: (reason: unknown) => void,
   ) {
     this.ready = record.ready;
-    this.deadline = now() + options.timeout;
+    const begun = now();
+    this.deadline = begun + options.timeout;
+    this.looksAt = begun + LOOK_MS;
     options.signal?.addEventListener('abort', this.onAbort, { once: true });
     if (options.timeout !== Number.POSITIVE_INFINITY) this.arm();
-    group?.add(this);
+    extra.group?.add(this);
     this.ready.addPending();
     record.addUse();
   }
 
-  /** Queues for the lock, or steals it. `group` has the wait for as long as it is pending. */
+  /** Queues for the lock, or steals it. */
   static begin(
     record: LockRecord,
     way: number,
     mode: LockMode,
     options: Acquire,
-    group?: Set<Wait>,
-    steals = false,
+    extra: Extra,
   ): Promise<Hold> {
     return new Promise((resolve, reject) => {
-      const wait = new Wait(record, way, mode, options, group, steals, resolve, reject);
+      const wait = new Wait(record, way, mode, options, extra, resolve, reject);
       if (wait.enqueue()) record.ready.enqueueLater(wait);
       record.ready.settle();
     });
@@ -54,8 +73,9 @@ export class Wait implements Waiting {
 
   /** Takes its place in the queue. @returns whether it has to wait until the queue can be touched again */
   enqueue(): boolean {
-    const { ready, record, steals, way } = this;
-    const index = steals ? record.steal(way) : record.enqueue(way, true);
+    const { ready, record, way } = this;
+    const steals = this.extra.steals === true;
+    const index = steals ? record.steal(way) : record.enqueue(way, How.ASYNC | howOf(this.options));
     if (index === Status.STALLED) return true;
     if (index >= 0 && !steals && ready.native.reported(Report.GRANTED) === 0) {
       this.index = index;
@@ -70,9 +90,27 @@ export class Wait implements Waiting {
   /** Was poked: tries again. */
   react(): void {
     const status = this.ready.native.binding.react(this.index);
-    if (status === Status.AGAIN) return;
+    if (status === Status.AGAIN) {
+      this.hearOfCycle();
+      return;
+    }
     this.end();
     this.settle(status, this.index);
+  }
+
+  look(): boolean {
+    const { native } = this.ready;
+    const owned = ownedBy(this.extra.owner, this.options, native);
+    if (owned.length === 0 && this.options.deadlock === 'warn') return false;
+    const again = native.binding.lookForCycle(this.index, owned);
+    this.hearOfCycle();
+    this.ready.settle();
+    return again;
+  }
+
+  private hearOfCycle(): void {
+    const error = hearOfCycle(this.record, this.index);
+    if (error !== undefined) this.withdraw(error);
   }
 
   /** Leaves the queue, unless it has ended. */
@@ -109,7 +147,7 @@ export class Wait implements Waiting {
     this.ended = true;
     this.timer?.clear();
     this.options.signal?.removeEventListener('abort', this.onAbort);
-    this.group?.delete(this);
+    this.extra.group?.delete(this);
     this.ready.endPending(this.index, this);
   }
 
@@ -121,13 +159,13 @@ export class Wait implements Waiting {
   }
 }
 
-/** Blocks this thread until the lock is granted, for at most `timeoutMs`. */
-export function waitSync(record: LockRecord, way: number, mode: LockMode, timeoutMs: number): Hold {
+/** Blocks this thread until the lock is granted. */
+export function waitSync(record: LockRecord, way: number, mode: LockMode, options: Acquire): Hold {
   const { ready } = record;
-  if (record.isHeldByThread()) throw deadlockError(record, mode);
+  if (record.isHeldByThread()) throw wouldDeadlockError(record, mode);
   try {
-    const hold = blockUntil(now() + timeoutMs, record, way, mode);
-    if (hold === undefined) throw timedOut(record, mode, timeoutMs);
+    const hold = block(record, way, mode, options);
+    if (hold === undefined) throw timedOut(record, mode, options.timeout);
     return hold;
   } finally {
     ready.settle(); // asynchronous waits of this thread, which were poked meanwhile
@@ -135,21 +173,33 @@ export function waitSync(record: LockRecord, way: number, mode: LockMode, timeou
 }
 
 /** Blocks in slices, between which a worker can be terminated. `undefined`: the time is up. */
-function blockUntil(deadline: number, record: LockRecord, way: number, mode: LockMode): Hold | undefined {
+function block(record: LockRecord, way: number, mode: LockMode, options: Acquire): Hold | undefined {
   const { native } = record.ready;
-  let index = record.enqueue(way, false);
+  const begun = now();
+  const deadline = begun + options.timeout;
+  const how = howOf(options);
+  let index = record.enqueue(way, how);
   while (index === Status.STALLED && now() < deadline) {
-    index = record.enqueue(way, false);
+    index = record.enqueue(way, how);
   }
   if (index === Status.STALLED) return undefined;
   if (index < 0) throw errorOf(index, `acquire (${mode})`, record);
   if (native.reported(Report.GRANTED) !== 0) return record.holds.granted(record, index, mode);
+  let looksAt = begun + LOOK_MS;
   for (;;) {
     const status = native.binding.wait(index, Math.max(deadline - now(), 0));
     if (status === Status.OK) return record.holds.granted(record, index, mode);
     if (status !== Status.AGAIN) throw errorOf(status, `acquire (${mode})`, record);
-    if (now() < deadline) continue;
+    let error = hearOfCycle(record, index);
+    const time = now();
+    if (error === undefined && looksAt <= time) {
+      const again = native.binding.lookForCycle(index, []);
+      looksAt = time + (again ? LOOK_AGAIN_MS : LOOK_MS);
+      error = hearOfCycle(record, index);
+    }
+    if (error === undefined && time < deadline) continue;
     native.binding.withdraw(index);
+    if (error !== undefined) throw error;
     return undefined;
   }
 }

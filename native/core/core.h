@@ -3,6 +3,7 @@
 
 #include "arena.h"
 #include "attach.h"
+#include "deadlock.h"
 #include "detect.h"
 #include "latch.h"
 #include "names.h"
@@ -14,3 +15,4 @@
 #include "tables.h"
 #include "transfer.h"
 #include "wait.h"
+#include "wait_graph.h"
