@@ -150,14 +150,19 @@ uint64_t Arena<P>::print_of(const WaitGraph& graph, const WaitGraph::Cycle& cycl
 // K4
 template <class P>
 bool Arena<P>::all_live(const Latched& latched, const WaitGraph& graph, const WaitGraph::Cycle& cycle) {
-  const uint64_t recoveries = header_->recoveries.load(std::memory_order_relaxed);
   Suspects suspects(used(processes_));
   for (const uint32_t wait : cycle.waits) suspects.add(graph.wait(wait).process);
   for (const uint32_t hold : cycle.holds) suspects.add(graph.hold(hold).process);
-  const uint64_t before = print_of(graph, cycle);
   check_processes(latched, suspects.all);
-  return !fault_ && recoveries == header_->recoveries.load(std::memory_order_relaxed) &&
-         before == print_of(graph, cycle);
+  const auto lives = [&](uint32_t slot_index, bool pending) {
+    const Slot<P>& entry = slot(slot_index);
+    const uint64_t word = word_of(entry);
+    return !fault_ && !is_gone(word) && (pending ? is_pending(word, flags_of(entry)) : is_held(word));
+  };
+  return std::all_of(cycle.waits.begin(), cycle.waits.end(),
+                     [&](uint32_t wait) { return lives(graph.wait(wait).slot, true); }) &&
+         std::all_of(cycle.holds.begin(), cycle.holds.end(),
+                     [&](uint32_t hold) { return lives(graph.hold(hold).slot, false); });
 }
 
 // K5. The index of the wait that fails; none: nobody does.

@@ -122,7 +122,7 @@ struct Counts {
 
 class World final : public Machine::Observer {
  public:
-  static constexpr int kNamesMax = 3;
+  static constexpr int kNamesMax = 4;
 
   void begin() {
     Segment::get().reset();
@@ -183,7 +183,10 @@ class World final : public Machine::Observer {
     mine = {true, mode, ref.slot, false, false};
   }
   // Before it releases.
-  void leaves(int n) { truths[n].holds[the_machine.current().id].in = false; }
+  void leaves(int n) {
+    truths[n].holds[the_machine.current().id].in = false;
+    changes++;
+  }
   bool is_robbed(int n) {
     const Truth::Hold& mine = truths[n].holds[the_machine.current().id];
     return mine.in && proclock::phase_of(mine.slot->word.latest()) == Phase::kStolen;
@@ -198,6 +201,7 @@ class World final : public Machine::Observer {
   void waits_no_more(int n) {
     truths[n].waits[the_machine.current().id].in = false;
     truths[n].leaving++;
+    changes++;
   }
   void left(int n) {
     truths[n].leaving--;
@@ -211,6 +215,7 @@ class World final : public Machine::Observer {
   }
 
   void gone(Process& process) override {
+    changes++;
     for (int n = 0; n < kNamesMax; n++) {
       Truth& truth = truths[n];
       for (Actor& actor : the_machine.actors()) {
@@ -305,6 +310,7 @@ class World final : public Machine::Observer {
   Counts counts;
   // Whose end is not told to those that wait: they find out by their ticks.
   bool slow_detection = false;
+  uint64_t changes = 0;       // of who holds, or waits, that may have ended a circle
   bool anybody_left = false;  // a thread that ended: its place in a queue may be taken away at any time
   // The slot of another wait of each thread, and whether it looks at it: not while it is blocked in a synchronous one.
   uint32_t seconds[kActorsMax];
