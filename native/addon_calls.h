@@ -91,6 +91,11 @@ inline int32_t look(Client& client, uint32_t lock) { return number(client.look(l
 inline int32_t settle_owed(Client& client, uint32_t) { return static_cast<int32_t>(client.settle_owed()); }
 inline int32_t serve(Client& client, uint32_t) { return client.serve() ? 1 : 0; }
 inline int32_t held_by_thread(Client& client, uint32_t lock) { return client.held_by_thread(lock) ? 1 : 0; }
+inline int32_t new_context(Client& client, uint32_t) { return static_cast<int32_t>(client.new_context()); }
+inline int32_t leave_context(Client& client, uint32_t hold) {
+  client.leave_context(hold);
+  return 0;
+}
 inline int32_t close_lock(Client& client, uint32_t lock) { return number(client.close_lock(lock)); }
 
 }  // namespace proclock::addon

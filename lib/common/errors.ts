@@ -17,6 +17,7 @@ export type LockErrorCode =
   | 'ERR_LOCK_NAMESPACE_REMOVED'
   | 'ERR_LOCK_UNSUPPORTED'
   | 'ERR_LOCK_LOST'
+  | 'ERR_LOCK_DEADLOCK'
   | 'ERR_LOCK_UNAVAILABLE';
 
 /** What went wrong with a lock. Tell errors apart by {@link LockError.code}, never by their text. */
@@ -27,11 +28,18 @@ export class LockError extends Error {
   readonly code: LockErrorCode;
   /** With `ERR_LOCK_TIMEOUT`: who held the lock when the time was up. */
   declare readonly holders?: LockInfo[];
+  /** With `ERR_LOCK_DEADLOCK`: who waits for whom, from the wait that failed back to itself. */
+  declare readonly cycle?: LockInfo[];
 
-  constructor(code: LockErrorCode, message: string, details: { cause?: unknown; holders?: LockInfo[] } = {}) {
+  constructor(
+    code: LockErrorCode,
+    message: string,
+    details: { cause?: unknown; holders?: LockInfo[]; cycle?: LockInfo[] } = {},
+  ) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.code = code;
     if (details.holders !== undefined) this.holders = details.holders;
+    if (details.cycle !== undefined) this.cycle = details.cycle;
   }
 }
 
@@ -157,11 +165,32 @@ export function syncError(subject: Named, what: string, instead: string): LockEr
   );
 }
 
-export function deadlockError(subject: Named, mode: string): LockError {
+export function wouldDeadlockError(subject: Named, mode: string): LockError {
   return new LockError(
     'ERR_LOCK_WOULD_DEADLOCK',
     `Waiting for ${shown(subject.name)} (${mode}) would block the very thread that holds it; release the guard first, ` +
       'or wait asynchronously',
+  );
+}
+
+/** Waits that go round in a circle. `cycle` ends where it began. */
+export function shownCycle(cycle: readonly LockInfo[]): string {
+  const who = ({ pid, threadId }: LockInfo): string => `pid ${pid} thread ${threadId}`;
+  const first = cycle[0] as LockInfo;
+  const waits = cycle.slice(0, -1).map(({ name, mode }, at) => {
+    const next = cycle[at + 1] as LockInfo;
+    return `waits for ${shown(name)} (${mode}), behind ${who(next)}`;
+  });
+  return `${who(first)} ${waits.join(', which ')}`;
+}
+
+/** @param cycle from the wait that fails back to itself */
+export function deadlockError(cycle: LockInfo[]): LockError {
+  return new LockError(
+    'ERR_LOCK_DEADLOCK',
+    `Deadlock: ${shownCycle(cycle)}. This wait fails for the others to go on; give back what is held here, and take locks in ` +
+      'the same order everywhere, as acquireAll does',
+    { cycle },
   );
 }
 

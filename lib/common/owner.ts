@@ -100,6 +100,19 @@ export class HoldSet implements Owner {
     else all.splice(all.indexOf(hold), 1);
   }
 
+  /** What it holds itself. */
+  held(): Held[] {
+    const { first } = this;
+    const all = first !== undefined && first.serial === this.firstSerial ? [first] : [];
+    return this.more === undefined ? all : all.concat(...this.more.values());
+  }
+
+  /** Whose holds whoever is in this one holds as well. */
+  outer(): HoldSet | undefined {
+    const { parent, within } = this;
+    return (within instanceof HoldSet ? within : parent)?.innermostActive();
+  }
+
   end(): void {
     this.parent = this.parent?.innermostActive();
     this.first = undefined;

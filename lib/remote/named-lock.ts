@@ -31,6 +31,8 @@ export interface LockOptions {
 export interface AcquireOptions extends WaitOptions {
   /** Acquire as the owner of that guard. */
   within?: LockGuard;
+  /** Checked, and no more: over an engine nobody looks for deadlocks. @default 'warn' */
+  deadlock?: 'throw' | 'warn';
 }
 
 /** A function that is called while the lock is held. */

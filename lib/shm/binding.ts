@@ -16,7 +16,7 @@ export interface NativeInfo {
   readonly pidNamespace: number;
   readonly threadId: number;
   readonly since: number;
-  /** Of its lock; said by `queryAll` only. */
+  /** Of its lock; not said by `query`. */
   readonly name?: string;
 }
 
@@ -37,8 +37,8 @@ export interface NativeBinding {
 
   /** Takes the lock if it is free. Never waits. Key and hold pass through the report: call `Native.tryAcquire`. */
   tryAcquire(): void;
-  /** Queues: a hold. `report[GRANTED]` tells whether it was granted at once. */
-  enqueue(key: number, async: boolean): number;
+  /** Queues: a hold. `report[GRANTED]` tells whether it was granted at once. `how`: bits of {@link How}. */
+  enqueue(key: number, how: number): number;
   /** Tries again, after a poke: OK (granted, or upgraded), AGAIN, or why the wait is over. */
   react(hold: number): number;
   /** Blocks for at most 50 ms: OK (granted), AGAIN, or why the wait is over. */
@@ -73,6 +73,19 @@ export interface NativeBinding {
   query(id: number, whole: boolean): NativeInfo[] | number;
   /** All locks of the namespace of this one. */
   queryAll(id: number): NativeInfo[] | number;
+  /** A number for one context of this thread. */
+  newContext(unused: 0): number;
+  /** This hold belongs to no context any more. */
+  leaveContext(hold: number): number;
+  /**
+   * For a wait that has lasted a second: looks for a cycle of waits through it. `owned`: the context and the index of each hold
+   * that the owner of the wait has, from the inside out. Returns whether to look again soon. `report[TOLD]`: see {@link Told}.
+   */
+  lookForCycle(wait: number, owned: readonly number[]): boolean;
+  /** The waits of the cycle that this one was told of, from it on; none: it goes on. */
+  cycleOf(wait: number): NativeInfo[] | number;
+  /** The names of the locks in the namespace of this one that are waited for in cycles. */
+  locksInCycles(id: number): string[] | number;
   /** The holds that were poked, and those that were listened for and stolen, since the last call. */
   takeReady(): number[];
   /** Does what could not be done because a process was stopped in the guard; how many holds are left with such work. */
@@ -109,7 +122,14 @@ export const Report = {
   FORKS: 8,
   UNSERVED: 9,
   MARKS_DROPPED: 10,
+  TOLD: 11,
 } as const;
+
+/** How to wait. */
+export const How = { ASYNC: 1, ENDS: 2, THROWS: 4 } as const;
+
+/** What a wait is told of a cycle that it is in, when it has tried again in vain, or has looked. */
+export const Told = { VICTIM: 1, WARNS: 2 } as const;
 
 /** How a lock is wanted: what makes a key of its id. */
 export function wayOf(mode: LockMode, fair: boolean): number {

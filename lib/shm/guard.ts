@@ -1,3 +1,4 @@
+import { currentContext } from '../common/context';
 import { type LockError, nestedDowngradeError, nestedUpgradeError, notHeldError } from '../common/errors';
 import type { LeakFinder } from '../common/leaks';
 import { checkAcquireOptions, throwIfAborted } from '../common/options';
@@ -149,7 +150,7 @@ export class LockGuard {
     throwIfAborted(wanted.signal);
     if (this.isExclusive()) return;
     if (!this.isUpgradable()) throw nestedUpgradeError(this.lock);
-    if (this.hold.mode === 'shared') await upgrade(this.hold, wanted);
+    if (this.hold.mode === 'shared') await upgrade(this, wanted, this.owner ?? currentContext());
     this.becomeExclusive();
   }
 

@@ -4,19 +4,21 @@ import type { Held, Owner } from '../common/owner';
 import { Recent } from '../common/recent';
 import type { Abandoned, LockMode } from '../common/types';
 import { type Native, Report } from './binding';
+import type { WaitedLock } from './deadlock';
 import { errorOf, Status } from './errors';
 import { type Losable, Losses, stolenError } from './losses';
 import type { Ready } from './ready';
 
 /** What a hold needs of its lock. */
-export type LockOfHold = Losable['record'] & {
-  /** Looks whether those who hold it are alive; `wanted` is for the error where that fails. */
-  look(wanted: string): void;
-  /** Counts one hold. */
-  addUse(): void;
-  /** The hold has ended. */
-  forgetHold(hold: Hold): void;
-};
+export type LockOfHold = Losable['record'] &
+  WaitedLock & {
+    /** Looks whether those who hold it are alive; `wanted` is for the error where that fails. */
+    look(wanted: string): void;
+    /** Counts one hold. */
+    addUse(): void;
+    /** The hold has ended. */
+    forgetHold(hold: Hold): void;
+  };
 
 /** An upgrade that waits. */
 export interface PendingUpgrade {
@@ -41,6 +43,8 @@ export class Hold implements Held, Losable {
   private isListed = false;
   tokenLow = 0;
   tokenHigh = 0;
+  /** Whether others were told in which context it is held. */
+  isInContext = false;
   /** Whether its end is that of a flight. */
   isFlight = false;
   /** There is one at most. */
@@ -139,6 +143,7 @@ export class Hold implements Held, Losable {
    */
   leave(finished: boolean): void {
     this.finished = this.finished && finished;
+    if (this.isInContext) this.leaveContext();
     if (--this.depth > 0) return;
     const { index, native, ready, record } = this;
     this.upgrade?.withdraw(notHeldError(record, 'it was released while it was to be upgraded'));
@@ -161,6 +166,12 @@ export class Hold implements Held, Losable {
     record.forgetHold(this);
     if (loss !== undefined) throw loss;
     if (result < 0) throw errorOf(result, 'release', record);
+  }
+
+  /** Also if it is still held, by a nested guard: then the context that it was in may have ended. */
+  private leaveContext(): void {
+    this.isInContext = false;
+    this.native.binding.leaveContext(this.index);
   }
 
   /** What others are told of the end of an exclusive hold. */

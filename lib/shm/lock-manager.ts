@@ -71,9 +71,9 @@ class RecentNames {
       if (hold !== undefined) return hold;
       // Nobody waits for somebody, or robs somebody, in a namespace that was removed.
       record.checkNamespace();
-      if (request.steal) return Wait.begin(record, way, mode, NO_OPTIONS, undefined, true);
+      if (request.steal) return Wait.begin(record, way, mode, NO_OPTIONS, { steals: true });
       if (request.ifAvailable) return record.tryAgain(way, mode);
-      return Wait.begin(record, way, mode, { ...NO_OPTIONS, signal });
+      return Wait.begin(record, way, mode, { ...NO_OPTIONS, signal }, {});
     });
   }
 

@@ -263,14 +263,17 @@ export abstract class NamedLock {
     return this.record.tryAgain(this.way(wanted), wanted);
   }
 
-  private wait({ wanted, options }: Plan): Promise<Hold> {
+  private wait({ wanted, options, owner, context }: Plan): Promise<Hold> {
     if (options.timeout === 0) return Promise.resolve(this.tryOnce(wanted));
-    return Wait.begin(this.record, this.way(wanted), wanted, options, this.waits);
+    return Wait.begin(this.record, this.way(wanted), wanted, options, {
+      group: this.waits,
+      owner: owner ?? context,
+    });
   }
 
   private waitSync({ wanted, options }: Plan): Hold {
     if (options.timeout === 0) return this.tryOnce(wanted);
-    return waitSync(this.record, this.way(wanted), wanted, options.timeout);
+    return waitSync(this.record, this.way(wanted), wanted, options);
   }
 
   private tryOnce(wanted: LockMode): Hold {

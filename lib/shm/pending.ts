@@ -4,10 +4,18 @@ import { now, startTimer, type Timer } from '../common/clock';
 import { type LockError, timeoutError } from '../common/errors';
 import { type Acquire, reasonOf } from '../common/options';
 import type { LockInfo } from '../common/types';
-import { Status, type Subject } from './errors';
-import type { Ready, Waiting } from './ready';
+import { hearOfCycle, type WaitedLock } from './deadlock';
+import { Status } from './errors';
+import { LOOK_MS, type Ready, type Waiting } from './ready';
+
+interface Holders {
+  /** Who holds it now; throws where that can not be seen at once. */
+  holders(): LockInfo[];
+}
 
 export abstract class Pending implements Waiting {
+  looksAt: number;
+  protected readonly ready: Ready;
   protected readonly timeout: number;
   private readonly signal: AbortSignal | undefined;
   /** Of its place in the queue; -1 while it has none. */
@@ -17,19 +25,26 @@ export abstract class Pending implements Waiting {
   private ended = false;
 
   constructor(
-    protected readonly ready: Ready,
+    protected readonly record: WaitedLock & Holders,
     { timeout, signal }: Pick<Acquire, 'timeout' | 'signal'>,
   ) {
+    this.ready = record.ready;
     this.timeout = timeout;
     this.signal = signal;
-    this.deadline = now() + timeout;
+    const begun = now();
+    this.deadline = begun + timeout;
+    this.looksAt = begun + LOOK_MS;
     signal?.addEventListener('abort', this.onAbort, { once: true });
     if (timeout !== Number.POSITIVE_INFINITY) this.arm();
-    ready.addPending();
+    this.ready.addPending();
   }
 
   /** Takes its place in the queue. @returns whether it has to wait until the queue can be touched again */
   abstract enqueue(): boolean;
+  /** What whoever waits holds: see `ownedBy`. */
+  protected abstract owned(): number[];
+  /** Whether it is to fail where a deadlock is likely. */
+  protected abstract isToFail(): boolean;
   /** The error of a wait whose time is up. */
   protected abstract timedOut(): unknown;
   /** It has been given up. */
@@ -50,9 +65,27 @@ export abstract class Pending implements Waiting {
   /** Was poked: tries again. */
   react(): void {
     const status = this.ready.native.binding.react(this.index);
-    if (status === Status.AGAIN) return;
+    if (status === Status.AGAIN) {
+      this.hearOfCycle();
+      return;
+    }
     this.end();
     this.settle(status, this.index);
+  }
+
+  look(): boolean {
+    const { native } = this.ready;
+    const owned = this.owned();
+    if (owned.length === 0 && !this.isToFail()) return false;
+    const again = native.binding.lookForCycle(this.index, owned);
+    this.hearOfCycle();
+    this.ready.settle();
+    return again;
+  }
+
+  private hearOfCycle(): void {
+    const error = hearOfCycle(this.record, this.index);
+    if (error !== undefined) this.withdraw(error);
   }
 
   /** Leaves the queue, unless it has ended. */
@@ -93,11 +126,7 @@ export abstract class Pending implements Waiting {
 }
 
 /** The error of an acquire whose time is up, with who holds the lock at this moment. */
-export function timedOut(
-  record: Subject & { holders(): LockInfo[] },
-  wanted: string,
-  timeoutMs: number,
-): LockError {
+export function timedOut(record: WaitedLock & Holders, wanted: string, timeoutMs: number): LockError {
   let holders: LockInfo[] = [];
   try {
     holders = record.holders();

@@ -135,8 +135,24 @@ export class LockRecord implements LockOfHold {
   }
 
   /** A place in its queue. */
-  enqueue(way: number, async: boolean): number {
-    return this.native.binding.enqueue(keyOf(this.open(), way), async);
+  enqueue(way: number, how: number): number {
+    return this.native.binding.enqueue(keyOf(this.open(), way), how);
+  }
+
+  /** The cycle that a wait was told of, from it back to itself; none: it goes on. */
+  cycleOf(index: number): LockInfo[] {
+    const infos = this.native.binding.cycleOf(index);
+    if (typeof infos === 'number' || infos.length === 0) return [];
+    const cycle = infos.map((info) => this.info(info));
+    return [...cycle, cycle[0] as LockInfo];
+  }
+
+  /** The names of the locks of its namespace that are waited for in cycles. */
+  locksInCycles(): string[] {
+    const names = this.native.binding.locksInCycles(this.open());
+    this.ready.settle();
+    if (typeof names === 'number') throw errorOf(names, 'query', this);
+    return names;
   }
 
   steal(way: number): number {

@@ -1,7 +1,10 @@
 // From shared to exclusive: at once, or when all others have released.
 import { type LockError, lostError, secondUpgradeError } from '../common/errors';
 import type { Acquire } from '../common/options';
+import type { Owner } from '../common/owner';
+import { ownedBy } from './deadlock';
 import { errorOf, Status } from './errors';
+import type { LockGuard } from './guard';
 import type { Hold, PendingUpgrade } from './hold';
 import { stolenError } from './losses';
 import { Pending, timedOut } from './pending';
@@ -34,9 +37,10 @@ export function tryUpgrade(hold: Hold): boolean {
   throw errorOfUpgrade(status, hold);
 }
 
-/** Waits until nobody else holds the lock, ahead of all who wait for it. */
-export async function upgrade(hold: Hold, options: Options): Promise<void> {
-  if (options.timeout > 0) return Upgrade.begin(hold, options);
+/** Waits until nobody else holds the lock, ahead of all who wait for it. `owner`: who waits, for whoever looks for deadlocks. */
+export async function upgrade(guard: LockGuard, options: Options, owner: Owner | undefined): Promise<void> {
+  const { hold } = guard;
+  if (options.timeout > 0) return Upgrade.begin(guard, options, owner);
   const status = attempt(hold);
   if (status === Status.BUSY || status === Status.STALLED) throw timedOutUpgrade(hold, 0);
   if (status !== Status.OK) throw errorOfUpgrade(status, hold);
@@ -46,17 +50,19 @@ export async function upgrade(hold: Hold, options: Options): Promise<void> {
 class Upgrade extends Pending implements PendingUpgrade {
   private constructor(
     private readonly hold: Hold,
+    private readonly guard: LockGuard,
     options: Options,
+    private readonly owner: Owner | undefined,
     private readonly resolve: () => void,
     private readonly reject: (reason: unknown) => void,
   ) {
-    super(hold.ready, options);
+    super(hold.record, options);
     hold.upgrade = this;
   }
 
-  static begin(hold: Hold, options: Options): Promise<void> {
+  static begin(guard: LockGuard, options: Options, owner: Owner | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
-      new Upgrade(hold, options, resolve, reject).start();
+      new Upgrade(guard.hold, guard, options, owner, resolve, reject).start();
     });
   }
 
@@ -70,6 +76,14 @@ class Upgrade extends Pending implements PendingUpgrade {
     }
     this.end();
     this.settle(status);
+    return false;
+  }
+
+  protected owned(): number[] {
+    return ownedBy(this.owner, this.guard, this.ready.native);
+  }
+
+  protected isToFail(): boolean {
     return false;
   }
 

@@ -1,48 +1,66 @@
 // Pending acquires of this thread.
 import { now } from '../common/clock';
-import { deadlockError } from '../common/errors';
+import { wouldDeadlockError } from '../common/errors';
 import type { Acquire } from '../common/options';
+import type { Owner } from '../common/owner';
 import type { LockMode } from '../common/types';
-import { Report } from './binding';
+import { How, Report } from './binding';
+import { hearOfCycle, ownedBy } from './deadlock';
 import { errorOf, Status } from './errors';
 import type { Hold } from './hold';
 import { Pending, timedOut } from './pending';
+import { LOOK_AGAIN_MS, LOOK_MS } from './ready';
 import type { LockRecord } from './record';
+
+/** What a wait may have beside its options. */
+interface Extra {
+  /** Has the wait for as long as it is pending. */
+  readonly group?: Set<Wait>;
+  /** Who waits. */
+  readonly owner?: Owner | undefined;
+  /** Takes the lock by force. */
+  readonly steals?: boolean;
+}
+
+/** How the native part is to wait. */
+function howOf({ timeout, signal, deadlock }: Acquire): number {
+  const ends = timeout !== Number.POSITIVE_INFINITY || signal !== undefined;
+  return (ends ? How.ENDS : 0) | (deadlock === 'throw' ? How.THROWS : 0);
+}
 
 /** One pending acquire. */
 export class Wait extends Pending {
   private constructor(
-    private readonly record: LockRecord,
+    protected override readonly record: LockRecord,
     private readonly way: number,
     private readonly mode: LockMode,
-    options: Acquire,
-    private readonly group: Set<Wait> | undefined,
-    private readonly steals: boolean,
+    private readonly options: Acquire,
+    private readonly extra: Extra,
     private readonly resolve: (hold: Hold) => void,
     private readonly reject: (reason: unknown) => void,
   ) {
-    super(record.ready, options);
-    group?.add(this);
+    super(record, options);
+    extra.group?.add(this);
     record.addUse();
   }
 
-  /** Queues for the lock, or steals it. `group` has the wait for as long as it is pending. */
+  /** Queues for the lock, or steals it. */
   static begin(
     record: LockRecord,
     way: number,
     mode: LockMode,
     options: Acquire,
-    group?: Set<Wait>,
-    steals = false,
+    extra: Extra,
   ): Promise<Hold> {
     return new Promise((resolve, reject) => {
-      new Wait(record, way, mode, options, group, steals, resolve, reject).start();
+      new Wait(record, way, mode, options, extra, resolve, reject).start();
     });
   }
 
   enqueue(): boolean {
-    const { ready, record, steals, way } = this;
-    const index = steals ? record.steal(way) : record.enqueue(way, true);
+    const { ready, record, way } = this;
+    const steals = this.extra.steals === true;
+    const index = steals ? record.steal(way) : record.enqueue(way, How.ASYNC | howOf(this.options));
     if (index === Status.STALLED) return true;
     if (index >= 0 && !steals && ready.native.reported(Report.GRANTED) === 0) {
       this.queued(index);
@@ -53,13 +71,21 @@ export class Wait extends Pending {
     return false;
   }
 
+  protected owned(): number[] {
+    return ownedBy(this.extra.owner, this.options.within, this.ready.native);
+  }
+
+  protected isToFail(): boolean {
+    return this.options.deadlock === 'throw';
+  }
+
   protected timedOut(): unknown {
     return timedOut(this.record, this.mode, this.timeout);
   }
 
   protected override end(): void {
     super.end();
-    this.group?.delete(this);
+    this.extra.group?.delete(this);
   }
 
   protected refuse(reason: unknown): void {
@@ -75,13 +101,13 @@ export class Wait extends Pending {
   }
 }
 
-/** Blocks this thread until the lock is granted, for at most `timeoutMs`. */
-export function waitSync(record: LockRecord, way: number, mode: LockMode, timeoutMs: number): Hold {
+/** Blocks this thread until the lock is granted. */
+export function waitSync(record: LockRecord, way: number, mode: LockMode, options: Acquire): Hold {
   const { ready } = record;
-  if (record.isHeldByThread()) throw deadlockError(record, mode);
+  if (record.isHeldByThread()) throw wouldDeadlockError(record, mode);
   try {
-    const hold = blockUntil(now() + timeoutMs, record, way, mode);
-    if (hold === undefined) throw timedOut(record, mode, timeoutMs);
+    const hold = block(record, way, mode, options);
+    if (hold === undefined) throw timedOut(record, mode, options.timeout);
     return hold;
   } finally {
     ready.settle(); // asynchronous waits of this thread, which were poked meanwhile
@@ -89,21 +115,33 @@ export function waitSync(record: LockRecord, way: number, mode: LockMode, timeou
 }
 
 /** Blocks in slices, between which a worker can be terminated. `undefined`: the time is up. */
-function blockUntil(deadline: number, record: LockRecord, way: number, mode: LockMode): Hold | undefined {
+function block(record: LockRecord, way: number, mode: LockMode, options: Acquire): Hold | undefined {
   const { native } = record.ready;
-  let index = record.enqueue(way, false);
+  const begun = now();
+  const deadline = begun + options.timeout;
+  const how = howOf(options);
+  let index = record.enqueue(way, how);
   while (index === Status.STALLED && now() < deadline) {
-    index = record.enqueue(way, false);
+    index = record.enqueue(way, how);
   }
   if (index === Status.STALLED) return undefined;
   if (index < 0) throw errorOf(index, `acquire (${mode})`, record);
   if (native.reported(Report.GRANTED) !== 0) return record.holds.granted(record, index, mode);
+  let looksAt = begun + LOOK_MS;
   for (;;) {
     const status = native.binding.wait(index, Math.max(deadline - now(), 0));
     if (status === Status.OK) return record.holds.granted(record, index, mode);
     if (status !== Status.AGAIN) throw errorOf(status, `acquire (${mode})`, record);
-    if (now() < deadline) continue;
+    let error = hearOfCycle(record, index);
+    const time = now();
+    if (error === undefined && looksAt <= time) {
+      const again = native.binding.lookForCycle(index, []);
+      looksAt = time + (again ? LOOK_AGAIN_MS : LOOK_MS);
+      error = hearOfCycle(record, index);
+    }
+    if (error === undefined && time < deadline) continue;
     native.binding.withdraw(index);
+    if (error !== undefined) throw error;
     return undefined;
   }
 }

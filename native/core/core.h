@@ -3,6 +3,7 @@
 
 #include "arena.h"
 #include "attach.h"
+#include "deadlock.h"
 #include "detect.h"
 #include "latch.h"
 #include "names.h"
@@ -15,3 +16,4 @@
 #include "transfer.h"
 #include "upgrade.h"
 #include "wait.h"
+#include "wait_graph.h"

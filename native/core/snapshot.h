@@ -23,6 +23,18 @@ bool Arena<P>::is_pending(uint64_t word, uint32_t flags) {
   return (flags & (kSlotQueued | kSlotGranted)) == kSlotQueued && !is_held(word);
 }
 
+// Does the slot hold, shared, and wait to be upgraded?
+template <class P>
+bool Arena<P>::is_upgrading(uint64_t word, uint32_t flags) {
+  return (flags & (kSlotUpgrading | kSlotGranted)) == kSlotUpgrading && holds(word, Mode::kShared);
+}
+
+// Does its owner wait for anything?
+template <class P>
+bool Arena<P>::waits(uint64_t word, uint32_t flags) {
+  return is_pending(word, flags) || is_upgrading(word, flags);
+}
+
 template <class P>
 HolderInfo Arena<P>::describe(const Slot<P>& slot, uint64_t word, uint32_t flags, bool pending) const {
   HolderInfo info;

@@ -89,6 +89,12 @@ struct ScanSeen {
   uint64_t word = ~uint64_t{0};
 };
 
+// What one wait saw when it last looked for a cycle.
+struct CycleSeen {
+  uint64_t print = 0;   // of all that makes the cycle; 0: there was none
+  bool is_new = false;  // it was not there at the look before
+};
+
 // How long the entries of this thread into latches may take together, for as long as the object lives.
 class Patience {
  public:

@@ -6,6 +6,7 @@
 //   client_holds.h   acquire without a wait, release, and all that is done to a hold
 //   client_waits.h   waits
 //   client_upgrades.h  from shared to exclusive
+//   client_cycles.h  waits that go round in a circle
 #pragma once
 
 #include "runtime.h"
@@ -56,6 +57,7 @@ struct Report {
   int32_t forks;     // raw fork()s that made this process from one that had this client
   int32_t unserved;  // no native thread can be had: serve() every few milliseconds, as long as anybody waits
   int32_t marks_dropped;  // abandoned records that had to make room for other names
+  int32_t told;           // with kAgain: what this wait is told of a cycle that it is in: kVictim, kWarns
 };
 
 template <class P>
@@ -80,7 +82,11 @@ class Client {
   static constexpr uint32_t kKeyBits = 2;
   // Each returns a hold (>= 0) or a Status.
   int32_t try_acquire(uint32_t key);
-  int32_t enqueue(uint32_t key, bool async);
+  // How to wait.
+  static constexpr uint32_t kAsync = 1;
+  static constexpr uint32_t kEnds = 2;    // it has a time-out or a signal
+  static constexpr uint32_t kThrows = 4;  // it is to fail where a deadlock is likely
+  int32_t enqueue(uint32_t key, uint32_t how);
   int32_t steal(uint32_t key);       // the exclusive hold of this lock, from whoever has it
   Status check(uint32_t id);         // is the namespace still the one that newcomers find?
   Status look(uint32_t id);          // for somebody who was refused: is there a dead holder?
@@ -102,6 +108,25 @@ class Client {
   Status query_all(uint32_t id, std::vector<HolderInfo>* infos,
                    std::unordered_map<uint32_t, LockName>* names);
   bool held_by_thread(uint32_t id);  // by any instance of the addon in this thread
+
+  // What a wait is told of a cycle.
+  static constexpr int32_t kVictim = 1;  // it is to fail
+  static constexpr int32_t kWarns = 2;   // it is to say so
+  // A hold of this thread, and the context that it belongs to.
+  struct Owned {
+    uint32_t context;
+    uint32_t hold;
+  };
+  uint32_t new_context();
+  void leave_context(uint32_t hold);
+  // For a wait that has lasted a second. `owned`: what the owner of an asynchronous one holds, from the inside out. True: it is
+  // to look again soon. The report says what it is told.
+  bool look_for_cycle(uint32_t wait, const std::vector<Owned>& owned);
+  // The cycle that the wait was told of, if it is still there; otherwise the wait goes on.
+  Status cycle_of(uint32_t wait, std::vector<HolderInfo>* infos,
+                  std::unordered_map<uint32_t, LockName>* names);
+  // Of the namespace of that lock.
+  Status locks_in_cycles(uint32_t id, std::vector<LockName>* names);
 
   std::vector<uint32_t> take_ready();
   uint32_t settle_owed();  // how many are left
@@ -143,6 +168,7 @@ class Client {
     uint8_t owed = 0;
     bool listens = false;
     bool upgrading = false;  // holds, and waits to be upgraded
+    CycleSeen cycle;         // of a wait
   };
   // A call of ours is under way: its caller is going to look at report_->ready.
   class Entered {
@@ -184,6 +210,9 @@ class Client {
   Status upgraded(Hold& hold, Status status, uint64_t token);
   void withdraw_upgrade(uint32_t index, Hold& hold);
   void tick(OpenLock& lock);
+  Hold* wanting_at(uint32_t index);
+  void tell(const Hold& wait);
+  bool holds_wanted(const Space<P>& space) const;
 
   // The clients of a thread: a list of its own, because another thread's change of a common one may be half done when the
   // process forks, and stays so in the child.

@@ -34,6 +34,7 @@ Status Client<P>::upgrade(uint32_t index) {
   if (status != Status::kBusy) return status;
   Hold& hold = holds_[index];
   hold.upgrading = true;
+  hold.cycle = {};
   begin_wait(index, hold);
   return react_upgrade(index, hold);
 }
@@ -47,9 +48,12 @@ Status Client<P>::react_upgrade(uint32_t index, Hold& hold) {
   if (ok(status)) status = space.arena().upgrade(hold.ref, true, &token);
   if (status == Status::kStalled) {
     owe(index, kReact);
-    return Status::kAgain;
+    status = Status::kAgain;
   }
-  if (status == Status::kAgain) return status;
+  if (status == Status::kAgain) {
+    tell(hold);
+    return status;
+  }
   if (ok(status)) {
     end_wait(hold);
     hold.upgrading = false;

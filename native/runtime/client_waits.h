@@ -1,7 +1,7 @@
 // Waits. What a waiter does is in core/queue.h and core/wait.h; here it is done on the right thread, at the right time.
 #pragma once
 
-#include "client_holds.h"
+#include "client_cycles.h"
 
 namespace proclock {
 
@@ -45,7 +45,8 @@ void Client<P>::end_wait(Hold& hold) {
 }
 
 template <class P>
-int32_t Client<P>::enqueue(uint32_t key, bool async) {
+int32_t Client<P>::enqueue(uint32_t key, uint32_t how) {
+  const bool async = (how & kAsync) != 0;
   report_->granted = 0;
   OpenLock* lock = open_lock_at(key >> kKeyBits);
   if (lock == nullptr) return static_cast<int32_t>(Status::kClosed);
@@ -68,6 +69,7 @@ int32_t Client<P>::enqueue(uint32_t key, bool async) {
   Hold& hold = holds_[index];
   hold.mode = static_cast<Mode>(key & kKeyExclusive);
   hold.state = async ? State::kWaitingAsync : State::kWaiting;
+  hold.cycle = {};
   begin_wait(index, hold);
   // Once more, now that we would be told: the namespace may have gone before.
   status = lock->space->state();
@@ -76,7 +78,8 @@ int32_t Client<P>::enqueue(uint32_t key, bool async) {
     give_idle(index, hold);
     return static_cast<int32_t>(status);
   }
-  const uint32_t flags = (async ? kSlotAsync : 0) | ((key & kKeyFair) != 0 ? kSlotFair : 0);
+  const uint32_t flags = (async ? kSlotAsync : 0) | ((key & kKeyFair) != 0 ? kSlotFair : 0) |
+                         ((how & kEnds) != 0 ? kSlotEnds : 0) | ((how & kThrows) != 0 ? kSlotThrows : 0);
   const Entered entered(*this);
   {
     const Patience patience(patience_ns());
@@ -119,7 +122,10 @@ Status Client<P>::react(uint32_t index, int spin_rounds) {
     owe(index, kReact);
     status = Status::kAgain;
   }
-  if (status == Status::kAgain) return status;
+  if (status == Status::kAgain) {
+    tell(*hold);
+    return status;
+  }
   if (!ok(status)) {
     if (status == Status::kCorrupt) space.arena().condemn();
     withdraw(index);
@@ -144,7 +150,7 @@ Status Client<P>::wait(uint32_t index, double timeout_ms) {
     // W1. acquire: pairs with the poke.
     const uint32_t seen = hold->ref.slot->wake.load(std::memory_order_acquire);
     const Status status = react(index, spin_rounds);
-    if (status != Status::kAgain) return status;
+    if (status != Status::kAgain || report_->told != 0) return status;
     if (P::monotonic_ns() >= deadline) {
       const Entered entered(*this);
       if (!owed_.empty()) settle_owed();

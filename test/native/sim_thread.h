@@ -5,6 +5,15 @@
 
 namespace sim {
 
+// Who may end a wait before its time.
+class Watcher {
+ public:
+  virtual bool ends(int name) = 0;
+
+ protected:
+  ~Watcher() = default;
+};
+
 struct Request {
   Mode mode = Mode::kShared;
   bool fair = false;
@@ -12,6 +21,8 @@ struct Request {
   uint64_t patience_ns = kForever;  // 0: tries once
   bool twice = false;               // another wait of the same thread in the same queue
   bool leaves = false;              // its thread ends instead of withdrawing
+  uint32_t flags = 0;               // of the slot, beside
+  Watcher* watcher = nullptr;
 };
 
 // A mutant of the thread, not of the core: W1 after W3.
@@ -180,6 +191,7 @@ class Thread {
   }
 
   Host& host() { return *host_; }
+  int id() const { return actor_->id; }
   Mode mode() const { return mode_; }
   Random random;
 

@@ -10,7 +10,7 @@ inline bool Thread::wait(int n, const Request& request, uint64_t begun) {
   const uint64_t deadline =
       request.patience_ns == kForever ? kForever : the_machine.now_ns + request.patience_ns;
   const uint32_t flags =
-      (request.fair ? proclock::kSlotFair : 0) | (request.async ? proclock::kSlotAsync : 0);
+      request.flags | (request.fair ? proclock::kSlotFair : 0) | (request.async ? proclock::kSlotAsync : 0);
   actor_->doing = request.mode == Mode::kExclusive ? "wait exclusive" : "wait shared";
   Status status = patiently([&] { return arena().enqueue(ref, request.mode, flags); });
   SIM_CHECK(ok(status) || status == Status::kAgain);
@@ -41,14 +41,17 @@ inline bool Thread::wait(int n, const Request& request, uint64_t begun) {
     if (reads_wake_word_late) seen = bell.load(std::memory_order_acquire);
     if (ok(status)) break;
     SIM_CHECK(status == Status::kAgain);
-    if (the_machine.now_ns >= deadline) {
+    if (the_machine.now_ns >= deadline || (request.watcher != nullptr && request.watcher->ends(n))) {
       give_up(n, request.leaves);
       return false;
     }
     if (sleep_on(bell, seen, std::min(deadline, tick_ns)))
       tick_ns = std::min(tick_ns, the_machine.now_ns + kTickNs);
     actor_->doing = request.mode == Mode::kExclusive ? "wait exclusive" : "wait shared";
-    if (the_machine.now_ns >= tick_ns) tick_ns = the_machine.now_ns + tick(n, request.async);
+    if (the_machine.now_ns >= tick_ns) {
+      const uint64_t period_ns = tick(n, request.async);
+      tick_ns = the_machine.now_ns + (request.watcher != nullptr ? kTickNs : period_ns);
+    }
   }
   // Before it settles: that another one reacts, and is in as well, needs nothing of us.
   the_world.waits_no_more(n);
@@ -101,7 +104,8 @@ inline bool Thread::upgrade(int n, uint64_t patience_ns) {
   the_world.counts.upgrades_refused += status == Status::kUpgrading;
   SIM_CHECK(status != Status::kUpgrading || !alone || the_machine.deaths != 0 || the_world.anybody_left);
   SIM_CHECK(status != Status::kStolen || the_world.counts.steals != 0);
-  SIM_CHECK(ok(status) || status == Status::kBusy || status == Status::kUpgrading || status == Status::kStolen);
+  SIM_CHECK(ok(status) || status == Status::kBusy || status == Status::kUpgrading ||
+            status == Status::kStolen);
   if (!ok(status)) return false;
   enter(n, Mode::kExclusive, token, 0);
   the_world.counts.upgrades++;

@@ -1,0 +1,75 @@
+// Waits that go round in a circle, as this thread sees them: in which context it waits and holds, and what it says when the
+// native part has found a cycle. What a cycle is, and who of it fails, is in native/core/deadlock.h.
+import { deadlockError, type LockError, shownCycle } from '../common/errors';
+import { HoldSet, type Ownable, type Owner } from '../common/owner';
+import type { LockInfo } from '../common/types';
+import { type Native, Report, Told } from './binding';
+import type { Subject } from './errors';
+import type { LockGuard } from './guard';
+import { Hold } from './hold';
+import type { Ready } from './ready';
+
+/** A lock that is waited for. */
+export interface WaitedLock extends Subject {
+  readonly ready: Ready;
+  /** The cycle that a wait was told of, from it on, if it is still there. */
+  cycleOf(index: number): LockInfo[];
+}
+
+/** The numbers of contexts of which others were told. */
+const numbers = new WeakMap<Owner, number>();
+
+function numberOf(owner: Owner, native: Native): number {
+  let number = numbers.get(owner);
+  if (number === undefined) {
+    number = native.binding.newContext(0);
+    numbers.set(owner, number);
+  }
+  return number;
+}
+
+/**
+ * What whoever waits holds: the number of a context and the index of a hold, and so on, from the inside out. What contexts in one
+ * another hold both, since the inner one has nested in it, is the outer one's.
+ */
+export function ownedBy(owner: Owner | undefined, within: Ownable | undefined, native: Native): number[] {
+  if (owner === undefined) return [];
+  const contexts: Array<{ owner: Owner; holds: Hold[] }> = [];
+  if (owner instanceof HoldSet) {
+    for (let set: HoldSet | undefined = owner.innermostActive(); set !== undefined; set = set.outer()) {
+      contexts.push({ owner: set, holds: set.held().filter((hold) => hold instanceof Hold) });
+    }
+  } else {
+    // The thread: of all that it holds, what was named.
+    contexts.push({ owner, holds: [(within as LockGuard).hold] });
+  }
+  const outermost = new Map<Hold, Owner>();
+  for (const { owner: of, holds } of contexts) for (const hold of holds) outermost.set(hold, of);
+  const owned: number[] = [];
+  for (const { owner: of, holds } of contexts) {
+    for (const hold of holds) {
+      if (outermost.get(hold) !== of) continue;
+      hold.isInContext = true;
+      owned.push(numberOf(of, native), hold.index);
+    }
+  }
+  return owned;
+}
+
+/**
+ * To be called when a wait has tried again in vain, or has looked. Warns if it is the one of its process that is to do so.
+ * @returns why the wait is to fail, if it is
+ */
+export function hearOfCycle(record: WaitedLock, index: number): LockError | undefined {
+  const told = record.ready.native.reported(Report.TOLD);
+  if (told === 0) return undefined;
+  const cycle = record.cycleOf(index);
+  if (cycle.length === 0) return undefined;
+  if ((told & Told.VICTIM) !== 0) return deadlockError(cycle);
+  process.emitWarning(
+    `Likely a deadlock: ${shownCycle(cycle)}. Nobody of them can go on, unless code beside gives a lock back; take locks in ` +
+      "the same order everywhere, as acquireAll does, or let one of them fail: { deadlock: 'throw' }",
+    { type: 'Warning', code: 'PROCLOCK_DEADLOCK' },
+  );
+  return undefined;
+}
