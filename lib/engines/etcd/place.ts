@@ -1,0 +1,354 @@
+// One hold or wait of a session, from the question to the end. What is asked for it is done one after another, so a
+// withdrawal and a grant never cross: each grant is made here, and is made before, or not at all.
+import { startSoon } from '../../common/clock';
+import type { Abandoned, LockMode } from '../../common/types';
+import type { Answer, Grant, Leaving, Slot } from '../../remote/engine';
+import { idOf, type LockKeys, lastPart, type SpaceKeys, sessionOf, slotOf } from './keys';
+import type { Lease } from './lease';
+import type { KeyValue } from './messages';
+import {
+  acquire,
+  downgrade,
+  type Entry,
+  lookAtHolders,
+  ROBBED_MAX,
+  release,
+  rob,
+  steal,
+  takeTurn,
+  takeTurnToUpgrade,
+  upgrade,
+  type Victim,
+  withdraw,
+  withdrawUpgrade,
+} from './queue';
+import type { Reply, Txn } from './txn';
+import type { Watcher } from './watcher';
+
+/** What a place needs of its session. */
+export interface Host {
+  readonly clientId: string;
+  readonly keys: SpaceKeys;
+  readonly lease: Lease;
+  readonly watcher: Watcher;
+  /** As others are to see it. */
+  readonly thief: string;
+  describe(name: string, mode: LockMode): string;
+  granted(place: Place, grant: Grant): void;
+  /** It is over. @returns false if it was before, as for one that was robbed */
+  remove(place: Place): boolean;
+  /** Looks whether word was left that somebody was robbed, and tells. */
+  readMail(): Promise<void>;
+  /** Its keys are not what they have to be. */
+  forgotten(): void;
+  failed(error: unknown): void;
+}
+
+/** `waits`: in the queue. `upgrades`: held, and waits for the others to leave. */
+type State = 'asked' | 'waits' | 'held' | 'upgrades' | 'over';
+
+export class Place implements Entry {
+  readonly id: number;
+  readonly keys: LockKeys;
+  readonly slot: string;
+  readonly lease: bigint;
+  mode: LockMode;
+  position = 0;
+  heldAt = 0;
+  ahead = false;
+  private readonly name: string;
+  private state: State = 'asked';
+  /** Of the wait or upgrade that was asked for last, if it was granted. */
+  private grant: Grant | undefined = undefined;
+  /** Its waiter has given up. */
+  private unwanted = false;
+  private watchId: number | undefined = undefined;
+  private turn: Promise<unknown> = Promise.resolve();
+
+  constructor(
+    private readonly host: Host,
+    { id, name, mode }: Slot,
+  ) {
+    this.id = id;
+    this.name = name;
+    this.mode = mode;
+    this.keys = host.keys.lock(name);
+    this.slot = slotOf(host.clientId, id);
+    this.lease = host.lease.id;
+  }
+
+  describe(mode: LockMode): string {
+    return this.host.describe(this.name, mode);
+  }
+
+  // ---- the verbs
+
+  acquire(how: 'wait' | 'try' | 'steal'): Promise<Answer> {
+    return this.inTurn(async () => {
+      if (how === 'steal') return this.steal();
+      const reply = await this.transact(acquire(this, how));
+      if (reply.did('free')) return this.enter(reply.revision, reply);
+      if (reply.did('new')) {
+        if (how === 'try') return this.refuse();
+        this.position = reply.revision;
+        return this.wait(reply);
+      }
+      if (this.wasGranted(reply)) return this.enterAgain(reply);
+      this.position = reply.first('own place')?.createRevision ?? 0;
+      this.state = 'waits';
+      return (await this.tryTurn()) ?? { state: 'queued', flights: flightsIn(reply) };
+    });
+  }
+
+  upgrade(how: 'wait' | 'try'): Promise<Answer> {
+    return this.inTurn(async () => {
+      if (this.state !== 'held') return { state: 'refused' };
+      this.grant = undefined;
+      const reply = await this.transact(upgrade(this, how));
+      if (reply.did('free') || reply.first('own mark') !== undefined) return this.becomeExclusive(reply);
+      if (reply.did('barred') ? how === 'wait' : this.isAhead(reply)) {
+        this.ahead = true;
+        this.state = 'upgrades';
+        return this.wait(reply);
+      }
+      return { state: 'refused' };
+    });
+  }
+
+  withdraw(): Promise<Grant | undefined> {
+    this.unwanted = true;
+    return this.inTurn(async () => {
+      const { state } = this;
+      this.unwanted = false;
+      this.unwatch();
+      if (state === 'held') return this.grant;
+      if (state === 'upgrades') {
+        this.state = 'held';
+        await this.transact(withdrawUpgrade(this));
+        this.ahead = false;
+      } else if (state === 'waits') {
+        this.state = 'over';
+        await this.transact(withdraw(this));
+        this.host.remove(this);
+      }
+      return undefined;
+    });
+  }
+
+  release({ repaired, flight }: Leaving): Promise<boolean> {
+    return this.inTurn(async () => {
+      this.unwatch();
+      if (this.state !== 'held' && this.state !== 'upgrades') return false;
+      this.state = 'over';
+      const { reply, repeated } = await this.host.lease.transact(
+        'release a lock',
+        release(this, repaired, flight),
+      );
+      if (!reply.did('held')) {
+        await this.host.readMail();
+        return this.host.remove(this) && repeated;
+      }
+      this.host.remove(this);
+      return true;
+    });
+  }
+
+  downgrade(): Promise<boolean> {
+    return this.inTurn(async () => {
+      if (this.state !== 'held') return false;
+      const reply = await this.transact(downgrade(this));
+      this.mode = 'shared';
+      this.ahead = false;
+      this.grant = undefined;
+      if (reply.did('held')) return true;
+      await this.host.readMail();
+      this.end();
+      this.host.remove(this);
+      return false;
+    });
+  }
+
+  /** What gives it back when its session is closed; nothing if there is nothing to be given back. */
+  async leaving(): Promise<Txn | undefined> {
+    return this.inTurn(async () => {
+      const { state } = this;
+      this.end();
+      if (state === 'waits') return withdraw(this);
+      if (state === 'held' || state === 'upgrades') return release(this, false, false);
+      return undefined;
+    });
+  }
+
+  /** Resolves once whoever asked for something has heard of the answer. */
+  settled(): Promise<void> {
+    return this.inTurn(() => new Promise((resolve) => startSoon(resolve, false)));
+  }
+
+  /** Nothing comes of it any more. */
+  end(): void {
+    this.state = 'over';
+    this.unwatch();
+  }
+
+  // ---- to wait
+
+  private wait(reply: Reply): Answer {
+    if (this.state === 'asked') this.state = 'waits';
+    this.watchWhomItWaitsFor(reply);
+    return { state: 'queued', flights: flightsIn(reply) };
+  }
+
+  private watchWhomItWaitsFor(reply: Reply): void {
+    const blocker = this.blockerIn(reply);
+    // It is gone by now, then.
+    if (blocker === undefined) {
+      startSoon(() => this.wake(), false);
+      return;
+    }
+    const wake = (): void => this.wake();
+    const { watcher } = this.host;
+    this.watchId = watcher.watch({ key: blocker.key }, reply.revision + 1, true, {
+      happened: wake,
+      missed: (why) => {
+        if ('code' in why) this.host.failed(why);
+        else wake();
+      },
+    }).id;
+  }
+
+  private blockerIn(reply: Reply): KeyValue | undefined {
+    const others = reply.all('others').find(({ key }) => lastPart(key) !== this.slot);
+    if (this.state === 'upgrades') return others;
+    return reply.first('before') ?? reply.first('ahead') ?? others;
+  }
+
+  private wake(): void {
+    this.unwatch();
+    this.inTurn(async () => {
+      const answer = await this.tryTurn();
+      if (answer?.state === 'granted') this.host.granted(this, answer.grant);
+    }).catch((error) => this.host.failed(error));
+  }
+
+  /** Takes the lock, if it is its turn, and watches somebody else if not. */
+  private async tryTurn(): Promise<Answer | undefined> {
+    if (this.unwanted || (this.state !== 'waits' && this.state !== 'upgrades')) return undefined;
+    if (this.state === 'upgrades') return this.tryTurnToUpgrade();
+    const reply = await this.transact(takeTurn(this));
+    if (reply.did('free')) return this.enter(reply.revision, reply);
+    if (this.wasGranted(reply)) return this.enterAgain(reply);
+    if (reply.first('own place') === undefined) this.host.forgotten();
+    else this.watchWhomItWaitsFor(reply);
+    return undefined;
+  }
+
+  private async tryTurnToUpgrade(): Promise<Answer | undefined> {
+    const reply = await this.transact(takeTurnToUpgrade(this));
+    if (reply.did('free') || reply.first('own mark') !== undefined) return this.becomeExclusive(reply);
+    if (this.isAhead(reply)) {
+      this.watchWhomItWaitsFor(reply);
+      return undefined;
+    }
+    await this.host.readMail();
+    if ((this.state as State) !== 'over') this.host.forgotten();
+    return undefined;
+  }
+
+  private unwatch(): void {
+    if (this.watchId === undefined) return;
+    this.host.watcher.unwatch(this.watchId);
+    this.watchId = undefined;
+  }
+
+  // ---- to have
+
+  private enter(revision: number, reply: Reply): Answer {
+    if (this.position === 0) this.position = revision;
+    this.heldAt = revision;
+    return this.granted(reply);
+  }
+
+  private enterAgain(reply: Reply): Answer {
+    this.position = reply.first('own place')?.createRevision ?? 0;
+    return this.enter(reply.first('own hold')?.createRevision ?? 0, reply);
+  }
+
+  private becomeExclusive(reply: Reply): Answer {
+    this.mode = 'exclusive';
+    this.ahead = true;
+    return this.granted(reply);
+  }
+
+  private granted(reply: Reply): Answer {
+    this.state = 'held';
+    this.grant = grantIn(reply, this.slot);
+    return { state: 'granted', grant: this.grant };
+  }
+
+  private refuse(): Answer {
+    this.state = 'over';
+    return { state: 'refused' };
+  }
+
+  private wasGranted(reply: Reply): boolean {
+    return reply.first('own hold') !== undefined;
+  }
+
+  private isAhead(reply: Reply): boolean {
+    return reply.first('ahead')?.value.toString() === this.slot;
+  }
+
+  private async steal(): Promise<Answer> {
+    const { lease, thief } = this.host;
+    this.ahead = true;
+    for (;;) {
+      const seen = await lease.read('look who holds a lock', lookAtHolders(this));
+      const victims = seen.all('holders').map(({ key }) => this.victim(lastPart(key)));
+      if (victims.length > ROBBED_MAX) {
+        await this.transact(rob(this, victims.slice(0, ROBBED_MAX), thief));
+        continue;
+      }
+      const reply = await this.transact(steal(this, victims, seen.revision, thief));
+      if (reply.did('free')) return this.enter(reply.revision, reply);
+      if (this.wasGranted(reply)) return this.enterAgain(reply);
+    }
+  }
+
+  private victim(slot: string): Victim {
+    return { slot, lease: idOf(sessionOf(slot)), mailbox: this.host.keys.robbed(slot) };
+  }
+
+  // ----
+
+  private async transact(txn: Txn): Promise<Reply> {
+    return (await this.host.lease.transact(`change the keys of a lock`, txn)).reply;
+  }
+
+  private inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.turn.then(work);
+    this.turn = done.catch(() => {});
+    return done;
+  }
+}
+
+function grantIn(reply: Reply, slot: string): Grant {
+  const mark = reply.all('marks').find(({ key }) => lastPart(key) !== slot);
+  return {
+    token: BigInt(reply.first('token')?.modRevision ?? 0),
+    abandoned: mark === undefined ? null : abandonedIn(mark),
+    flights: flightsIn(reply),
+  };
+}
+
+function abandonedIn({ value, modRevision }: KeyValue): Abandoned {
+  const { pid, threadId, since } = JSON.parse(value.toString()) as Record<
+    'pid' | 'threadId' | 'since',
+    number
+  >;
+  return { pid, threadId, since: new Date(since), token: BigInt(modRevision) };
+}
+
+/** A number that grows with each flight. */
+function flightsIn(reply: Reply): number {
+  return reply.first('flights')?.modRevision ?? 0;
+}
