@@ -29,7 +29,7 @@ export class SpaceKeys {
 
   /** Where a thief leaves word for the hold or wait of that name. */
   robbed(slot: string): string {
-    return `${this.session(sessionOf(slot))}/${slot.slice(SESSION_DIGITS + 1)}`;
+    return `${this.session(sessionOf(slot))}/${numberOf(slot)}`;
   }
 
   /** The key of the session, and all that was left there. */
@@ -71,6 +71,10 @@ export function slotOf(session: string, id: number): string {
 
 export function sessionOf(slot: string): string {
   return slot.slice(0, SESSION_DIGITS);
+}
+
+export function numberOf(slot: string): number {
+  return Number(slot.slice(SESSION_DIGITS + 1));
 }
 
 /** The last part of a key. */

@@ -3,7 +3,7 @@
 import { startSoon } from '../../common/clock';
 import type { Abandoned, LockMode } from '../../common/types';
 import type { Answer, Grant, Leaving, Slot } from '../../remote/engine';
-import { idOf, type LockKeys, lastPart, type SpaceKeys, sessionOf, slotOf } from './keys';
+import { idOf, type LockKeys, lastPart, numberOf, type SpaceKeys, sessionOf, slotOf } from './keys';
 import type { Lease } from './lease';
 import type { KeyValue } from './messages';
 import {
@@ -14,6 +14,7 @@ import {
   ROBBED_MAX,
   release,
   rob,
+  robberyOf,
   steal,
   takeTurn,
   takeTurnToUpgrade,
@@ -35,6 +36,10 @@ export interface Host {
   readonly thief: string;
   describe(name: string, mode: LockMode): string;
   granted(place: Place, grant: Grant): void;
+  /** Does it when all that was asked before to get into the same lock has been answered. */
+  inOrder<T>(name: string, work: () => Promise<T>): Promise<T>;
+  /** Somebody of this session was robbed. */
+  robbed(id: number, thief: string): void;
   /** It is over. @returns false if it was before, as for one that was robbed */
   remove(place: Place): boolean;
   /** Looks whether word was left that somebody was robbed, and tells. */
@@ -44,8 +49,8 @@ export interface Host {
   failed(error: unknown): void;
 }
 
-/** `waits`: in the queue. `upgrades`: held, and waits for the others to leave. */
-type State = 'asked' | 'waits' | 'held' | 'upgrades' | 'over';
+/** `new`: nothing was asked yet. `asked`: it is not known what has come of it. `waits`: in the queue. `upgrades`: held, and waits for the others to leave. */
+type State = 'new' | 'asked' | 'waits' | 'held' | 'upgrades' | 'over';
 
 export class Place implements Entry {
   readonly id: number;
@@ -57,7 +62,7 @@ export class Place implements Entry {
   heldAt = 0;
   ahead = false;
   private readonly name: string;
-  private state: State = 'asked';
+  private state: State = 'new';
   /** Of the wait or upgrade that was asked for last, if it was granted. */
   private grant: Grant | undefined = undefined;
   /** Its waiter has given up. */
@@ -84,7 +89,10 @@ export class Place implements Entry {
   // ---- the verbs
 
   acquire(how: 'wait' | 'try' | 'steal'): Promise<Answer> {
-    return this.inTurn(async () => {
+    return this.inOrder(async () => {
+      // It was taken back before it was asked.
+      if (this.state === 'over') return { state: 'refused' };
+      this.state = 'asked';
       if (how === 'steal') return this.steal();
       const reply = await this.transact(acquire(this, how));
       if (reply.did('free')) return this.enter(reply.revision, reply);
@@ -101,7 +109,7 @@ export class Place implements Entry {
   }
 
   upgrade(how: 'wait' | 'try'): Promise<Answer> {
-    return this.inTurn(async () => {
+    return this.inOrder(async () => {
       if (this.state !== 'held') return { state: 'refused' };
       this.grant = undefined;
       const reply = await this.transact(upgrade(this, how));
@@ -115,7 +123,12 @@ export class Place implements Entry {
     });
   }
 
-  withdraw(): Promise<Grant | undefined> {
+  async withdraw(): Promise<Grant | undefined> {
+    if (this.state === 'new') {
+      this.end();
+      this.host.remove(this);
+      return undefined;
+    }
     this.unwanted = true;
     return this.inTurn(async () => {
       const { state } = this;
@@ -305,12 +318,21 @@ export class Place implements Entry {
       const seen = await lease.read('look who holds a lock', lookAtHolders(this));
       const victims = seen.all('holders').map(({ key }) => this.victim(lastPart(key)));
       if (victims.length > ROBBED_MAX) {
-        await this.transact(rob(this, victims.slice(0, ROBBED_MAX), thief));
+        this.tellOwn(victims, await this.transact(rob(this, victims.slice(0, ROBBED_MAX), thief)));
         continue;
       }
       const reply = await this.transact(steal(this, victims, seen.revision, thief));
+      this.tellOwn(victims, reply);
       if (reply.did('free')) return this.enter(reply.revision, reply);
       if (this.wasGranted(reply)) return this.enterAgain(reply);
+    }
+  }
+
+  /** Those of this session hear of it before the thief does. */
+  private tellOwn(victims: readonly Victim[], reply: Reply): void {
+    const { clientId, thief } = this.host;
+    for (const { slot } of victims) {
+      if (sessionOf(slot) === clientId && reply.did(robberyOf(slot))) this.host.robbed(numberOf(slot), thief);
     }
   }
 
@@ -322,6 +344,10 @@ export class Place implements Entry {
 
   private async transact(txn: Txn): Promise<Reply> {
     return (await this.host.lease.transact(`change the keys of a lock`, txn)).reply;
+  }
+
+  private inOrder<T>(work: () => Promise<T>): Promise<T> {
+    return this.inTurn(() => this.host.inOrder(this.name, work));
   }
 
   private inTurn<T>(work: () => Promise<T>): Promise<T> {

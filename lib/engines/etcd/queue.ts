@@ -168,9 +168,12 @@ export interface Victim {
   readonly mailbox: string;
 }
 
+/** By which the answer tells whether that one was robbed. */
+export const robberyOf = (slot: string): string => `robbed ${slot}`;
+
 function robbery({ keys }: Entry, victims: readonly Victim[], thief: string): Op[] {
   return victims.map(({ slot, lease, mailbox }) => ({
-    as: `robbed ${slot}`,
+    as: robberyOf(slot),
     when: [exists(`${keys.held}${slot}`)],
     does: [
       ...[keys.queue, keys.exclusive, keys.held, keys.marks].map((kind) => ({

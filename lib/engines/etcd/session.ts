@@ -7,6 +7,7 @@ import type { LockInfo, LockMode, LockSnapshot } from '../../common/types';
 import type { Answer, Grant, Leaving, Session, SessionEvents, Slot } from '../../remote/engine';
 import type { Settings } from './config';
 import {
+  expiredError,
   forgottenError,
   missingRightsError,
   oldServerError,
@@ -14,7 +15,7 @@ import {
   silentError,
   toLockError,
 } from './errors';
-import { kindOf, lastPart, SpaceKeys } from './keys';
+import { kindOf, lastPart, SpaceKeys, slotOf } from './keys';
 import { isUncertain, Lease, type LeaseEvents } from './lease';
 import { type KeyValue, status, type WatchEvent } from './messages';
 import { type Host, Place } from './place';
@@ -35,6 +36,8 @@ export class EtcdSession implements Session, Host, LeaseEvents {
   readonly thief: string;
   private readonly wire: Wire;
   private readonly places = new Map<number, Place>();
+  /** By name: when the last one who asked to get in has been answered. */
+  private readonly entrances = new Map<string, Promise<void>>();
   private readonly host = hostname();
   private opened = false;
   private over = false;
@@ -140,8 +143,35 @@ export class EtcdSession implements Session, Host, LeaseEvents {
     if (!this.over) this.events.granted(place.id, grant);
   }
 
+  inOrder<T>(name: string, work: () => Promise<T>): Promise<T> {
+    const before = this.entrances.get(name);
+    const done = before === undefined ? work() : before.then(work);
+    const answered = (): void => {
+      if (this.entrances.get(name) === entrance) this.entrances.delete(name);
+    };
+    const entrance: Promise<void> = done.then(answered, answered);
+    this.entrances.set(name, entrance);
+    return done;
+  }
+
   remove(place: Place): boolean {
     return this.places.delete(place.id);
+  }
+
+  robbed(id: number, thief: string): void {
+    const { clientId, keys } = this;
+    const place = this.places.get(id);
+    if (place === undefined || this.over) return;
+    this.places.delete(id);
+    place.end();
+    this.events.robbed(id, thief);
+    this.lease
+      .transact('take the word of a theft', {
+        as: 'taken',
+        when: [],
+        does: [{ delete: only(keys.robbed(slotOf(clientId, id))) }],
+      })
+      .catch(() => {}); // it goes with the session
   }
 
   async readMail(): Promise<void> {
@@ -151,7 +181,7 @@ export class EtcdSession implements Session, Host, LeaseEvents {
       when: [],
       does: [{ as: 'mail', get: keys.mailbox(clientId), withValues: true }],
     });
-    for (const mail of reply.all('mail')) this.robbed(mail);
+    for (const mail of reply.all('mail')) this.robbed(Number(lastPart(mail.key)), mail.value.toString());
   }
 
   forgotten(): void {
@@ -224,30 +254,15 @@ export class EtcdSession implements Session, Host, LeaseEvents {
 
   private mailboxChanged(event: WatchEvent): void {
     const isOwnKey = event.kv.key.toString() === this.keys.session(this.clientId);
-    if (isOwnKey && isDeletion(event)) this.ended(forgottenError());
+    if (isOwnKey && isDeletion(event)) this.ended(expiredError());
     else if (!isOwnKey && !isDeletion(event)) void this.robbedInTurn(event.kv);
   }
 
   /** Whoever has just been told of a grant has to hear that first. */
-  private async robbedInTurn(mail: KeyValue): Promise<void> {
-    await this.places.get(Number(lastPart(mail.key)))?.settled();
-    this.robbed(mail);
-  }
-
-  private robbed({ key, value }: KeyValue): void {
+  private async robbedInTurn({ key, value }: KeyValue): Promise<void> {
     const id = Number(lastPart(key));
-    const place = this.places.get(id);
-    if (place === undefined || this.over) return;
-    this.places.delete(id);
-    place.end();
-    this.events.robbed(id, value.toString());
-    this.lease
-      .transact('take the word of a theft', {
-        as: 'taken',
-        when: [],
-        does: [{ delete: only(key.toString()) }],
-      })
-      .catch(() => {}); // it goes with the session
+    await this.places.get(id)?.settled();
+    this.robbed(id, value.toString());
   }
 
   private stop(why: LockError): void {
