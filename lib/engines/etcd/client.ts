@@ -78,7 +78,15 @@ export function newClient(endpoint: Endpoint, credentials: EtcdCredentials): Cli
   const channel = endpoint.secure
     ? make.createSsl(rootCertificate, privateKey, certChain)
     : make.createInsecure();
-  return new Client(endpoint.address, withoutReference(channel), OPTIONS);
+  const sockets = new Sockets();
+  sockets.adopt(channel);
+  const client = new Client(endpoint.address, channel, OPTIONS);
+  const close = client.close.bind(client);
+  client.close = () => {
+    close();
+    sockets.end();
+  };
+  return client;
 }
 
 export function newMetadata(values: Record<string, string | undefined>): Metadata {
@@ -88,24 +96,43 @@ export function newMetadata(values: Record<string, string | undefined>): Metadat
 }
 
 /**
- * A stream that is open keeps the process alive, and the watch is always open. The library has no word to say that it should
- * not; but what makes its sockets is in the credentials, and a socket whose `ref()` does nothing keeps nothing alive.
+ * The sockets of a client. A stream that is open keeps the process alive, and the watch is always open; and a client that is
+ * closed leaves the socket of a server that is silent open. The library has no word to say that it should not. But what
+ * makes its sockets is in the credentials, so here is where they are known; and a socket whose `ref()` does nothing keeps
+ * nothing alive.
  */
-function withoutReference(credentials: ChannelCredentials): ChannelCredentials {
-  const create = credentials._createSecureConnector;
-  credentials._createSecureConnector = function (...args) {
-    const connector = create.apply(this, args);
-    const connect = connector.connect.bind(connector);
-    connector.connect = async (plain) => {
-      const made = await connect(plain);
-      const { socket } = made;
-      socket.ref = () => socket;
-      socket.unref();
-      return made;
+class Sockets {
+  private readonly all = new Set<Socket>();
+  private over = false;
+
+  /** Takes all that are made with these credentials. */
+  adopt(credentials: ChannelCredentials): void {
+    const create = credentials._createSecureConnector;
+    credentials._createSecureConnector = (...args) => {
+      const connector = create.apply(credentials, args);
+      const connect = connector.connect.bind(connector);
+      connector.connect = async (plain) => {
+        this.take(plain);
+        const made = await connect(plain);
+        this.take(made.socket);
+        return made;
+      };
+      return connector;
     };
-    return connector;
-  };
-  return credentials;
+  }
+
+  end(): void {
+    this.over = true;
+    for (const socket of this.all) socket.destroy();
+  }
+
+  private take(socket: Socket): void {
+    socket.ref = () => socket;
+    socket.unref();
+    this.all.add(socket);
+    socket.once('close', () => this.all.delete(socket));
+    if (this.over) socket.destroy();
+  }
 }
 
 function load(): Library {

@@ -1,6 +1,6 @@
 // `connect` refuses what can not keep locks, and says what to do; passwords, tokens and certificates.
 import { execFileSync, spawn } from 'node:child_process';
-import { readFileSync, rmSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { connect } from '../../../lib/etcd';
@@ -121,6 +121,7 @@ describeWithServer('connect', () => {
     expect(proxy.count).toBe(1);
     await space.close();
     for (const wait of waits) await expect(wait).rejects.toMatchObject({ code: 'ERR_LOCK_CLOSED' });
+    for (const guard of guards) await guard[Symbol.asyncDispose]();
     await until(() => proxy.count === 0);
     const left = (await fixture.cluster.keys('proclock/gone/')).filter((key) => !key.endsWith('/token'));
     expect(left).toEqual([]);
@@ -163,10 +164,6 @@ describeWithServer('where etcd asks who somebody is', () => {
     ])
       await fixture.cluster.ctl(args);
   });
-  afterAll(async () => {
-    await as(['auth', 'disable']);
-  });
-
   test.each<[string, object]>([
     ['nobody', {}],
     ['a wrong password', { auth: { username: 'worker', password: 'wrong' } }],
@@ -229,6 +226,10 @@ const openssl = commandOf('openssl');
   let cluster: EtcdCluster;
 
   beforeAll(async () => {
+    writeFileSync(
+      file('extensions'),
+      'subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n',
+    );
     const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
     make(
       'req',
@@ -245,21 +246,9 @@ const openssl = commandOf('openssl');
     );
     for (const name of ['server', 'client']) {
       make('req', ...curve, '-keyout', `${name}.key`, '-out', `${name}.csr`, '-subj', `/CN=${name}`);
-      const names = ['-extfile', '/dev/stdin'];
-      execFileSync(
-        openssl as string,
-        ['x509', '-req', '-in', `${name}.csr`, '-CA', 'ca.pem', '-CAkey', 'ca.key', '-CAcreateserial'].concat(
-          '-out',
-          `${name}.pem`,
-          '-days',
-          '2',
-          ...names,
-        ),
-        {
-          cwd: folder,
-          input: 'subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n',
-          stdio: ['pipe', 'ignore', 'ignore'],
-        },
+      make(
+        ...['x509', '-req', '-in', `${name}.csr`, '-CA', 'ca.pem', '-CAkey', 'ca.key', '-CAcreateserial'],
+        ...['-out', `${name}.pem`, '-days', '2', '-extfile', 'extensions'],
       );
     }
     execFileSync('chmod', ['-R', 'a+rX', folder]);
