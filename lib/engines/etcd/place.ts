@@ -220,7 +220,7 @@ export class Place implements Entry {
     }
     const wake = (): void => this.wake();
     const { watcher } = this.host;
-    this.watchId = watcher.watch({ key: blocker.key }, reply.revision + 1, true, {
+    this.watchId = watcher.watch({ key: blocker.key }, reply.revision, true, {
       happened: wake,
       missed: (why) => {
         if ('code' in why) this.host.failed(why);

@@ -214,7 +214,7 @@ export class EtcdSession implements Session, Host, LeaseEvents {
     const { clientId, keys, settings } = this;
     const value = JSON.stringify({ pid: process.pid, threadId, host: this.host, since: Date.now() });
     const revision = await this.lease.begin(settings.ttl, keys.session(clientId), value);
-    await this.watchMailbox(revision + 1);
+    await this.watchMailbox(revision);
     this.opened = true;
   }
 
@@ -247,7 +247,7 @@ export class EtcdSession implements Session, Host, LeaseEvents {
       when: [],
       does: [{ as: 'mail', get: keys.mailbox(clientId), withValues: true }],
     });
-    void this.watchMailbox(reply.revision + 1);
+    void this.watchMailbox(reply.revision);
     for (const mail of reply.all('mail')) await this.robbedInTurn(mail);
     // Whether the key of the session is there, whatever is asked next will find.
   }

@@ -18,7 +18,7 @@ interface Watch {
   readonly keys: Keys;
   readonly deletionsOnly: boolean;
   readonly watching: Watching;
-  /** The first revision that it has not been told of. */
+  /** The last revision that it has been told of. */
   from: number;
   created(): void;
 }
@@ -39,7 +39,10 @@ export class Watcher {
   constructor(private readonly wire: Wire) {}
 
   /**
-   * Tells of every change of the keys from that revision on.
+   * Tells of every change of the keys after that revision, once or more.
+   *
+   * etcd is asked to begin with the very revision of which everything is known. If it is the next one, a deletion at just
+   * that one, and all before it, may have been forgotten (compaction), and etcd would not say so.
    *
    * @returns the number of the watch, and when etcd has heard of it
    */
@@ -126,7 +129,7 @@ export class Watcher {
     for (const event of events) {
       const known = this.watches.get(watchId);
       if (known === undefined) return;
-      known.from = event.kv.modRevision + 1;
+      known.from = event.kv.modRevision;
       known.watching.happened(event);
     }
   }
