@@ -1,8 +1,9 @@
 // One hold or wait of a session, from the question to the end. What is asked for it is done one after another, so a
 // withdrawal and a grant never cross: each grant is made here, and is made before, or not at all.
 import { startSoon } from '../../common/clock';
-import type { Abandoned, LockMode } from '../../common/types';
+import type { LockMode } from '../../common/types';
 import type { Answer, Grant, Leaving, Slot } from '../../remote/engine';
+import { flightsIn, grantIn } from './answers';
 import { idOf, type LockKeys, lastPart, numberOf, type SpaceKeys, sessionOf, slotOf } from './keys';
 import type { Lease } from './lease';
 import type { KeyValue } from './messages';
@@ -57,6 +58,7 @@ export class Place implements Entry {
   readonly keys: LockKeys;
   readonly slot: string;
   readonly lease: bigint;
+  readonly mailbox: string;
   mode: LockMode;
   position = 0;
   heldAt = 0;
@@ -79,6 +81,7 @@ export class Place implements Entry {
     this.mode = mode;
     this.keys = host.keys.lock(name);
     this.slot = slotOf(host.clientId, id);
+    this.mailbox = host.keys.robbed(this.slot);
     this.lease = host.lease.id;
   }
 
@@ -102,6 +105,7 @@ export class Place implements Entry {
         return this.wait(reply);
       }
       if (this.wasGranted(reply)) return this.enterAgain(reply);
+      if (this.wasRobbed(reply)) return this.enterRobbed();
       this.position = reply.first('own place')?.createRevision ?? 0;
       this.state = 'waits';
       return (await this.tryTurn()) ?? { state: 'queued', flights: flightsIn(reply) };
@@ -182,7 +186,8 @@ export class Place implements Entry {
   }
 
   /** What gives it back when its session is closed; nothing if there is nothing to be given back. */
-  async leaving(): Promise<Txn | undefined> {
+  leaving(): Promise<Txn | undefined> {
+    if (this.state === 'new') this.end();
     return this.inTurn(async () => {
       const { state } = this;
       this.end();
@@ -250,6 +255,7 @@ export class Place implements Entry {
     const reply = await this.transact(takeTurn(this));
     if (reply.did('free')) return this.enter(reply.revision, reply);
     if (this.wasGranted(reply)) return this.enterAgain(reply);
+    if (this.wasRobbed(reply)) return this.enterRobbed();
     if (reply.first('own place') === undefined) this.host.forgotten();
     else this.watchWhomItWaitsFor(reply);
     return undefined;
@@ -286,6 +292,19 @@ export class Place implements Entry {
     return this.enter(reply.first('own hold')?.createRevision ?? 0, reply);
   }
 
+  /**
+   * It was granted by a transaction whose answer was lost, and robbed since. The mail says so once this is told. No store
+   * takes the token, and nobody has seen the one that it had.
+   */
+  private enterRobbed(): Answer {
+    this.state = 'held';
+    this.grant = { token: 0n, abandoned: null, flights: 0 };
+    this.settled()
+      .then(() => this.host.readMail())
+      .catch(() => {}); // the session is over
+    return { state: 'granted', grant: this.grant };
+  }
+
   private becomeExclusive(reply: Reply): Answer {
     this.mode = 'exclusive';
     this.ahead = true;
@@ -307,6 +326,10 @@ export class Place implements Entry {
     return reply.first('own hold') !== undefined;
   }
 
+  private wasRobbed(reply: Reply): boolean {
+    return reply.first('own mail') !== undefined;
+  }
+
   private isAhead(reply: Reply): boolean {
     return reply.first('ahead')?.value.toString() === this.slot;
   }
@@ -325,6 +348,7 @@ export class Place implements Entry {
       this.tellOwn(victims, reply);
       if (reply.did('free')) return this.enter(reply.revision, reply);
       if (this.wasGranted(reply)) return this.enterAgain(reply);
+      if (this.wasRobbed(reply)) return this.enterRobbed();
     }
   }
 
@@ -355,26 +379,4 @@ export class Place implements Entry {
     this.turn = done.catch(() => {});
     return done;
   }
-}
-
-function grantIn(reply: Reply, slot: string): Grant {
-  const mark = reply.all('marks').find(({ key }) => lastPart(key) !== slot);
-  return {
-    token: BigInt(reply.first('token')?.modRevision ?? 0),
-    abandoned: mark === undefined ? null : abandonedIn(mark),
-    flights: flightsIn(reply),
-  };
-}
-
-function abandonedIn({ value, modRevision }: KeyValue): Abandoned {
-  const { pid, threadId, since } = JSON.parse(value.toString()) as Record<
-    'pid' | 'threadId' | 'since',
-    number
-  >;
-  return { pid, threadId, since: new Date(since), token: BigInt(modRevision) };
-}
-
-/** A number that grows with each flight. */
-function flightsIn(reply: Reply): number {
-  return reply.first('flights')?.modRevision ?? 0;
 }

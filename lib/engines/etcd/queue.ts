@@ -45,7 +45,8 @@
 // each transaction has the condition that the key of its session was last changed at a certain revision. After a lost
 // answer that key is changed; when that is known to be done, the lost question has been carried out, or never will be.
 // Then it is asked again, and each transaction here finds its own keys if it was carried out before: an acquire is in
-// queue/, a grant is in held/, a release is not any more. Nothing that others can see is done twice.
+// queue/, a grant is in held/, a release is not any more, and what was granted and robbed since has mail. Nothing that others
+// can see is done twice.
 //
 // What the end of a lease leaves: the waits are gone, whoever watched them wakes; the exclusive hold leaves its mark. The
 // session can do nothing any more: the key of the session is gone as well, and so the condition fails.
@@ -73,6 +74,8 @@ export interface Entry {
   readonly keys: LockKeys;
   readonly slot: string;
   readonly lease: bigint;
+  /** Where a thief leaves word that it was robbed. */
+  readonly mailbox: string;
   /** As it was asked for, or is held. */
   mode: LockMode;
   /** The revision at which queue/SLOT was created; 0 until that is known. */
@@ -94,18 +97,19 @@ export const ROBBED_MAX = 10;
 export function acquire(entry: Entry, how: 'wait' | 'try'): Txn {
   const { keys } = entry;
   const isExclusive = entry.mode === 'exclusive';
+  const isNew = [none(only(queueKey(entry))), none(only(entry.mailbox))];
   const isFree = isExclusive
     ? [none(startingWith(keys.queue))]
-    : [none(startingWith(keys.exclusive)), none(only(keys.ahead)), none(only(queueKey(entry)))];
+    : [none(startingWith(keys.exclusive)), none(only(keys.ahead))];
   const before: Op[] = [flights(entry), ...blockers(entry)];
   return {
     as: 'free',
-    when: isFree,
+    when: [...isNew, ...isFree],
     does: [...enqueue(entry), ...grant(entry)],
     otherwise: [
       {
         as: 'new',
-        when: [none(only(queueKey(entry)))],
+        when: isNew,
         does: how === 'try' ? [] : [...before, ...enqueue(entry)],
         otherwise: own(entry),
       },
@@ -149,7 +153,11 @@ export function steal(entry: Entry, victims: readonly Victim[], seenAt: number, 
   const { keys, slot, lease } = entry;
   return {
     as: 'free',
-    when: [noneCreatedAfter(startingWith(keys.held), seenAt), none(only(queueKey(entry)))],
+    when: [
+      noneCreatedAfter(startingWith(keys.held), seenAt),
+      none(only(queueKey(entry))),
+      none(only(entry.mailbox)),
+    ],
     does: [
       ...robbery(entry, victims, thief),
       ...enqueue(entry),
@@ -333,6 +341,7 @@ function own(entry: Entry): Op[] {
     { as: 'own place', get: only(queueKey(entry)) },
     { as: 'own hold', get: only(heldKey(entry)) },
     { as: 'own mark', get: only(markKey(entry)) },
+    { as: 'own mail', get: only(entry.mailbox) },
     ...told(entry),
   ];
 }

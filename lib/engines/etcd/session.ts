@@ -3,8 +3,9 @@ import { hostname } from 'node:os';
 import { threadId } from 'node:worker_threads';
 import { startTimer } from '../../common/clock';
 import { LockError } from '../../common/errors';
-import type { LockInfo, LockMode, LockSnapshot } from '../../common/types';
+import type { LockMode, LockSnapshot } from '../../common/types';
 import type { Answer, Grant, Leaving, Session, SessionEvents, Slot } from '../../remote/engine';
+import { infoIn } from './answers';
 import type { Settings } from './config';
 import {
   expiredError,
@@ -41,6 +42,9 @@ export class EtcdSession implements Session, Host, LeaseEvents {
   private readonly host = hostname();
   private opened = false;
   private over = false;
+  private stopped = false;
+  /** Until then its holds are. */
+  private certain = 0;
 
   private constructor(
     private readonly settings: Settings,
@@ -76,9 +80,14 @@ export class EtcdSession implements Session, Host, LeaseEvents {
   async acquire(slot: Slot, how: 'wait' | 'try' | 'steal'): Promise<Answer> {
     const place = new Place(this, slot);
     this.places.set(slot.id, place);
-    const answer = await place.acquire(how);
-    if (answer.state === 'refused') this.places.delete(slot.id);
-    return answer;
+    let isThere = false;
+    try {
+      const answer = await place.acquire(how);
+      isThere = answer.state !== 'refused';
+      return answer;
+    } finally {
+      if (!isThere) this.places.delete(slot.id);
+    }
   }
 
   async withdraw({ id }: Slot): Promise<Grant | undefined> {
@@ -197,7 +206,8 @@ export class EtcdSession implements Session, Host, LeaseEvents {
   // ---- what the lease tells
 
   certainUntil(time: number): void {
-    this.events.certainUntil(time);
+    this.certain = time;
+    if (this.opened) this.events.certainUntil(time);
   }
 
   ended(why: LockError): void {
@@ -216,6 +226,7 @@ export class EtcdSession implements Session, Host, LeaseEvents {
     const revision = await this.lease.begin(settings.ttl, keys.session(clientId), value);
     await this.watchMailbox(revision);
     this.opened = true;
+    this.events.certainUntil(this.certain);
   }
 
   private watchMailbox(from: number): Promise<void> {
@@ -266,7 +277,8 @@ export class EtcdSession implements Session, Host, LeaseEvents {
   }
 
   private stop(why: LockError): void {
-    if (this.wire.isOver) return;
+    if (this.stopped) return;
+    this.stopped = true;
     this.over = true;
     this.lease.stop(why);
     this.watcher.close();
@@ -277,11 +289,6 @@ export class EtcdSession implements Session, Host, LeaseEvents {
       .catch(() => {})
       .finally(() => this.wire.close(why));
   }
-}
-
-function infoIn({ value }: KeyValue): LockInfo {
-  const info = JSON.parse(value.toString());
-  return { ...info, since: new Date(info.since) };
 }
 
 /** As `3.5.9`. */

@@ -154,10 +154,6 @@ export class Wire {
     this.link = undefined;
   }
 
-  get isOver(): boolean {
-    return this.over !== undefined;
-  }
-
   close(why: LockError): void {
     this.over ??= why;
     this.abandon(why);

@@ -2,7 +2,7 @@
 // and no lost answer leaves a hold that nobody knows of.
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { SharedLock } from '../../../lib/remote';
+import { type LockGuard, LockManager, type SharedLock, type Space } from '../../../lib/remote';
 import { until } from '../../support/until';
 import type { Direction, NetworkProxy } from '../proxy';
 import { Fixture, TTL_MS } from './fixture';
@@ -254,6 +254,51 @@ describeWithServer('the network', () => {
       expect(guard.mode).toBe('exclusive');
       await guard.release();
       expect(await near.query()).toEqual({ held: [], pending: [] });
+    });
+
+    describe('and meanwhile a thief comes', () => {
+      const steal = async () => {
+        const { space } = thief;
+        await new LockManager({ space }).request(fixture.name, { steal: true }, () => {});
+      };
+      let thief: { space: Space };
+      beforeEach(async () => {
+        thief = { space: await fixture.space() };
+      });
+
+      async function expectRobbed(acquired: Promise<LockGuard>): Promise<void> {
+        const guard = await acquired;
+        await until(() => guard.lost.aborted);
+        expect(guard.lost.reason).toMatchObject({ cause: { name: 'Theft' } });
+        expect(await near.query()).toEqual({ held: [], pending: [] });
+        const next = await near.exclusive();
+        expect(next.token > guard.token).toBe(true);
+        await next.release();
+        await guard[Symbol.asyncDispose]();
+      }
+
+      test('to an acquire: it was granted, and is lost', async () => {
+        proxy.stall('down');
+        const acquired = far.exclusive();
+        await lose(async () => {
+          if ((await heldNear()).length === 0) return false;
+          await steal();
+          return true;
+        });
+        await expectRobbed(acquired);
+      });
+
+      test('to a release: it was released', async () => {
+        const guard = await far.exclusive();
+        proxy.stall('down');
+        const released = guard.release();
+        await lose(async () => {
+          if ((await heldNear()).length > 0) return false;
+          await steal();
+          return true;
+        });
+        await released;
+      });
     });
 
     test('to a withdrawal: the place is gone', async () => {
