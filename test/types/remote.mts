@@ -1,5 +1,6 @@
-// What the declarations of proclock/remote and proclock/memory promise. Compiled, never run: see contract.mts.
+// What the declarations of proclock/remote, proclock/memory and proclock/etcd promise. Compiled, never run: see contract.mts.
 import * as local from 'proclock';
+import { connect, type EtcdOptions } from 'proclock/etcd';
 import { type MemorySpace, memory, type SpaceOptions } from 'proclock/memory';
 import * as remote from 'proclock/remote';
 import {
@@ -55,6 +56,23 @@ export async function spaces(): Promise<void> {
   space.namespace = 'another';
   // @ts-expect-error nothing of it can be done at once
   using _space = memory();
+}
+
+export function overEtcd(): void {
+  typeOf(connect('host:2379')).is<Promise<Space>>();
+  typeOf(connect(['http://a:2379', 'https://b:2379'], {})).is<Promise<Space>>();
+  typeOf<Parameters<typeof connect>>(['host:2379']).is<
+    [endpoints: string | string[], options?: EtcdOptions | undefined]
+  >();
+  const rootCertificate = Buffer.of();
+  connect('host:2379', { namespace: 'n', ttl: 5000, prefix: 'p/', credentials: { rootCertificate } });
+  connect('host:2379', { auth: { username: 'worker', password: 'secret' } });
+  // @ts-expect-error both are needed
+  connect('host:2379', { auth: { username: 'worker' } });
+  // @ts-expect-error it has to be said where
+  connect();
+  // @ts-expect-error there is no such option
+  connect('host:2379', { pooler: 'none' });
 }
 
 export function construction(): void {
