@@ -2,19 +2,9 @@
 // native part has found a cycle. What a cycle is, and who of it fails, is in native/core/deadlock.h.
 import { deadlockError, type LockError, shownCycle } from '../common/errors';
 import { HoldSet, type Ownable, type Owner } from '../common/owner';
-import type { LockInfo } from '../common/types';
 import { type Native, Report, Told } from './binding';
-import type { Subject } from './errors';
-import type { LockGuard } from './guard';
 import { Hold } from './hold';
-import type { Ready } from './ready';
-
-/** A lock that is waited for. */
-export interface WaitedLock extends Subject {
-  readonly ready: Ready;
-  /** The cycle that a wait was told of, from it on, if it is still there. */
-  cycleOf(index: number): LockInfo[];
-}
+import type { WaitedLock } from './ready';
 
 /** The numbers of contexts of which others were told. */
 const numbers = new WeakMap<Owner, number>();
@@ -41,7 +31,7 @@ export function ownedBy(owner: Owner | undefined, within: Ownable | undefined, n
     }
   } else {
     // The thread: of all that it holds, what was named.
-    contexts.push({ owner, holds: [(within as LockGuard).hold] });
+    contexts.push({ owner, holds: [(within as unknown as { hold: Hold }).hold] });
   }
   const outermost = new Map<Hold, Owner>();
   for (const { owner: of, holds } of contexts) for (const hold of holds) outermost.set(hold, of);

@@ -4,10 +4,9 @@ import type { Held, Owner } from '../common/owner';
 import { Recent } from '../common/recent';
 import type { Abandoned, LockMode } from '../common/types';
 import { type Native, Report } from './binding';
-import type { WaitedLock } from './deadlock';
 import { errorOf, Status } from './errors';
 import { type Losable, Losses, stolenError } from './losses';
-import type { Ready } from './ready';
+import type { Ready, WaitedLock } from './ready';
 
 /** What a hold needs of its lock. */
 export type LockOfHold = Losable['record'] &

@@ -4,9 +4,9 @@ import { now, startTimer, type Timer } from '../common/clock';
 import { type LockError, timeoutError } from '../common/errors';
 import { type Acquire, reasonOf } from '../common/options';
 import type { LockInfo } from '../common/types';
-import { hearOfCycle, type WaitedLock } from './deadlock';
+import { hearOfCycle } from './deadlock';
 import { Status } from './errors';
-import { LOOK_MS, type Ready, type Waiting } from './ready';
+import { LOOK_MS, type Ready, type WaitedLock, type Waiting } from './ready';
 
 interface Holders {
   /** Who holds it now; throws where that can not be seen at once. */

@@ -1,7 +1,9 @@
 // The native part of this thread, and who of the thread wants to hear from it: which wait or hold is meant by which native
 // index, and what is tried again because another process was stopped in the middle of a change.
 import { now, startTimer } from '../common/clock';
+import type { LockInfo } from '../common/types';
 import { Native, Report } from './binding';
+import type { Subject } from './errors';
 
 /** How long until work that a stopped process kept us from is tried again. */
 const STALLED_RETRY_MS = 10;
@@ -22,6 +24,13 @@ export interface Waiting {
   looksAt: number;
   /** @returns whether to look again soon */
   look(): boolean;
+}
+
+/** A lock, as far as a wait for it needs it. */
+export interface WaitedLock extends Subject {
+  readonly ready: Ready;
+  /** The cycle that a wait was told of, from it on, if it is still there. */
+  cycleOf(index: number): LockInfo[];
 }
 
 export class Ready {

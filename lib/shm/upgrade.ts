@@ -1,15 +1,19 @@
 // From shared to exclusive: at once, or when all others have released.
 import { type LockError, lostError, secondUpgradeError } from '../common/errors';
 import type { Acquire } from '../common/options';
-import type { Owner } from '../common/owner';
+import type { Ownable, Owner } from '../common/owner';
 import { ownedBy } from './deadlock';
 import { errorOf, Status } from './errors';
-import type { LockGuard } from './guard';
 import type { Hold, PendingUpgrade } from './hold';
 import { stolenError } from './losses';
 import { Pending, timedOut } from './pending';
 
 type Options = Pick<Acquire, 'timeout' | 'signal'>;
+
+/** A guard, as far as it can be upgraded. */
+interface Upgradable extends Ownable {
+  readonly hold: Hold;
+}
 
 /** Shared to exclusive, if nobody else holds the lock: a status. */
 function attempt(hold: Hold): number {
@@ -38,7 +42,7 @@ export function tryUpgrade(hold: Hold): boolean {
 }
 
 /** Waits until nobody else holds the lock, ahead of all who wait for it. `owner`: who waits, for whoever looks for deadlocks. */
-export async function upgrade(guard: LockGuard, options: Options, owner: Owner | undefined): Promise<void> {
+export async function upgrade(guard: Upgradable, options: Options, owner: Owner | undefined): Promise<void> {
   const { hold } = guard;
   if (options.timeout > 0) return Upgrade.begin(guard, options, owner);
   const status = attempt(hold);
@@ -50,7 +54,7 @@ export async function upgrade(guard: LockGuard, options: Options, owner: Owner |
 class Upgrade extends Pending implements PendingUpgrade {
   private constructor(
     private readonly hold: Hold,
-    private readonly guard: LockGuard,
+    private readonly guard: Ownable,
     options: Options,
     private readonly owner: Owner | undefined,
     private readonly resolve: () => void,
@@ -60,7 +64,7 @@ class Upgrade extends Pending implements PendingUpgrade {
     hold.upgrade = this;
   }
 
-  static begin(guard: LockGuard, options: Options, owner: Owner | undefined): Promise<void> {
+  static begin(guard: Upgradable, options: Options, owner: Owner | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
       new Upgrade(guard.hold, guard, options, owner, resolve, reject).start();
     });

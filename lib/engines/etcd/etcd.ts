@@ -6,9 +6,11 @@ import { EtcdSession } from './session';
 class EtcdEngine implements Engine {
   readonly kind = 'etcd';
   readonly namespace: string;
+  readonly origin: string;
 
   constructor(private readonly settings: Settings) {
     this.namespace = settings.namespace;
+    this.origin = JSON.stringify([settings.endpoints.map((endpoint) => JSON.stringify(endpoint)).sort(), settings.prefix]);
   }
 
   open(events: SessionEvents): Promise<Session> {
