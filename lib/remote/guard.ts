@@ -1,4 +1,10 @@
-import { nestedDowngradeError, nestedUpgradeError, notHeldError, syncError } from '../common/errors';
+import {
+  nestedDowngradeError,
+  nestedUpgradeError,
+  notHeldError,
+  pendingUpgradeError,
+  syncError,
+} from '../common/errors';
 import type { LeakFinder } from '../common/leaks';
 import { checkAcquireOptions, throwIfAborted } from '../common/options';
 import { HoldSet, OWNER, type Owner } from '../common/owner';
@@ -118,7 +124,7 @@ export class LockGuard {
   /**
    * Shared to exclusive, atomically: waits ahead of the whole queue, and with newcomers barred, until this is the only
    * holder. Then the guard has a new {@link token}. What fails leaves it shared. Exclusive already: does nothing.
-   * @throws {LockError} `ERR_LOCK_UPGRADE` if another holder is upgrading, or guards of nested acquires are open;
+   * @throws {LockError} `ERR_LOCK_UPGRADE` if another holder is upgrading, this one is already, or guards of nested acquires are open;
    * `ERR_LOCK_TIMEOUT`, `ERR_LOCK_NOT_HELD`, `ERR_LOCK_LOST`, `ERR_LOCK_UNAVAILABLE`; `options.signal.reason` on abort
    */
   async upgrade(options?: WaitOptions): Promise<void> {
@@ -173,7 +179,7 @@ export class LockGuard {
     if (this.#mode === 'exclusive') return true;
     if (hold.isNested || hold.upgrade !== undefined) {
       if (how === 'try') return false;
-      throw nestedUpgradeError(this.lock);
+      throw hold.isNested ? nestedUpgradeError(this.lock) : pendingUpgradeError(this.lock);
     }
     const upgraded = await Upgrade.begin(hold, how, options, async () => {
       const { held } = await this.lock.query();

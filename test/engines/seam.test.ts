@@ -351,6 +351,39 @@ describe('an answer that crosses', () => {
     }
   });
 
+  test('a refusal of an upgrade that crosses the timeout: the hold stays shared', async () => {
+    const theirs = await others.shared();
+    const guard = await lock.shared();
+    const first = track(theirs.upgrade());
+    await until(async () => (await others.tryShared()) === null);
+    engine.line.back.shut();
+    const upgraded = track(guard.upgrade({ timeout: 10 }));
+    await until(() => engine.line.asked.includes('withdraw'));
+    engine.line.back.open();
+    await expectError(() => upgraded.promise, 'ERR_LOCK_TIMEOUT');
+    expect(guard.mode).toBe('shared');
+    expect(first.settled).toBe(false);
+    await guard.release();
+    await first.promise;
+    await theirs.release();
+    expect(state()).toEqual(IDLE);
+  });
+
+  test('an upgrade of a hold that is being upgraded is refused, and says so', async () => {
+    const theirs = await others.shared();
+    const guard = await lock.shared();
+    const first = track(guard.upgrade());
+    const error = await errorOf(() => guard.upgrade());
+    expect(error).toMatchObject({
+      code: 'ERR_LOCK_UPGRADE',
+      message: expect.stringContaining('being upgraded already'),
+    });
+    expect(await guard.tryUpgrade()).toBe(false);
+    await theirs.release();
+    await first.promise;
+    await guard.release();
+  });
+
   test('a session that ends before the answer came: the question is put again in the next one', async () => {
     await begin();
     engine.line.back.shut();
