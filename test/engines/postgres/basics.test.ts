@@ -1,8 +1,9 @@
 // Over PostgreSQL a lock does what it does over every engine: one call at a time, between two spaces.
 import { connect } from '../../../lib/postgres';
 import { SharedLock, type Space } from '../../../lib/remote';
+import { describeWithServer } from './describe';
 import { until } from '../../support/until';
-import { describeWithServer, PostgresServer } from './server';
+import { PostgresServer } from './server';
 
 describeWithServer('a lock', () => {
   let server: PostgresServer;

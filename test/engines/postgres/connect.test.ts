@@ -8,8 +8,8 @@ import { connect } from '../../../lib/postgres';
 import { SharedLock } from '../../../lib/remote';
 import { DIST } from '../../support/segment';
 import { until } from '../../support/until';
+import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
-import { describeWithServer } from './server';
 
 const SQL = join(__dirname, '../../../lib/engines/postgres/sql');
 

@@ -5,8 +5,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type LockGuard, LockManager, type SharedLock } from '../../../lib/remote';
 import { until } from '../../support/until';
 import type { Direction, NetworkProxy } from '../proxy';
+import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
-import { describeWithServer } from './server';
 
 const TTL = 1500;
 

@@ -2,8 +2,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LockManager, SharedLock } from '../../../lib/remote';
 import { latch } from '../../support/until';
+import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
-import { describeWithServer } from './server';
 
 describeWithServer('the queue', () => {
   const fixture = new Fixture();

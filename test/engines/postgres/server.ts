@@ -70,11 +70,8 @@ function found<T>(look: () => T | undefined, ...packages: string[]): T | undefin
 
 const postgres = found(binaries, 'postgresql');
 
-/** `describe`, or where there is no PostgreSQL, `describe.skip`. */
-export const describeWithServer: jest.Describe = postgres === undefined ? describe.skip : describe;
-if (postgres === undefined) {
-  console.log('skipped: there is no PostgreSQL (initdb, postgres) on PATH, and it can not be installed here');
-}
+/** Whether a server can be started here. */
+export const isThere = postgres !== undefined;
 
 /** As root: somebody else, for PostgreSQL refuses to run as root. */
 function unprivileged(): { uid?: number; gid?: number } {
