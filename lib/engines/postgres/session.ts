@@ -14,7 +14,7 @@ import type { Query } from './client';
 import type { Settings } from './config';
 import { forgottenError, missingRightsError, toLockError, transactionPoolerError } from './errors';
 import { checkSchema } from './install';
-import { decodeName, encodeName, keyOf } from './names';
+import { decodeName, encodeName, keyOf, quoted } from './names';
 import { checkServer } from './server';
 import { Wire, type WireEvents } from './wire';
 
@@ -87,7 +87,10 @@ export class PostgresSession implements Session, WireEvents {
   private provedAt = Number.NEGATIVE_INFINITY;
   private opened = false;
   private over = false;
-  /** The condition that keeps a verb from being carried out over another connection than ours; empty without a pooler. */
+  /**
+   * The condition that keeps a verb from being carried out over another connection than ours; empty without a pooler. The
+   * functions are named with their schema, because another connection would not find them.
+   */
   private condition = '';
 
   private constructor(
@@ -234,7 +237,7 @@ export class PostgresSession implements Session, WireEvents {
   private async call<T extends Told>(verb: string, ...given: NonNullable<Query['values']>): Promise<T> {
     const values = [this.number, ...given];
     const parameters = values.map((_, index) => `$${index + 1}`).join(', ');
-    const text = `select ${verb}(${parameters}) as answer${this.condition}`;
+    const text = `select ${quoted(this.settings.schema)}.${verb}(${parameters}) as answer${this.condition}`;
     // Behind a pooler a connection may have the prepared statements of another program.
     const query = this.condition === '' ? { name: verb, text, values } : { text, values };
     const [row] = await this.wire.ask(`${verb} in the schema "${this.settings.schema}"`, query);

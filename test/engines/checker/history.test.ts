@@ -8,7 +8,7 @@ const hold = (mode: Entry['mode'], from: number, to: number, token: number, more
   from,
   to,
   token: BigInt(token),
-  lost: undefined,
+  lost: false,
   ...more,
 });
 const of = (entries: Entry[], more: Partial<History> = {}): History => ({
@@ -25,19 +25,19 @@ test.each<[string, History]>([
   ['other names', of([hold('exclusive', 0, 5, 1), hold('exclusive', 1, 2, 1, { name: 'y' })])],
   [
     'a theft',
-    of([hold('exclusive', 0, 5, 1, { lost: 'stolen' }), hold('exclusive', 3, 6, 2)], {
+    of([hold('exclusive', 0, 5, 1, { lost: true }), hold('exclusive', 3, 6, 2)], {
       thefts: [{ name: 'x', asked: 2, token: 2n }],
     }),
   ],
   [
     'a grant that is heard of when it was stolen',
-    of([hold('exclusive', 3, 6, 2), hold('exclusive', 4, 5, 1, { lost: 'stolen' })], {
+    of([hold('exclusive', 3, 6, 2), hold('exclusive', 4, 5, 1, { lost: true })], {
       thefts: [{ name: 'x', asked: 2, token: 2n }],
     }),
   ],
   [
     'a connection that was cut',
-    of([hold('exclusive', 0, 5, 1, { lost: 'otherwise' }), hold('exclusive', 3, 6, 2)], {
+    of([hold('exclusive', 0, 5, 1, { lost: true }), hold('exclusive', 3, 6, 2)], {
       cuts: [{ process: 1, at: 2 }],
     }),
   ],
@@ -60,26 +60,26 @@ test.each<[string, string[], History]>([
   [
     'a hold that outlived its lease',
     ['H1'],
-    of([hold('exclusive', 0, 5, 1, { lost: 'otherwise' }), hold('exclusive', 3, 6, 2)]),
+    of([hold('exclusive', 0, 5, 1, { lost: true }), hold('exclusive', 3, 6, 2)]),
   ],
   [
     'a cut of another process',
     ['H1'],
-    of([hold('exclusive', 0, 5, 1, { lost: 'otherwise' }), hold('exclusive', 3, 6, 2)], {
+    of([hold('exclusive', 0, 5, 1, { lost: true }), hold('exclusive', 3, 6, 2)], {
       cuts: [{ process: 2, at: 2 }],
     }),
   ],
   [
     'a theft that came before',
     ['H1'],
-    of([hold('exclusive', 0, 5, 3, { lost: 'stolen' }), hold('exclusive', 3, 6, 4)], {
+    of([hold('exclusive', 0, 5, 3, { lost: true }), hold('exclusive', 3, 6, 4)], {
       thefts: [{ name: 'x', asked: 2, token: 2n }],
     }),
   ],
   [
     'a theft that came later',
     ['H1'],
-    of([hold('exclusive', 0, 5, 1, { lost: 'stolen' }), hold('exclusive', 3, 6, 2)], {
+    of([hold('exclusive', 0, 5, 1, { lost: true }), hold('exclusive', 3, 6, 2)], {
       thefts: [{ name: 'x', asked: 4, token: 2n }],
     }),
   ],

@@ -9,7 +9,8 @@
 //       and smaller than that of any behind it.
 //
 // An engine can end a hold before the holder can hear of that in two cases, and these are no fault: the lock was stolen, or the
-// connection was cut. Who does either knows when: the interval is cut at that time.
+// connection was cut. Who does either knows when: the interval is cut at that time. What the holder heard in the end tells
+// nothing: one whose connection is stalled does not hear that it was robbed.
 
 export interface Entry {
   /** Of the lock. */
@@ -20,8 +21,8 @@ export interface Entry {
   /** In milliseconds. */
   readonly from: number;
   readonly to: number;
-  /** How it ended, if not by the holder itself. */
-  readonly lost: 'stolen' | 'otherwise' | undefined;
+  /** Whether it ended otherwise than by its holder, or its holder was killed. */
+  readonly lost: boolean;
 }
 
 export interface Theft {
@@ -61,16 +62,14 @@ const ON_ITS_WAY_MS = 10_000;
 
 /** When somebody else may have ended it at the earliest. */
 function endOf({ name, process, token, from, to, lost }: Entry, { thefts, cuts }: History): number {
-  if (lost === undefined) return to;
-  const ends =
-    lost === 'stolen'
-      ? thefts.filter((theft) => {
-          if (theft.name !== name) return false;
-          // A theft may be heard of before the grant is, but its token is greater.
-          return theft.token === undefined ? theft.asked > from - ON_ITS_WAY_MS : theft.token > token;
-        })
-      : cuts.filter((cut) => cut.process === process && cut.at >= from);
-  return Math.min(to, ...ends.map((end) => ('asked' in end ? end.asked : end.at)));
+  if (!lost) return to;
+  const stolen = thefts.filter((theft) => {
+    if (theft.name !== name) return false;
+    // A theft may be heard of before the grant is, but its token is greater.
+    return theft.token === undefined ? theft.asked > from - ON_ITS_WAY_MS : theft.token > token;
+  });
+  const cut = cuts.filter((one) => one.process === process && one.at >= from);
+  return Math.min(to, ...stolen.map(({ asked }) => asked), ...cut.map(({ at }) => at));
 }
 
 /** @param holds in their order */

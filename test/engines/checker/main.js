@@ -65,9 +65,7 @@ class Note {
   }
 
   end() {
-    const { aborted, reason } = this.lost;
-    const lost = !aborted ? undefined : reason.cause?.name === 'Theft' ? 'stolen' : 'otherwise';
-    send({ type: 'ended', id: this.id, to: this.to, lost });
+    send({ type: 'ended', id: this.id, to: this.to, lost: this.lost.aborted });
   }
 }
 

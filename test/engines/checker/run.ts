@@ -51,7 +51,7 @@ const now = () => Number(process.hrtime.bigint() / 1000n) / 1000;
 type Message = { id: string; token: string; to: number } & (
   | { type: 'held'; name: string; mode: Entry['mode']; from: number }
   | { type: 'seen' }
-  | { type: 'ended'; lost: Entry['lost'] }
+  | { type: 'ended'; lost: boolean }
   | { type: 'steals'; name: string; asked: number }
   | { type: 'stole' }
   | { type: 'failed'; error: string }
@@ -65,6 +65,8 @@ class Participant {
   readonly entries = new Map<string, Mutable<Entry>>();
   readonly thefts = new Map<string, Mutable<Theft>>();
   readonly failures: string[] = [];
+  /** Which entries go on. */
+  private readonly open = new Set<string>();
   isReady = false;
   isDone = false;
   killed = false;
@@ -115,6 +117,7 @@ class Participant {
     const ended = new Promise((resolve) => this.child.once('close', resolve));
     this.child.kill('SIGKILL');
     await ended;
+    for (const id of this.open) this.entries.get(id)!.lost = true;
   }
 
   private heard(message: Message): void {
@@ -124,11 +127,13 @@ class Participant {
       case 'held': {
         const { name, mode, from, to, token } = message;
         const process = this.number;
-        this.entries.set(message.id, { name, process, mode, token: BigInt(token), from, to, lost: undefined });
+        this.entries.set(message.id, { name, process, mode, token: BigInt(token), from, to, lost: false });
+        this.open.add(message.id);
         break;
       }
       case 'ended':
         entry!.lost = message.lost;
+        this.open.delete(message.id);
         break;
       case 'steals':
         this.thefts.set(message.id, { name: message.name, asked: message.asked, token: undefined });

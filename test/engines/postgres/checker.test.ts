@@ -7,8 +7,8 @@ import { check, type Field } from '../checker/run';
 import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
 
-const SECONDS = Number(process.env.PROCLOCK_CHECKER_S ?? 25);
-const MUTANT_SECONDS = 12;
+const SECONDS = Number(process.env.PROCLOCK_CHECKER_S ?? 20);
+const MUTANT_SECONDS = 8;
 const SEED = Number(process.env.PROCLOCK_CHECKER_SEED ?? Date.now() % 1_000_000);
 const TTL = 1000;
 

@@ -105,8 +105,8 @@ function launch(command: string, args: string[]): ChildProcess {
   return child;
 }
 
-function folder(): string {
-  const made = mkdtempSync(join(tmpdir(), 'proclock-postgres-'));
+function folder(parent = tmpdir()): string {
+  const made = mkdtempSync(join(parent, 'proclock-postgres-'));
   const { uid, gid } = unprivileged();
   if (uid !== undefined && gid !== undefined) chownSync(made, uid, gid);
   return made;
@@ -126,11 +126,12 @@ export class PostgresServer {
     private readonly settings: Record<string, string | number>,
   ) {}
 
-  /** @param settings for postgresql.conf */
-  static start(settings: Record<string, string | number> = {}): Promise<PostgresServer> {
-    return PostgresServer.launch(settings, 'initdb', (data) => [
+  /** @param settings for postgresql.conf. @param parent of its folder */
+  static start(settings: Record<string, string | number> = {}, parent?: string): Promise<PostgresServer> {
+    const argsFor = (data: string) => [
       ...['-D', data, '-U', 'postgres', '-A', 'trust', '--no-sync', '-E', 'UTF8', '--locale=C'],
-    ]);
+    ];
+    return PostgresServer.launch(settings, 'initdb', argsFor, parent);
   }
 
   /** A standby with what this server has now. It hears of nothing that comes later. */
@@ -159,8 +160,9 @@ export class PostgresServer {
     settings: Record<string, string | number>,
     program: string,
     argsFor: (data: string) => string[],
+    parent?: string,
   ): Promise<PostgresServer> {
-    const made = folder();
+    const made = folder(parent);
     execFileSync(join(postgres as string, program), argsFor(join(made, 'data')), {
       cwd: '/',
       stdio: ['ignore', 'ignore', 'inherit'],
