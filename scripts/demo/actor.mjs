@@ -13,9 +13,7 @@ const WRITER_PAUSE_MS = 2;
 const AUDITOR_PAUSE_MS = 40;
 const FOREVER = new Promise(() => {});
 
-const { role, number, path, place } = isMainThread
-  ? JSON.parse(process.env.PROCLOCK_DEMO)
-  : workerData;
+const { role, number, path, place } = isMainThread ? JSON.parse(process.env.PROCLOCK_DEMO) : workerData;
 const report = isMainThread
   ? (message) => process.send(message)
   : (message) => parentPort.postMessage(message);

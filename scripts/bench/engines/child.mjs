@@ -13,7 +13,11 @@ let hops;
 /** A peer by its name; `null`: proclock. */
 async function lockOf(name) {
   if (name !== null) return engine.peers[name](target);
-  return { acquire: () => lock.exclusive().then((taken) => (guard = taken)), release: () => guard.release(), close() {} };
+  return {
+    acquire: () => lock.exclusive().then((taken) => (guard = taken)),
+    release: () => guard.release(),
+    close() {},
+  };
 }
 
 const methods = {

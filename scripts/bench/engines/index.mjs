@@ -136,7 +136,9 @@ async function waits(engine, target, count) {
     const holder = await engine.open(target, { ttl: TTL_MS });
     const space = await engine.open(target, { ttl: TTL_MS });
     const names = [...new Set(Array.from({ length: count }, (_, index) => nameOf(index)))];
-    const guards = await Promise.all(names.map((name) => new SharedLock(name, { space: holder }).exclusive()));
+    const guards = await Promise.all(
+      names.map((name) => new SharedLock(name, { space: holder }).exclusive()),
+    );
     const began = performance.now();
     const drained = Promise.all(
       Array.from({ length: count }, async (_, index) => {
@@ -150,7 +152,11 @@ async function waits(engine, target, count) {
     const released = Promise.all(guards.map((guard) => guard.release()));
     await drained;
     await released;
-    figures[what] = { count, queuedMs: queued - began, perSecond: count / ((performance.now() - queued) / 1000) };
+    figures[what] = {
+      count,
+      queuedMs: queued - began,
+      perSecond: count / ((performance.now() - queued) / 1000),
+    };
     await space.close();
     await holder.close();
   }

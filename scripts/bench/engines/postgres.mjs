@@ -40,14 +40,19 @@ export const peers = {
   [`a table, polled each ${POLL_MS} ms`]: async (target) => {
     const made = await client(target);
     await made.query('set synchronous_commit = off');
-    const insert = { name: 'insert', text: 'insert into polled values ($1) on conflict do nothing', values: ['x'] };
+    const insert = {
+      name: 'insert',
+      text: 'insert into polled values ($1) on conflict do nothing',
+      values: ['x'],
+    };
     return {
       async acquire() {
         while ((await made.query(insert)).rowCount === 0) {
           await new Promise((resolve) => setTimeout(resolve, POLL_MS));
         }
       },
-      release: () => made.query({ name: 'delete', text: 'delete from polled where name = $1', values: ['x'] }),
+      release: () =>
+        made.query({ name: 'delete', text: 'delete from polled where name = $1', values: ['x'] }),
       close: () => made.end(),
     };
   },

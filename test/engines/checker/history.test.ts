@@ -1,7 +1,13 @@
 // The judge of the checker finds what is wrong, and nothing else.
 import { type Entry, type History, judge } from './history';
 
-const hold = (mode: Entry['mode'], from: number, to: number, token: number, more: Partial<Entry> = {}): Entry => ({
+const hold = (
+  mode: Entry['mode'],
+  from: number,
+  to: number,
+  token: number,
+  more: Partial<Entry> = {},
+): Entry => ({
   name: 'x',
   process: 1,
   mode,

@@ -95,7 +95,8 @@ function tokens(holds: readonly Entry[]): string[] {
   for (const hold of holds) {
     if (greatest !== undefined) {
       const grows = hold.mode === 'exclusive' ? hold.token > greatest.token : hold.token >= greatest.token;
-      if (!grows) wrong.push(`${hold.mode === 'exclusive' ? 'H2' : 'H3'}: ${shown(greatest)} before ${shown(hold)}`);
+      if (!grows)
+        wrong.push(`${hold.mode === 'exclusive' ? 'H2' : 'H3'}: ${shown(greatest)} before ${shown(hold)}`);
     }
     if (greatest === undefined || hold.token > greatest.token) greatest = hold;
   }

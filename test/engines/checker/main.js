@@ -40,7 +40,8 @@ function dice(state) {
 
 /** Of CLOCK_MONOTONIC, which is one for all processes. */
 const now = () => Number(process.hrtime.bigint() / 1000n) / 1000;
-const send = (message) => process.send(JSON.stringify(message, (_, value) => (typeof value === 'bigint' ? String(value) : value)));
+const send = (message) =>
+  process.send(JSON.stringify(message, (_, value) => (typeof value === 'bigint' ? String(value) : value)));
 
 let stopping = false;
 let lastNumber = 0;
@@ -98,7 +99,8 @@ async function use(name, guard, roll) {
       await guard.downgrade();
       note = new Note(name, 'shared', guard);
     } else if (guard.mode === 'shared' && roll(2) === 0) {
-      const upgraded = roll(2) === 0 ? await guard.tryUpgrade() : await guard.upgrade({ timeout: 40 }).then(() => true);
+      const upgraded =
+        roll(2) === 0 ? await guard.tryUpgrade() : await guard.upgrade({ timeout: 40 }).then(() => true);
       if (upgraded) {
         note.end();
         note = new Note(name, 'exclusive', guard);
@@ -115,7 +117,10 @@ async function steal(space, name) {
   const theft = { name, asked: now(), token: undefined };
   const id = `${process.pid}-${++lastNumber}`;
   send({ type: 'steals', id, ...theft });
-  const taken = await space.acquire(space.recordOf(name), 'exclusive', 'steal', { timeout: Infinity, signal: undefined });
+  const taken = await space.acquire(space.recordOf(name), 'exclusive', 'steal', {
+    timeout: Infinity,
+    signal: undefined,
+  });
   send({ type: 'stole', id, token: taken.token });
   const note = new Note(name, 'exclusive', taken);
   await hold(note, 5);
@@ -147,7 +152,8 @@ async function user(space, roll) {
     try {
       await turn(space, roll);
     } catch (error) {
-      if (!EXPECTED.has(error.code) && error.name !== 'TimeoutError') send({ type: 'failed', error: String(error?.stack) });
+      if (!EXPECTED.has(error.code) && error.name !== 'TimeoutError')
+        send({ type: 'failed', error: String(error?.stack) });
       // What can not be reached would be asked for over and over.
       if (error.code === 'ERR_LOCK_UNAVAILABLE') await sleep(20);
     }

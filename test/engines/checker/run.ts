@@ -82,7 +82,8 @@ class Participant {
       stderr += text;
     });
     child.on('exit', (code, signal) => {
-      if (!this.killed && code !== 0) this.failures.push(`process ${number} ended (${signal ?? code}): ${stderr}`);
+      if (!this.killed && code !== 0)
+        this.failures.push(`process ${number} ended (${signal ?? code}): ${stderr}`);
     });
   }
 

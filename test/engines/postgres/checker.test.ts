@@ -57,22 +57,16 @@ describeWithServer('the checker', () => {
     (MUTANT_SECONDS + 120) * 1000,
   );
 
-  test(
-    'finds it where everybody else looks dead',
-    async () => {
-      await (await fixture.lock()).tryShared();
-      const { server } = fixture;
-      const [found] = await server.sql(
-        "select pg_get_functiondef('proclock.is_alive'::regproc) as definition",
-      );
-      await server.sql(
-        'create or replace function proclock.is_alive(me int8, other int8) returns boolean language sql as $$ select me = other $$',
-      );
-      const seen = await check(field, { seconds: 3, seed: SEED, stallsOnly: true });
-      await server.sql(found!.definition as string);
-      expect(judge(seen).join('\n')).toMatch(/H1/);
-      await sleep(TTL);
-    },
-    120_000,
-  );
+  test('finds it where everybody else looks dead', async () => {
+    await (await fixture.lock()).tryShared();
+    const { server } = fixture;
+    const [found] = await server.sql("select pg_get_functiondef('proclock.is_alive'::regproc) as definition");
+    await server.sql(
+      'create or replace function proclock.is_alive(me int8, other int8) returns boolean language sql as $$ select me = other $$',
+    );
+    const seen = await check(field, { seconds: 3, seed: SEED, stallsOnly: true });
+    await server.sql(found!.definition as string);
+    expect(judge(seen).join('\n')).toMatch(/H1/);
+    await sleep(TTL);
+  }, 120_000);
 });

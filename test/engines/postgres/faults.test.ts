@@ -67,7 +67,7 @@ describeWithServer('a lease', () => {
       "await lock('one').exclusive(); await lock('two').shared(); lock('one').shared().catch(() => {}); await lock('one').query()",
     );
     await leaves(
-      'await Promise.all(Array.from({ length: 250 }, (_, i) => Promise.all([lock(`a ${i}`).exclusive(), lock(`b ${i}`).shared()])))',
+      "await Promise.all(Array.from({ length: 250 }, (_, i) => Promise.all([lock('a ' + i).exclusive(), lock('b ' + i).shared()])))",
     );
   });
 });
@@ -98,7 +98,9 @@ function smallDisk(megabytes: number): string | undefined {
   if (process.getuid?.() !== 0) return undefined;
   const folder = mkdtempSync(join(tmpdir(), 'proclock-disk-'));
   try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'proclock', folder], { stdio: 'ignore' });
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${megabytes}m`, 'proclock', folder], {
+      stdio: 'ignore',
+    });
     return folder;
   } catch {
     rmSync(folder, { recursive: true });

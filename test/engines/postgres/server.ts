@@ -123,15 +123,20 @@ export class PostgresServer {
   private constructor(
     readonly port: number,
     private readonly folder: string,
+    private readonly binaries: string,
     private readonly settings: Record<string, string | number>,
   ) {}
 
-  /** @param settings for postgresql.conf. @param parent of its folder */
-  static start(settings: Record<string, string | number> = {}, parent?: string): Promise<PostgresServer> {
+  /** @param settings for postgresql.conf. @param parent of its folder. @param bin the folder of its programs */
+  static start(
+    settings: Record<string, string | number> = {},
+    parent?: string,
+    bin?: string,
+  ): Promise<PostgresServer> {
     const argsFor = (data: string) => [
       ...['-D', data, '-U', 'postgres', '-A', 'trust', '--no-sync', '-E', 'UTF8', '--locale=C'],
     ];
-    return PostgresServer.launch(settings, 'initdb', argsFor, parent);
+    return PostgresServer.launch(settings, 'initdb', argsFor, parent, bin);
   }
 
   /** A standby with what this server has now. It hears of nothing that comes later. */
@@ -161,14 +166,15 @@ export class PostgresServer {
     program: string,
     argsFor: (data: string) => string[],
     parent?: string,
+    bin = postgres as string,
   ): Promise<PostgresServer> {
     const made = folder(parent);
-    execFileSync(join(postgres as string, program), argsFor(join(made, 'data')), {
+    execFileSync(join(bin, program), argsFor(join(made, 'data')), {
       cwd: '/',
       stdio: ['ignore', 'ignore', 'inherit'],
       ...unprivileged(),
     });
-    const server = new PostgresServer(await freePort(), made, {
+    const server = new PostgresServer(await freePort(), made, bin, {
       listen_addresses: '127.0.0.1',
       unix_socket_directories: '',
       shared_buffers: '32MB',
@@ -229,7 +235,7 @@ export class PostgresServer {
 
   private async run(): Promise<void> {
     const args = Object.entries(this.settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
-    const child = launch(join(postgres as string, 'postgres'), [
+    const child = launch(join(this.binaries, 'postgres'), [
       '-D',
       join(this.folder, 'data'),
       '-p',

@@ -1,8 +1,26 @@
--- What the verbs are made of. Whoever changes what is known of a name has its latch: an advisory lock until the end of the
--- transaction. Two names with one latch wait for each other, and no more than that.
+-- What the verbs are made of, and why that is right.
+--
+-- A lock is held by the owner in its row, or by the slots that are 'held' or 'upgrading', and never by both: whoever becomes
+-- the owner found neither (own_if_free, own), and whoever becomes a slot found no owner (share_if_free, grant_next), under the
+-- latch. The latch of a name is an advisory lock until the end of the transaction. Each verb takes it in a statement of its own,
+-- first: the snapshot of every statement behind it has all that was committed by those that had it before. Two names with one
+-- latch wait for each other, and no more than that.
+--
+-- A session is alive for as long as its connection has the advisory lock of its number (is_alive). One that is dead is passed
+-- over wherever it is met, under the latch: as the owner (is_owned), in the queue (grant_next), among all of a name (bury_all).
+-- A crash of the server empties the slots and ends all sessions; an owner that is left in a row is dead then like any other. So
+-- an exclusive holder that dies, in whatever way, is found by whoever comes next, who is told. Those who wait already look
+-- several times a second for sessions that are dead, and free what they wait for (look).
+--
+-- The queue is strict: nobody is granted past a waiter (has_waiters) but the holder that is upgrading, which is ahead of all.
+-- Whoever lets go, or leaves the queue, grants the next ones in the same transaction: there is no moment in which a lock is free,
+-- somebody waits, and nobody is about to look.
 --
 -- A grant is `{token, abandoned, flights}`. What a session is to be told is a message `{event, id, ..}`: the asking session
 -- finds its own in the answer, under `told`; others get them by NOTIFY, which costs all of the server a short lock.
+--
+-- Of a call's time most goes into statements. Functions in SQL are part of the statement that they stand in only if they have no
+-- FROM, and promise no more (`stable`, `immutable`) than what they call keeps; otherwise each call is as dear as a statement.
 
 insert into migrations (number) values (2);
 
