@@ -227,6 +227,21 @@ describe('an engine that does not answer', () => {
     await until(() => state().flat().length === 0);
   });
 
+  test('one that answers others first is waited for', async () => {
+    const guard = await lock.shared();
+    const { line } = engine;
+    line.there.shut();
+    const released = track(guard.release());
+    for (let second = 0; second < 6; second++) {
+      await sleep(1000);
+      line.events.certainUntil(now() + 1e6);
+    }
+    expect(released.settled).toBe(false);
+    line.there.open();
+    await released.promise;
+    expect(state()).toEqual(IDLE);
+  });
+
   test.each(['there', 'back'] as const)(
     'a timeout that can not be told to it (%s): ERR_LOCK_UNAVAILABLE, and no ghost when it goes on',
     async (side) => {
