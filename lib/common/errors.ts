@@ -124,6 +124,13 @@ export function nestedUpgradeError(subject: Named): LockError {
   );
 }
 
+export function pendingUpgradeError(subject: Named): LockError {
+  return new LockError(
+    'ERR_LOCK_UPGRADE',
+    `Cannot upgrade the shared hold of ${shown(subject.name)}: it is being upgraded already; wait for that`,
+  );
+}
+
 export function notHeldError(subject: Named, what = 'lock released too many times'): LockError {
   return new LockError('ERR_LOCK_NOT_HELD', `${shown(subject.name)} is not held by this guard: ${what}`);
 }

@@ -4,7 +4,7 @@ import {
   nestedDowngradeError,
   nestedUpgradeError,
   notHeldError,
-  secondUpgradeError,
+  pendingUpgradeError,
   syncError,
 } from '../common/errors';
 import type { LeakFinder } from '../common/leaks';
@@ -133,7 +133,7 @@ export class LockGuard {
   /**
    * Shared to exclusive, atomically: waits ahead of the whole queue, and with newcomers barred, until this is the only
    * holder. Then the guard has a new {@link token}. What fails leaves it shared. Exclusive already: does nothing.
-   * @throws {LockError} `ERR_LOCK_UPGRADE` if another holder is upgrading, or guards of nested acquires are open;
+   * @throws {LockError} `ERR_LOCK_UPGRADE` if another holder is upgrading, this one is already, or guards of nested acquires are open;
    * `ERR_LOCK_TIMEOUT`, `ERR_LOCK_NOT_HELD`, `ERR_LOCK_LOST`, `ERR_LOCK_UNAVAILABLE`; `options.signal.reason` on abort
    */
   async upgrade(options?: WaitOptions): Promise<void> {
@@ -188,7 +188,7 @@ export class LockGuard {
     if (this.#mode === 'exclusive') return true;
     if (hold.isNested || hold.upgrade !== undefined) {
       if (how === 'try') return false;
-      throw hold.isNested ? nestedUpgradeError(this.lock) : secondUpgradeError(this.lock);
+      throw hold.isNested ? nestedUpgradeError(this.lock) : pendingUpgradeError(this.lock);
     }
     const upgraded = await Upgrade.begin(hold, how, options);
     if (upgraded) {

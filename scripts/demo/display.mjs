@@ -25,15 +25,17 @@ export class Display {
   #rows = 0;
   #started = 0;
   #duration;
+  #where;
   #timer;
 
-  /** `snapshot()` says who holds and who waits. */
-  constructor(out, durationMs, snapshot) {
+  /** `snapshot()` says who holds and who waits, `where` where the lock is. */
+  constructor(out, durationMs, snapshot, where) {
     this.#out = out;
     this.#live = out.isTTY === true && process.env.TERM !== 'dumb';
     this.#colours = this.#live && !process.env.NO_COLOR;
     this.#duration = durationMs;
     this.#snapshot = snapshot;
+    this.#where = where;
   }
 
   begin(actors) {
@@ -149,7 +151,7 @@ export class Display {
     const seconds = Math.min(this.#seconds(), this.#duration / 1000).toFixed(1);
     return [
       ['bold', 'proclock'],
-      ['', ` ${this.#actors.length} processes and threads, one ledger`],
+      ['', ` ${this.#actors.length} processes and threads, one ledger${this.#where && ` ${this.#where}`}`],
       ['dim', `   ${seconds} of ${this.#duration / 1000} s`],
     ];
   }

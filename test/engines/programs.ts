@@ -48,8 +48,8 @@ export function found<T>(look: () => T | undefined, ...packages: string[]): T | 
 }
 
 /** `describe`, or where something is missing, `describe.skip`. */
-export function describeWith(thing: unknown, missing: string): jest.Describe {
-  if (thing !== undefined) return describe;
+export function describeWith(isThere: boolean, missing: string): jest.Describe {
+  if (isThere) return describe;
   console.log(`skipped: ${missing}, and it can not be installed here`);
   return describe.skip;
 }
@@ -86,8 +86,8 @@ export function launch(command: string, args: string[], user: string): ChildProc
   return child;
 }
 
-export function temporaryFolder(user: string): string {
-  const made = mkdtempSync(join(tmpdir(), `proclock-${user}-`));
+export function temporaryFolder(user: string, parent = tmpdir()): string {
+  const made = mkdtempSync(join(parent, `proclock-${user}-`));
   const { uid, gid } = unprivileged(user);
   if (uid !== undefined && gid !== undefined) chownSync(made, uid, gid);
   return made;

@@ -170,10 +170,10 @@ export class Place implements Entry {
     });
   }
 
-  downgrade(): Promise<boolean> {
+  downgrade(repaired: boolean): Promise<boolean> {
     return this.inTurn(async () => {
       if (this.state !== 'held') return false;
-      const reply = await this.transact(downgrade(this));
+      const reply = await this.transact(downgrade(this, repaired));
       this.mode = 'shared';
       this.ahead = false;
       this.grant = undefined;

@@ -243,14 +243,14 @@ function standBack({ keys, slot, ahead }: Entry): Op[] {
 // ---- to change the mode
 
 /** `held`: it had the lock, and is shared now. */
-export function downgrade(entry: Entry): Txn {
+export function downgrade(entry: Entry, repaired: boolean): Txn {
   return {
     as: 'held',
     when: [exists(heldKey(entry))],
     does: [
       { delete: only(exclusiveKey(entry)) },
       ...standBack(entry),
-      { delete: startingWith(entry.keys.marks) },
+      ...(repaired ? [{ delete: startingWith(entry.keys.marks) }] : []),
       hold(entry, 'shared'),
     ],
   };

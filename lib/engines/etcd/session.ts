@@ -98,8 +98,8 @@ export class EtcdSession implements Session, Host, LeaseEvents {
     return this.places.get(id)?.release(leaving) ?? false;
   }
 
-  async downgrade({ id }: Slot): Promise<boolean> {
-    return this.places.get(id)?.downgrade() ?? false;
+  async downgrade({ id }: Slot, repaired: boolean): Promise<boolean> {
+    return this.places.get(id)?.downgrade(repaired) ?? false;
   }
 
   async upgrade({ id }: Slot, how: 'wait' | 'try'): Promise<Answer> {

@@ -23,7 +23,7 @@ const etcdctl = found(() => commandOf('etcdctl'), 'etcd-client');
 
 /** `describe`, or where there is no etcd, `describe.skip`. */
 export const describeWithServer = describeWith(
-  etcd === undefined ? undefined : etcdctl,
+  etcd !== undefined && etcdctl !== undefined,
   'there is no etcd (etcd, etcdctl) on PATH',
 );
 

@@ -1,8 +1,9 @@
 // The conformance suite over PostgreSQL.
 import { all } from '../cases';
 import { conform } from '../stage';
+import { describeWithServer } from './describe';
 import { engineOnPostgres } from './engine';
-import { describeWithServer, PostgresServer } from './server';
+import { PostgresServer } from './server';
 
 describeWithServer('over a server of its own', () => {
   let server: PostgresServer;

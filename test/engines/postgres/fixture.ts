@@ -13,10 +13,10 @@ export class Fixture {
   private number = 0;
   private readonly ends: Array<() => Promise<unknown>> = [];
 
-  /** To be called where tests are described. */
-  constructor(settings: Record<string, string | number> = {}) {
+  /** To be called where tests are described. @param folder that the server is in */
+  constructor(settings: Record<string, string | number> = {}, folder?: string) {
     beforeAll(async () => {
-      this.server = await PostgresServer.start(settings);
+      this.server = await PostgresServer.start(settings, folder);
     });
     afterAll(() => this.server?.stop());
     beforeEach(() => {

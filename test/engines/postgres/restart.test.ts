@@ -1,8 +1,8 @@
 // The server may end sessions, end itself, or crash: holders are told within a second, waiters queue again, tokens grow.
 import { performance } from 'node:perf_hooks';
 import { until } from '../../support/until';
+import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
-import { describeWithServer } from './server';
 
 describeWithServer('a session ends', () => {
   const fixture = new Fixture();

@@ -6,7 +6,6 @@ import { Client } from 'pg';
 import { until } from '../../support/until';
 import {
   commandOf,
-  describeWith,
   end,
   found,
   freePort,
@@ -32,8 +31,8 @@ function binaries(): string | undefined {
 
 const postgres = found(binaries, 'postgresql');
 
-/** `describe`, or where there is no PostgreSQL, `describe.skip`. */
-export const describeWithServer = describeWith(postgres, 'there is no PostgreSQL (initdb, postgres) on PATH');
+/** Whether a server can be started here. */
+export const isThere = postgres !== undefined;
 
 /** What a program of PostgreSQL is told by which signal. */
 const SIGNALS = { smart: 'SIGTERM', fast: 'SIGINT', immediate: 'SIGQUIT' } as const;
@@ -44,14 +43,20 @@ export class PostgresServer {
   private constructor(
     readonly port: number,
     private readonly folder: string,
+    private readonly binaries: string,
     private readonly settings: Record<string, string | number>,
   ) {}
 
-  /** @param settings for postgresql.conf */
-  static start(settings: Record<string, string | number> = {}): Promise<PostgresServer> {
-    return PostgresServer.launch(settings, 'initdb', (data) => [
+  /** @param settings for postgresql.conf. @param parent of its folder. @param bin the folder of its programs */
+  static start(
+    settings: Record<string, string | number> = {},
+    parent?: string,
+    bin?: string,
+  ): Promise<PostgresServer> {
+    const argsFor = (data: string) => [
       ...['-D', data, '-U', 'postgres', '-A', 'trust', '--no-sync', '-E', 'UTF8', '--locale=C'],
-    ]);
+    ];
+    return PostgresServer.launch(settings, 'initdb', argsFor, parent, bin);
   }
 
   /** A standby with what this server has now. It hears of nothing that comes later. */
@@ -80,14 +85,16 @@ export class PostgresServer {
     settings: Record<string, string | number>,
     program: string,
     argsFor: (data: string) => string[],
+    parent?: string,
+    bin = postgres as string,
   ): Promise<PostgresServer> {
-    const made = temporaryFolder(USER);
-    execFileSync(join(postgres as string, program), argsFor(join(made, 'data')), {
+    const made = temporaryFolder(USER, parent);
+    execFileSync(join(bin, program), argsFor(join(made, 'data')), {
       cwd: '/',
       stdio: ['ignore', 'ignore', 'inherit'],
       ...unprivileged(USER),
     });
-    const server = new PostgresServer(await freePort(), made, {
+    const server = new PostgresServer(await freePort(), made, bin, {
       listen_addresses: '127.0.0.1',
       unix_socket_directories: '',
       shared_buffers: '32MB',
@@ -146,7 +153,7 @@ export class PostgresServer {
   private async run(): Promise<void> {
     const args = Object.entries(this.settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
     const child = launch(
-      join(postgres as string, 'postgres'),
+      join(this.binaries, 'postgres'),
       ['-D', join(this.folder, 'data'), '-p', String(this.port), ...args],
       USER,
     );

@@ -1,7 +1,7 @@
 // A process that stands still for longer than its lease finds its holds lost before it does anything else.
 import { until } from '../../support/until';
+import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
-import { describeWithServer } from './server';
 
 const TTL = 1000;
 
