@@ -1,3 +1,4 @@
+import { type AcquireEvent, isWatched, traceAsync } from '../common/channels';
 import { NO_OPTIONS } from '../common/options';
 import {
   type LockManagerSnapshot,
@@ -54,10 +55,13 @@ export class LockManager {
   }
 
   /** @internal */
-  take({ name, mode, ifAvailable, steal, signal }: Request): Promise<Hold | undefined> {
+  take({ name, mode, ifAvailable, steal, signal }: Request): Hold | Promise<Hold | undefined> | undefined {
     const space = this.#space;
     const how = steal ? 'steal' : ifAvailable ? 'try' : 'wait';
-    return space.acquire(space.recordOf(name), mode, how, { ...NO_OPTIONS, signal });
+    const record = space.recordOf(name);
+    const take = (event?: AcquireEvent): Promise<Hold | undefined> =>
+      space.acquire(record, mode, how, { ...NO_OPTIONS, signal }, { event });
+    return isWatched() ? traceAsync<Hold | undefined>(record, mode, take) : take();
   }
 
   /** Every lock of the space that is held or waited for, by SharedLocks and the like as well, in all programs. */

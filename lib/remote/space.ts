@@ -13,7 +13,7 @@ import type { LockInfo, LockMode, LockSnapshot } from '../common/types';
 import { ANSWER_MS_MAX, type Connected, Connection } from './connection';
 import type { Engine } from './engine';
 import type { Hold, LockRecord } from './hold';
-import { Wait, type WaitedSpace } from './wait';
+import { Wait, type WaitedSpace, type WaitWatchers } from './wait';
 
 /** How long until an engine that could not be reached is tried again: at first, and at most. */
 const RETRY_MS_MIN = 50;
@@ -126,7 +126,7 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
   recordOf(name: string): LockRecord {
     const known = this.records.get(name)?.deref();
     if (known !== undefined) return known;
-    const record = { name };
+    const record = { name, namespace: this.namespace };
     this.records.set(name, new WeakRef(record));
     this.droppedRecords.register(record, name);
     return record;
@@ -138,9 +138,9 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
     mode: LockMode,
     how: 'wait' | 'try' | 'steal',
     options: Pick<Acquire, 'timeout' | 'signal'>,
-    group?: Set<Wait>,
+    watchers: WaitWatchers = {},
   ): Promise<Hold | undefined> {
-    return Wait.begin(this, record, mode, how, options, group);
+    return Wait.begin(this, record, mode, how, options, watchers);
   }
 
   /** @internal Of one name, or of all. */

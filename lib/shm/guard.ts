@@ -2,7 +2,7 @@ import { type LockError, nestedDowngradeError, notHeldError } from '../common/er
 import type { LeakFinder } from '../common/leaks';
 import { HoldSet, OWNER, type Owner } from '../common/owner';
 import type { Abandoned, LockMode, LockSnapshot } from '../common/types';
-import type { Hold } from './hold';
+import { type Hold, tokenOf } from './hold';
 
 /** Of guards that were asked for theirs. They are few, and the others need no room for it. */
 const signals = new WeakMap<LockGuard, AbortSignal>();
@@ -71,7 +71,7 @@ export class LockGuard {
    * can do no harm. A shared guard has the token of the last exclusive grant.
    */
   get token(): bigint {
-    return (BigInt(this.tokenHigh >>> 0) << 32n) | BigInt(this.tokenLow >>> 0);
+    return tokenOf(this.tokenHigh, this.tokenLow);
   }
 
   /**

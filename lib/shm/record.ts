@@ -1,4 +1,5 @@
 // The locks that are open in this thread.
+import { threadId } from 'node:worker_threads';
 import type { Owner } from '../common/owner';
 import type { LockInfo, LockMode, LockSnapshot } from '../common/types';
 import { ATTENTION, keyOf, type Native, type NativeInfo, Report } from './binding';
@@ -38,6 +39,10 @@ export class LockRecord implements LockOfHold {
 
   get segment(): string {
     return this.space.segment;
+  }
+
+  get namespace(): string {
+    return this.space.namespace;
   }
 
   /** Counts one handle, which is to call {@link leave}. */
@@ -128,6 +133,16 @@ export class LockRecord implements LockOfHold {
     const infos = this.native.binding.query(this.open(), false);
     this.ready.settle();
     return this.snapshotOf(infos).held;
+  }
+
+  /** For how long this thread has held it so; of several holds, the oldest one. */
+  heldMs(mode: LockMode): number {
+    const infos = this.native.binding.query(this.open(), false);
+    if (typeof infos === 'number') return 0;
+    const isOurs = (info: NativeInfo): boolean =>
+      info.pid === process.pid && info.threadId === threadId && info.exclusive === (mode === 'exclusive');
+    const since = infos.filter(isOurs).map((info) => info.since);
+    return since.length === 0 ? 0 : Math.max(Date.now() - Math.min(...since), 0);
   }
 
   /** A place in its queue. */
