@@ -9,6 +9,7 @@ export {
 } from './common/channels';
 export { LockError, type LockErrorCode } from './common/errors';
 export type { Flight } from './common/flight';
+export type { AbandonedData, GuardData, LockData } from './common/inspect';
 export type { LeadOptions, Term } from './common/lead';
 export type { WantedLock } from './common/many';
 export type {
@@ -16,6 +17,7 @@ export type {
   LockInfo,
   LockMode,
   LockSnapshot,
+  QueryOptions,
   WaitOptions,
 } from './common/types';
 export type { LockManagerSnapshot, LockRequestOptions, WebLock } from './common/web-locks';

@@ -6,6 +6,7 @@
 #include <napi.h>
 
 #include "addon_calls.h"
+#include "addon_command.h"
 
 #ifdef PROCLOCK_SUPPORTED
 
@@ -106,6 +107,15 @@ Napi::Value keep_alive(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Array mark_to_array(Napi::Env env, const proclock::AbandonedInfo& mark) {
+  Napi::Array result = Napi::Array::New(env, 4);
+  result.Set(0u, Napi::Number::New(env, mark.pid));
+  result.Set(1u, Napi::Number::New(env, mark.thread));
+  result.Set(2u, Napi::Number::New(env, mark.since_ms));
+  result.Set(3u, Napi::BigInt::New(env, mark.token));
+  return result;
+}
+
 // abandoned(hold): [pid, threadId, since in ms, token] or undefined
 Napi::Value abandoned(const Napi::CallbackInfo& info) {
   if (!check(info, info.Length() == 1 && info[0].IsNumber())) return info.Env().Undefined();
@@ -113,12 +123,7 @@ Napi::Value abandoned(const Napi::CallbackInfo& info) {
   if (!ok(instance_of(info).client->abandoned(info[0].As<Napi::Number>().Uint32Value(), &found))) {
     return info.Env().Undefined();
   }
-  Napi::Array result = Napi::Array::New(info.Env(), 4);
-  result.Set(0u, Napi::Number::New(info.Env(), found.pid));
-  result.Set(1u, Napi::Number::New(info.Env(), found.thread));
-  result.Set(2u, Napi::Number::New(info.Env(), found.since_ms));
-  result.Set(3u, Napi::BigInt::New(info.Env(), found.token));
-  return result;
+  return mark_to_array(info.Env(), found);
 }
 
 Napi::Array infos_to_array(Napi::Env env, const std::vector<proclock::HolderInfo>& infos) {
@@ -171,6 +176,22 @@ Napi::Value query_all(const Napi::CallbackInfo& info) {
   Napi::Array result = infos_to_array(info.Env(), infos);
   for (uint32_t i = 0; i < infos.size(); i++) {
     result.Get(i).As<Napi::Object>().Set("name", name_to_string(info.Env(), names[infos[i].lock]));
+  }
+  return result;
+}
+
+// marks(id): the locks of its namespace that a dead holder has left, or status
+Napi::Value marks(const Napi::CallbackInfo& info) {
+  if (!check(info, info.Length() == 1 && info[0].IsNumber())) return info.Env().Undefined();
+  std::vector<proclock::MarkedLock> found;
+  const Status status = instance_of(info).client->marks(info[0].As<Napi::Number>().Uint32Value(), &found);
+  if (!ok(status)) return Napi::Number::New(info.Env(), number(status));
+  Napi::Array result = Napi::Array::New(info.Env(), found.size());
+  for (uint32_t i = 0; i < found.size(); i++) {
+    Napi::Object line = Napi::Object::New(info.Env());
+    line.Set("name", name_to_string(info.Env(), found[i].name));
+    line.Set("abandoned", mark_to_array(info.Env(), found[i].mark));
+    result.Set(i, line);
   }
   return result;
 }
@@ -288,6 +309,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   set_plain(binding, instance, "finishRepair", plain<finish_repair>);
   set_plain(binding, instance, "finishFlight", plain<finish_flight>);
   set_plain(binding, instance, "flights", plain<flights>);
+  set_plain(binding, instance, "place", plain<place>);
   set_plain(binding, instance, "steal", plain<steal>);
   set_plain(binding, instance, "listen", plain<listen>);
   set_plain(binding, instance, "checkHold", plain<check_hold>);
@@ -306,6 +328,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   binding.Set("abandoned", Napi::Function::New(env, abandoned, "abandoned", instance));
   binding.Set("query", Napi::Function::New(env, query, "query", instance));
   binding.Set("queryAll", Napi::Function::New(env, query_all, "queryAll", instance));
+  binding.Set("marks", Napi::Function::New(env, marks, "marks", instance));
   binding.Set("segmentInUse", Napi::Function::New(env, segment_in_use, "segmentInUse", instance));
   binding.Set("groupId", Napi::Function::New(env, group_id, "groupId", instance));
   return binding;
@@ -316,6 +339,7 @@ Napi::Object load(Napi::Env env, Napi::Object exports) {
   exports.Set("layoutVersion", Napi::Number::New(env, proclock::kLayoutVersion));
   exports.Set("abi", Napi::Number::New(env, proclock::abi_fingerprint()));
   exports.Set("supported", Napi::Boolean::New(env, true));
+  set_command_calls(exports);
   return exports;
 }
 

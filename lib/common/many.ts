@@ -1,7 +1,9 @@
 // Several locks at once, in one order that is the same everywhere, so that those who want several can not wait for each other
 // in a circle. What is here is the same for locks that are released at once, and for those that have to ask.
+import type { InspectOptions } from 'node:util';
 import { now } from './clock';
 import { argumentTypeError, argumentValueError, type LockError, notHeldError } from './errors';
+import { INSPECT, type Inspect } from './inspect';
 import { type Acquire, checkAcquireOptions, checkFunction } from './options';
 import type { LockMode } from './types';
 
@@ -223,6 +225,16 @@ export abstract class Many<G extends ManyGuard> {
     this.#lost ??= join(this.#taken.map(({ lost }) => lost)).signal;
     for (const guard of this.#taken) void guard.lost; // looks again
     return this.#lost;
+  }
+
+  /** Plain data, for `JSON.stringify()`. */
+  toJSON(): { guards: readonly G[] } {
+    return { guards: this.guards };
+  }
+
+  /** @internal */
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    return `MultiGuard ${inspect(this.guards, options)}`;
   }
 
   /**

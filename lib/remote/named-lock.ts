@@ -1,9 +1,11 @@
 // What all lock classes have in common: a handle on a named lock, and one way behind all that acquire it.
 import { randomUUID } from 'node:crypto';
+import type { InspectOptions } from 'node:util';
 import { callUntilSettled, modeOf, optionsOf, workOf } from '../common/call';
 import { type AcquireEvent, isWatched, traceAsync } from '../common/channels';
 import { beginContext, currentContext } from '../common/context';
 import { argumentTypeError, closedError, syncError, timeoutError } from '../common/errors';
+import { INSPECT, type Inspect, inspectLock, type LockData, lockData } from '../common/inspect';
 import { LeakFinder } from '../common/leaks';
 import { LOCKABLE } from '../common/many';
 import {
@@ -110,6 +112,16 @@ export abstract class NamedLock {
   /** The same as {@link close}. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.close();
+  }
+
+  /** Plain data, for `JSON.stringify()`. */
+  toJSON(): LockData {
+    return lockData(this);
+  }
+
+  /** @internal */
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    return inspectLock(this, options, inspect);
   }
 
   /** @internal */

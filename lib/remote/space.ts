@@ -1,4 +1,5 @@
 // An engine as one program uses it: the session there is now, what is asked of it, and how another one is opened.
+import type { InspectOptions } from 'node:util';
 import { keepAlive, startTimer, type Timer } from '../common/clock';
 import {
   argumentTypeError,
@@ -8,6 +9,7 @@ import {
   spaceClosedError,
   unavailableError,
 } from '../common/errors';
+import { INSPECT, type Inspect } from '../common/inspect';
 import { type Acquire, checkNamespace, checkObject } from '../common/options';
 import type { LockInfo, LockMode, LockSnapshot } from '../common/types';
 import { ANSWER_MS_MAX, type Connected, Connection } from './connection';
@@ -112,6 +114,17 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
+  }
+
+  /** Plain data, for `JSON.stringify()`. */
+  toJSON(): { kind: Space['kind']; namespace: string } {
+    return { kind: this.kind, namespace: this.namespace };
+  }
+
+  /** @internal */
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    const { kind, namespace } = this;
+    return `Space ${inspect(kind, options)} ${inspect({ namespace }, options)}`;
   }
 
   /** @internal Opens the first session now, and fails if that fails. */

@@ -1,7 +1,9 @@
+import type { InspectOptions } from 'node:util';
 import { type LockError, nestedDowngradeError, notHeldError } from '../common/errors';
+import { type GuardData, guardData, INSPECT, type Inspect, inspectGuard } from '../common/inspect';
 import type { LeakFinder } from '../common/leaks';
 import { HoldSet, OWNER, type Owner } from '../common/owner';
-import type { Abandoned, LockMode, LockSnapshot } from '../common/types';
+import type { Abandoned, LockMode, LockSnapshot, QueryOptions } from '../common/types';
 import { type Hold, tokenOf } from './hold';
 
 /** Of guards that were asked for theirs. They are few, and the others need no room for it. */
@@ -14,7 +16,7 @@ export interface GuardedLock {
   /** The namespace of the lock. */
   readonly namespace: string;
   /** Who holds it and who waits for it, in every process. */
-  query(): LockSnapshot;
+  query(options?: QueryOptions): LockSnapshot;
   /** Gives the handle back. */
   close(): void;
   /** The same as {@link close}. */
@@ -131,6 +133,16 @@ export class LockGuard {
   /** The same as `[Symbol.dispose]`. */
   async [Symbol.asyncDispose](): Promise<void> {
     this[Symbol.dispose]();
+  }
+
+  /** Plain data, for `JSON.stringify()`. */
+  toJSON(): GuardData {
+    return guardData(this);
+  }
+
+  /** @internal */
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    return inspectGuard(this, options, inspect);
   }
 
   /** @internal The owner that `{ within: guard }` means. */

@@ -1,5 +1,7 @@
+import type { InspectOptions } from 'node:util';
 import { type AcquireEvent, isWatched, traceAsync } from '../common/channels';
 import type { LockError } from '../common/errors';
+import { INSPECT, type Inspect } from '../common/inspect';
 import { checkNamespace, NO_OPTIONS } from '../common/options';
 import {
   type LockManagerSnapshot,
@@ -129,6 +131,16 @@ export class LockManager {
   ): Promise<Awaited<T>>;
   request(name: string, first: unknown, ...rest: unknown[]): Promise<unknown> {
     return runRequest(this, name, [first, ...rest]);
+  }
+
+  /** Plain data, for `JSON.stringify()`. */
+  toJSON(): { namespace: string } {
+    return { namespace: this.names.namespace };
+  }
+
+  /** @internal */
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    return `LockManager ${inspect(this.toJSON(), options)}`;
   }
 
   /** @internal */

@@ -1,19 +1,22 @@
 // What all lock classes have in common: a handle on a named lock, and one way behind all that acquire it.
 import { randomUUID } from 'node:crypto';
+import type { InspectOptions } from 'node:util';
 import { callSync, callUntilSettled, modeOf, optionsOf, workOf } from '../common/call';
 import { type AcquireEvent, isWatched, traceAsync, traceSync } from '../common/channels';
 import { beginContext, currentContext } from '../common/context';
 import { argumentValueError, closedError } from '../common/errors';
+import { INSPECT, type Inspect, inspectLock, type LockData, lockData } from '../common/inspect';
 import { LOCKABLE } from '../common/many';
 import {
   type Acquire,
   checkAcquireOptions,
   checkName,
   checkNamespace,
+  checkQueryOptions,
   throwIfAborted,
 } from '../common/options';
 import { checkNested, type HoldSet, mayNest, OWNER, type Owner } from '../common/owner';
-import type { LockMode, LockSnapshot } from '../common/types';
+import type { LockMode, LockSnapshot, QueryOptions } from '../common/types';
 import { wayOf } from './binding';
 import { LockGuard } from './guard';
 import type { Hold } from './hold';
@@ -87,10 +90,14 @@ export abstract class NamedLock {
     droppedHandles.register(this, this.record, this);
   }
 
-  /** Who holds this lock and who waits for it, in every process. */
-  query(): LockSnapshot {
+  /**
+   * Who holds this lock and who waits for it, in every process.
+   * @throws {LockError} `ERR_LOCK_CLOSED`, and those of the namespace
+   */
+  query(options?: QueryOptions): LockSnapshot {
+    const processes = checkQueryOptions(options);
     this.checkOpen();
-    return this.record.snapshot();
+    return this.record.snapshot(processes);
   }
 
   /**
@@ -109,6 +116,16 @@ export abstract class NamedLock {
   /** The same as {@link close}. */
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  /** Plain data, for `JSON.stringify()`. */
+  toJSON(): LockData {
+    return lockData(this);
+  }
+
+  /** @internal */
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    return inspectLock(this, options, inspect);
   }
 
   /** @internal */

@@ -5,7 +5,7 @@ import { type Acquire, reasonOf } from '../common/options';
 import type { LockInfo, LockMode } from '../common/types';
 import { Report } from './binding';
 import { errorOf, Status } from './errors';
-import type { Hold } from './hold';
+import { Hold } from './hold';
 import type { Ready, Waiting } from './ready';
 import type { LockRecord } from './record';
 
@@ -101,7 +101,8 @@ export class Wait implements Waiting {
     // The poke may have come in time, and only its delivery be late on a busy event loop.
     if (this.index >= 0) this.react();
     if (this.ended) return;
-    const error = timedOut(this.record, this.mode, this.options.timeout);
+    const ahead = this.index < 0 ? undefined : this.record.placeOf(this.index);
+    const error = timedOut(this.record, this.mode, this.options.timeout, ahead);
     if (!this.ended) this.withdraw(error); // looking for the holders may have found a dead one
   }
 
@@ -127,21 +128,27 @@ export function waitSync(record: LockRecord, way: number, mode: LockMode, timeou
   if (record.isHeldByThread()) throw deadlockError(record, mode);
   try {
     const hold = blockUntil(now() + timeoutMs, record, way, mode);
-    if (hold === undefined) throw timedOut(record, mode, timeoutMs);
-    return hold;
+    if (hold instanceof Hold) return hold;
+    throw timedOut(record, mode, timeoutMs, hold.ahead);
   } finally {
     ready.settle(); // asynchronous waits of this thread, which were poked meanwhile
   }
 }
 
-/** Blocks in slices, between which a worker can be terminated. `undefined`: the time is up. */
-function blockUntil(deadline: number, record: LockRecord, way: number, mode: LockMode): Hold | undefined {
+/** The time is up. */
+interface TooLate {
+  /** How many were ahead in the queue, if that is known. */
+  readonly ahead: number | undefined;
+}
+
+/** Blocks in slices, between which a worker can be terminated. */
+function blockUntil(deadline: number, record: LockRecord, way: number, mode: LockMode): Hold | TooLate {
   const { native } = record.ready;
   let index = record.enqueue(way, false);
   while (index === Status.STALLED && now() < deadline) {
     index = record.enqueue(way, false);
   }
-  if (index === Status.STALLED) return undefined;
+  if (index === Status.STALLED) return { ahead: undefined };
   if (index < 0) throw errorOf(index, `acquire (${mode})`, record);
   if (native.reported(Report.GRANTED) !== 0) return record.holds.granted(record, index, mode);
   for (;;) {
@@ -149,19 +156,21 @@ function blockUntil(deadline: number, record: LockRecord, way: number, mode: Loc
     if (status === Status.OK) return record.holds.granted(record, index, mode);
     if (status !== Status.AGAIN) throw errorOf(status, `acquire (${mode})`, record);
     if (now() < deadline) continue;
+    const ahead = record.placeOf(index);
     native.binding.withdraw(index);
-    return undefined;
+    return { ahead };
   }
 }
 
 /** The error of an acquire whose time is up, with who holds the lock at this moment. */
-export function timedOut(record: LockRecord, mode: LockMode, timeoutMs: number): LockError {
+export function timedOut(record: LockRecord, mode: LockMode, timeoutMs: number, ahead?: number): LockError {
   let holders: LockInfo[] = [];
+  const stopped = new Set<LockInfo>();
   try {
-    holders = record.holders();
+    holders = record.holders(stopped);
   } catch (error) {
     // What keeps us from looking is the better answer, unless that is a matter of time as well.
     if ((error as LockError).code !== 'ERR_LOCK_TIMEOUT') return error as LockError;
   }
-  return timeoutError(record, mode, timeoutMs, holders);
+  return timeoutError(record, mode, timeoutMs, holders, { ahead, stopped });
 }

@@ -148,6 +148,8 @@ class Arena {
   // snapshot.h
   Status snapshot(uint32_t lock, std::vector<HolderInfo>* infos, bool waiters = true);
   Status snapshot_all(std::vector<HolderInfo>* infos, std::unordered_map<uint32_t, LockName>* names);
+  Status snapshot_marks(std::vector<MarkedLock>* marks);
+  Status place(const SlotRef& ref, uint32_t* ahead);
 
  private:
   void become_idle(const SlotRef& ref, std::memory_order order);
@@ -283,6 +285,7 @@ class Arena {
   void check_processes(const Latched& latched, const std::vector<uint32_t>& suspects);
   void look_latched(const Latched& latched, uint32_t lock_index);
   static bool is_involved(uint64_t word, uint32_t flags);
+  static AbandonedInfo mark_of(const Lock<P>& entry);
   static bool is_pending(uint64_t word, uint32_t flags);
   void set_gate(Lock<P>& entry, uint32_t storage);
   void record_abandoned(Lock<P>& entry, const Slot<P>& holder, uint64_t word);
