@@ -146,11 +146,22 @@ function packageFolder(): string {
   return join(__dirname, '../..');
 }
 
+// Not our own `require`: what is loaded first by a file keeps that file for ever, in a program that loads us anew.
+const requireFrom = (folder: string): NodeJS.Require => createRequire(join(folder, 'package.json'));
+
+/**
+ * The file of the native part.
+ * @throws {LockError} `ERR_LOCK_UNSUPPORTED`
+ */
+export function nativeFile(): string {
+  const folder = packageFolder();
+  return find(folder, requireFrom(folder));
+}
+
 /** @throws {LockError} `ERR_LOCK_UNSUPPORTED` */
 export function load(): NativeModule {
   const folder = packageFolder();
-  // Not our own `require`: what is loaded first by a file keeps that file for ever, in a program that loads us anew.
-  const requireForAll = createRequire(join(folder, 'package.json'));
+  const requireForAll = requireFrom(folder);
   const file = find(folder, requireForAll);
   let module: NativeModule;
   try {
