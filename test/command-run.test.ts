@@ -267,12 +267,22 @@ test(
     const folder = mkdtempSync(join(tmpdir(), 'proclock-run-'));
     const file = join(folder, 'count');
     writeFileSync(file, '0');
+    const ours = testNamespace(); // this process is attached to the other one, which so is not pruned
     const loop = `i=0; while [ $i -lt ${ROUNDS} ]; do
     "$0" "$1" run --namespace "$2" count sh -c 'read n < "$0"; echo $((n + 1)) > "$0"' "$3" || exit 1
     i=$((i + 1)); done`;
     const shells = Array.from({ length: 8 }, () =>
-      spawn('sh', ['-c', loop, process.execPath, MAIN, namespace, file], { stdio: 'ignore' }),
+      spawn('sh', ['-c', loop, process.execPath, MAIN, ours, file], { stdio: 'ignore' }),
     );
+    let done = false;
+    const pruning = (async () => {
+      // Only this namespace: others of this user may be those of other tests.
+      const segment = { file: `/dev/shm/proclock-${process.geteuid!()}-${ours}`, namespace: ours, group: -1 };
+      while (!done) {
+        prune(segment, true);
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+    })();
     const codes = await Promise.all(
       shells.map((child) => new Promise((resolve) => child.once('exit', resolve))),
     );
