@@ -46,6 +46,18 @@ describe.each(DOCUMENTS)('%s', (document) => {
   });
 });
 
+test('the README can be read in five minutes', () => {
+  expect(read('README.md').split('\n').length).toBeLessThanOrEqual(250);
+});
+
+test('docs/README.md leads to each page', () => {
+  const pages = DOCUMENTS.filter((file) => file.startsWith('docs/') && file !== 'docs/README.md');
+  const named = [...read('docs/README.md').matchAll(/\]\((\w[\w-]*\.md)\)/g)].map(
+    ([, page]) => `docs/${page}`,
+  );
+  expect(named.sort()).toEqual(pages.sort());
+});
+
 test('docs/guarantees.md names checks that exist', () => {
   const mutants = JSON.parse(read('native/model/mutants.json')) as Array<{ model: string }>;
   const models = new Set(mutants.map(({ model }) => model));
