@@ -1,7 +1,11 @@
 // The command `proclock` as a whole: help, version, and what makes no sense.
-import { version } from '../package.json';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { runCommand } from './support/command';
 
+const { version } = JSON.parse(readFileSync(join(__dirname, '../package.json'), 'utf8')) as {
+  version: string;
+};
 const USAGE = 64;
 const line = (text: RegExp) => expect.stringMatching(new RegExp(`^proclock: .*${text.source}.*\\n$`));
 

@@ -16,6 +16,12 @@ export interface LockData {
   namespace: string;
 }
 
+/** A manager, as plain data. */
+export interface ManagerData {
+  /** Of its locks. */
+  namespace: string;
+}
+
 /** A guard, as plain data. */
 export interface GuardData extends LockData {
   /** How it is held. */

@@ -228,7 +228,7 @@ export abstract class Many<G extends ManyGuard> {
   }
 
   /** Plain data, for `JSON.stringify()`. */
-  toJSON(): { guards: readonly G[] } {
+  toJSON(): ManyData<G> {
     return { guards: this.guards };
   }
 
@@ -256,6 +256,12 @@ export abstract class Many<G extends ManyGuard> {
 
 function nameOf(guard: ManyGuard): string {
   return (guard as unknown as { lock: { name: string } }).lock.name;
+}
+
+/** The guards of several locks, as plain data. */
+export interface ManyData<G> {
+  /** In the order in which the locks were named. */
+  guards: readonly G[];
 }
 
 /** Several signals as one. */

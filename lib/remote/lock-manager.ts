@@ -1,6 +1,6 @@
 import type { InspectOptions } from 'node:util';
 import { type AcquireEvent, isWatched, traceAsync } from '../common/channels';
-import { INSPECT, type Inspect } from '../common/inspect';
+import { INSPECT, type Inspect, type ManagerData } from '../common/inspect';
 import { NO_OPTIONS } from '../common/options';
 import {
   type LockManagerSnapshot,
@@ -57,7 +57,7 @@ export class LockManager {
   }
 
   /** Plain data, for `JSON.stringify()`. */
-  toJSON(): { namespace: string } {
+  toJSON(): ManagerData {
     return { namespace: this.#space.namespace };
   }
 

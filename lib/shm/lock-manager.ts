@@ -1,7 +1,7 @@
 import type { InspectOptions } from 'node:util';
 import { type AcquireEvent, isWatched, traceAsync } from '../common/channels';
 import type { LockError } from '../common/errors';
-import { INSPECT, type Inspect } from '../common/inspect';
+import { INSPECT, type Inspect, type ManagerData } from '../common/inspect';
 import { checkNamespace, NO_OPTIONS } from '../common/options';
 import {
   type LockManagerSnapshot,
@@ -134,7 +134,7 @@ export class LockManager {
   }
 
   /** Plain data, for `JSON.stringify()`. */
-  toJSON(): { namespace: string } {
+  toJSON(): ManagerData {
     return { namespace: this.names.namespace };
   }
 
