@@ -56,6 +56,7 @@
       "type": "static_library",
       "sources": [
         "native/platform/core.cc",
+        "native/platform/linux/children.cc",
         "native/platform/linux/memory.cc",
         "native/platform/linux/platform.cc",
         "native/platform/linux/watcher.cc",

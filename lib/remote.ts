@@ -1,7 +1,17 @@
+export {
+  type AbandonedEvent,
+  type AcquireEvent,
+  channels,
+  type DeadlockEvent,
+  type LeakEvent,
+  type LostEvent,
+  type ReleaseEvent,
+} from './common/channels';
 export { LockError, type LockErrorCode } from './common/errors';
 export type { Flight } from './common/flight';
+export type { AbandonedData, GuardData, LockData, ManagerData } from './common/inspect';
 export type { LeadOptions, Term } from './common/lead';
-export type { WantedLock } from './common/many';
+export type { ManyData, WantedLock } from './common/many';
 export type { Abandoned, LockInfo, LockMode, LockSnapshot, WaitOptions } from './common/types';
 export type { LockManagerSnapshot, LockRequestOptions, WebLock } from './common/web-locks';
 export type { GuardedLock, LockGuard } from './remote/guard';

@@ -5,6 +5,7 @@
 // one through node-addon-api's wrappers 30); everything else uses node-addon-api.
 #include <napi.h>
 
+#include "addon_command.h"
 #include "addon_queries.h"
 
 #ifdef PROCLOCK_SUPPORTED
@@ -97,6 +98,7 @@ Napi::Value keep_alive(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+
 // abandoned(hold): [pid, threadId, since in ms, token] or undefined
 Napi::Value abandoned(const Napi::CallbackInfo& info) {
   if (!check(info, info.Length() == 1 && info[0].IsNumber())) return info.Env().Undefined();
@@ -104,12 +106,7 @@ Napi::Value abandoned(const Napi::CallbackInfo& info) {
   if (!ok(instance_of(info).client->abandoned(info[0].As<Napi::Number>().Uint32Value(), &found))) {
     return info.Env().Undefined();
   }
-  Napi::Array result = Napi::Array::New(info.Env(), 4);
-  result.Set(0u, Napi::Number::New(info.Env(), found.pid));
-  result.Set(1u, Napi::Number::New(info.Env(), found.thread));
-  result.Set(2u, Napi::Number::New(info.Env(), found.since_ms));
-  result.Set(3u, Napi::BigInt::New(info.Env(), found.token));
-  return result;
+  return mark_to_array(info.Env(), found);
 }
 
 // groupId(name): gid, or -1 where there is no such group
@@ -227,6 +224,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   set_plain(binding, instance, "finishRepair", plain<finish_repair>);
   set_plain(binding, instance, "finishFlight", plain<finish_flight>);
   set_plain(binding, instance, "flights", plain<flights>);
+  set_plain(binding, instance, "place", plain<place>);
   set_plain(binding, instance, "steal", plain<steal>);
   set_plain(binding, instance, "listen", plain<listen>);
   set_plain(binding, instance, "checkHold", plain<check_hold>);
@@ -250,6 +248,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   binding.Set("lookForCycle", Napi::Function::New(env, look_for_cycle, "lookForCycle", instance));
   binding.Set("cycleOf", Napi::Function::New(env, cycle_of, "cycleOf", instance));
   binding.Set("locksInCycles", Napi::Function::New(env, locks_in_cycles, "locksInCycles", instance));
+  binding.Set("marks", Napi::Function::New(env, marks, "marks", instance));
   binding.Set("segmentInUse", Napi::Function::New(env, segment_in_use, "segmentInUse", instance));
   binding.Set("groupId", Napi::Function::New(env, group_id, "groupId", instance));
   return binding;
@@ -260,6 +259,7 @@ Napi::Object load(Napi::Env env, Napi::Object exports) {
   exports.Set("layoutVersion", Napi::Number::New(env, proclock::kLayoutVersion));
   exports.Set("abi", Napi::Number::New(env, proclock::abi_fingerprint()));
   exports.Set("supported", Napi::Boolean::New(env, true));
+  set_command_calls(exports);
   return exports;
 }
 

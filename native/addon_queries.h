@@ -70,6 +70,31 @@ inline Napi::Array named_infos_to_array(Napi::Env env, const std::vector<HolderI
   return result;
 }
 
+inline Napi::Array mark_to_array(Napi::Env env, const AbandonedInfo& mark) {
+  Napi::Array result = Napi::Array::New(env, 4);
+  result.Set(0u, Napi::Number::New(env, mark.pid));
+  result.Set(1u, Napi::Number::New(env, mark.thread));
+  result.Set(2u, Napi::Number::New(env, mark.since_ms));
+  result.Set(3u, Napi::BigInt::New(env, mark.token));
+  return result;
+}
+
+// marks(id): the locks of its namespace that a dead holder has left, or status
+inline Napi::Value marks(const Napi::CallbackInfo& info) {
+  if (!check(info, info.Length() == 1 && info[0].IsNumber())) return info.Env().Undefined();
+  std::vector<MarkedLock> found;
+  const Status status = instance_of(info).client->marks(info[0].As<Napi::Number>().Uint32Value(), &found);
+  if (!ok(status)) return Napi::Number::New(info.Env(), number(status));
+  Napi::Array result = Napi::Array::New(info.Env(), found.size());
+  for (uint32_t i = 0; i < found.size(); i++) {
+    Napi::Object line = Napi::Object::New(info.Env());
+    line.Set("name", name_to_string(info.Env(), found[i].name));
+    line.Set("abandoned", mark_to_array(info.Env(), found[i].mark));
+    result.Set(i, line);
+  }
+  return result;
+}
+
 // queryAll(id): Line[] with a name each, or status
 inline Napi::Value query_all(const Napi::CallbackInfo& info) {
   if (!check(info, info.Length() == 1 && info[0].IsNumber())) return info.Env().Undefined();

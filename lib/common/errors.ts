@@ -54,18 +54,41 @@ export function shown(name: string): string {
   return text.length > 80 ? `${text.slice(0, 79)}…"` : text;
 }
 
+/** How many holders a message names. */
+const HOLDERS_NAMED_MAX = 4;
+
+/** A holder, as a message names it. Never by its command line, which may hold secrets. */
+function shownHolder({ host, mode, pid, since, threadId }: LockInfo, isStopped: boolean): string {
+  const where = host === undefined ? '' : ` on ${host}`;
+  const age = `for ${(Math.max(Date.now() - since.getTime(), 0) / 1000).toFixed(1)} s`;
+  return `pid ${pid} thread ${threadId}${where} (${mode}, ${age}${isStopped ? ', stopped' : ''})`;
+}
+
+/** What a message can tell of a wait, beyond who held the lock. */
+export interface WaitDetails {
+  /** Which of the holders do not run: SIGSTOP, or a debugger. */
+  readonly stopped?: ReadonlySet<LockInfo>;
+  /** How many were ahead in the queue. */
+  readonly ahead?: number | undefined;
+}
+
 export function timeoutError(
   subject: Named,
   mode: string,
   timeoutMs: number,
   holders: LockInfo[],
+  { ahead, stopped }: WaitDetails = {},
 ): LockError {
-  const who = holders.map((holder) => `pid ${holder.pid} thread ${holder.threadId} (${holder.mode})`);
+  const who = holders
+    .slice(0, HOLDERS_NAMED_MAX)
+    .map((holder) => shownHolder(holder, stopped?.has(holder) === true));
+  if (holders.length > who.length) who.push(`${holders.length - who.length} more`);
   const found =
     who.length === 0 ? 'nobody held it at that moment, others were first' : `held by ${who.join(', ')}`;
+  const place = ahead === undefined ? '' : `; number ${ahead + 1} in the queue`;
   return new LockError(
     'ERR_LOCK_TIMEOUT',
-    `Could not acquire ${shown(subject.name)} (${mode}) within ${timeoutMs} ms: ${found}`,
+    `Could not acquire ${shown(subject.name)} (${mode}) within ${timeoutMs} ms: ${found}${place}`,
     { holders },
   );
 }

@@ -1,7 +1,9 @@
 // Several locks at once, in one order that is the same everywhere, so that those who want several can not wait for each other
 // in a circle. What is here is the same for locks that are released at once, and for those that have to ask.
+import type { InspectOptions } from 'node:util';
 import { now } from './clock';
 import { argumentTypeError, argumentValueError, notHeldError } from './errors';
+import { INSPECT, type Inspect } from './inspect';
 import { type Acquire, checkAcquireOptions, checkFunction, throwIfAborted } from './options';
 import type { LockMode } from './types';
 
@@ -248,6 +250,16 @@ export abstract class Many<G extends ManyGuard> {
     return this.#lost;
   }
 
+  /** Plain data, for `JSON.stringify()`. */
+  toJSON(): ManyData<G> {
+    return { guards: this.guards };
+  }
+
+  /** @internal */
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    return `MultiGuard ${inspect(this.guards, options)}`;
+  }
+
   /**
    * Those to be released, in reverse.
    * @internal
@@ -272,6 +284,12 @@ export abstract class Many<G extends ManyGuard> {
 
 function nameOf(guard: ManyGuard): string {
   return (guard as unknown as { lock: { name: string } }).lock.name;
+}
+
+/** The guards of several locks, as plain data. */
+export interface ManyData<G> {
+  /** In the order in which the locks were named. */
+  guards: readonly G[];
 }
 
 /** Several signals as one. */

@@ -1,7 +1,7 @@
 // Arguments are checked here, once; everything behind this passes them on.
 import { argumentTypeError, argumentValueError, outOfRangeError } from './errors';
 import { isOwnable, type Ownable } from './owner';
-import type { WaitOptions } from './types';
+import type { QueryOptions, WaitOptions } from './types';
 
 const NAMESPACE = /^[A-Za-z0-9._-]{1,64}$/;
 
@@ -82,6 +82,14 @@ export function checkAcquireOptions(
   if (deadlock !== 'throw' && deadlock !== 'warn')
     throw argumentValueError('options.deadlock', "must be 'throw' or 'warn'", deadlock);
   return { timeout, signal, within, deadlock };
+}
+
+/** @returns whether processes are to be looked at */
+export function checkQueryOptions(options: QueryOptions | undefined): boolean {
+  if (options === undefined) return false;
+  checkObject('options', options);
+  checkBoolean('options.processes', options.processes);
+  return options.processes === true;
 }
 
 export function checkFunction(value: unknown): void {

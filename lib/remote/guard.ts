@@ -1,3 +1,4 @@
+import type { InspectOptions } from 'node:util';
 import {
   isLoss,
   type LockError,
@@ -7,6 +8,7 @@ import {
   pendingUpgradeError,
   syncError,
 } from '../common/errors';
+import { type GuardData, guardData, INSPECT, type Inspect, inspectGuard } from '../common/inspect';
 import type { LeakFinder } from '../common/leaks';
 import { checkAcquireOptions, throwIfAborted } from '../common/options';
 import { HoldSet, OWNER, type Owner } from '../common/owner';
@@ -163,6 +165,16 @@ export class LockGuard {
   [Symbol.dispose](): never {
     this.settle(true).catch(() => {}); // whoever wrote `using` has no other way to release it
     throw syncError(this.lock, '[Symbol.dispose]()', '`await using`, or release()');
+  }
+
+  /** Plain data, for `JSON.stringify()`. */
+  toJSON(): GuardData {
+    return guardData(this);
+  }
+
+  /** @internal */
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    return inspectGuard(this, options, inspect);
   }
 
   /** @internal The owner that `{ within: guard }` means. */

@@ -1,4 +1,12 @@
 // What a session holds: what all guards of nested acquires have in common.
+import {
+  hasReleaseWatchers,
+  publishAbandoned,
+  publishLost,
+  publishRelease,
+  type WatchedHold,
+} from '../common/channels';
+import { now } from '../common/clock';
 import { type LockError, lostError, notHeldError, shown } from '../common/errors';
 import type { Held, Owner } from '../common/owner';
 import type { Abandoned, LockMode } from '../common/types';
@@ -8,6 +16,7 @@ import type { Grant, Leaving, Session, Slot } from './engine';
 /** Stands for a lock: one object a name in a space. */
 export interface LockRecord {
   readonly name: string;
+  readonly namespace: string;
 }
 
 /** An upgrade that waits. */
@@ -15,7 +24,7 @@ export interface PendingUpgrade {
   fail(error: unknown): void;
 }
 
-export class Hold implements Held, Slot {
+export class Hold implements Held, Slot, WatchedHold {
   /** Another one when the hold has ended: its owner does not find it any more. */
   serial = 0;
   readonly id: number;
@@ -29,6 +38,7 @@ export class Hold implements Held, Slot {
   isFlight = false;
   /** There is one at most. */
   upgrade: PendingUpgrade | undefined = undefined;
+  private granted = now();
   private depth = 1;
   private finished = true;
   private loss: LockError | undefined = undefined;
@@ -46,6 +56,11 @@ export class Hold implements Held, Slot {
     this.token = grant.token;
     this.abandoned = grant.abandoned;
     connection.addHold(this);
+    if (grant.abandoned !== null) publishAbandoned(record, this.mode, grant.abandoned);
+  }
+
+  grantedAt(time: number): void {
+    if (this.depth === 1) this.granted = time;
   }
 
   get name(): string {
@@ -78,6 +93,7 @@ export class Hold implements Held, Slot {
 
   lose(cause: Error): void {
     this.loss = lostError(this, cause);
+    publishLost(this.record, this.mode, this.loss);
     this.forget();
     // Whoever closes the space is told that it is closed, by all that waits.
     this.upgrade?.fail((cause as LockError).code === 'ERR_LOCK_CLOSED' ? cause : this.loss);
@@ -109,8 +125,10 @@ export class Hold implements Held, Slot {
       repaired: this.abandoned !== null && this.mode === 'exclusive' && this.finished,
       flight: this.isFlight,
     };
+    const heldMs = now() - this.granted;
     try {
       await this.ask('release', (session) => session.release(this, leaving));
+      if (hasReleaseWatchers()) publishRelease(this.record, this.mode, heldMs);
     } finally {
       this.connection.removeHold(this.id);
     }

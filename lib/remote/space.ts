@@ -1,4 +1,5 @@
 // An engine as one program uses it: the session there is now, what is asked of it, and how another one is opened.
+import type { InspectOptions } from 'node:util';
 import { keepAlive, startTimer, type Timer } from '../common/clock';
 import {
   argumentTypeError,
@@ -9,12 +10,13 @@ import {
   syncError,
   unavailableError,
 } from '../common/errors';
+import { INSPECT, type Inspect } from '../common/inspect';
 import { type Acquire, checkNamespace, checkObject } from '../common/options';
 import type { LockInfo, LockMode, LockSnapshot } from '../common/types';
 import { ANSWER_MS_MAX, type Connected, Connection } from './connection';
 import type { Engine } from './engine';
 import type { Hold, LockRecord } from './hold';
-import { Wait, type WaitedSpace } from './wait';
+import { Wait, type WaitedSpace, type WaitWatchers } from './wait';
 
 /** How long until an engine that could not be reached is tried again: at first, and at most. */
 const RETRY_MS_MIN = 50;
@@ -123,6 +125,17 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
     throw syncError({ name: this.namespace }, '[Symbol.dispose]()', '`await using`, or close()');
   }
 
+  /** Plain data, for `JSON.stringify()`. */
+  toJSON(): { kind: Space['kind']; namespace: string } {
+    return { kind: this.kind, namespace: this.namespace };
+  }
+
+  /** @internal */
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    const { kind, namespace } = this;
+    return `Space ${inspect(kind, options)} ${inspect({ namespace }, options)}`;
+  }
+
   /** @internal Opens the first session now, and fails if that fails. */
   async connect(): Promise<void> {
     const connection = new Connection(this);
@@ -135,7 +148,7 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
   recordOf(name: string): LockRecord {
     const known = this.records.get(name)?.deref();
     if (known !== undefined) return known;
-    const record = { name };
+    const record = { name, namespace: this.namespace };
     this.records.set(name, new WeakRef(record));
     this.droppedRecords.register(record, name);
     return record;
@@ -147,9 +160,9 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
     mode: LockMode,
     how: 'wait' | 'try' | 'steal',
     options: Pick<Acquire, 'timeout' | 'signal'>,
-    group?: Set<Wait>,
+    watchers: WaitWatchers = {},
   ): Promise<Hold | undefined> {
-    return Wait.begin(this, record, mode, how, options, group);
+    return Wait.begin(this, record, mode, how, options, watchers);
   }
 
   /** @internal Of one name, or of all. */

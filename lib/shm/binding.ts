@@ -20,6 +20,15 @@ export interface NativeInfo {
   readonly name?: string;
 }
 
+/** pid, threadId, since in ms, token */
+export type AbandonedTuple = [number, number, number, bigint];
+
+/** A lock that a dead holder has left. */
+export interface NativeMark {
+  readonly name: string;
+  readonly abandoned: AbandonedTuple;
+}
+
 /**
  * The native surface. Numbers >= 0 are results, numbers below are a `Status`. A *key* is a lock's id and how it is
  * wanted (see `wayOf`); a *hold* is a small integer that names one hold or wait of this thread until it ends.
@@ -57,8 +66,7 @@ export interface NativeBinding {
   tryUpgrade(hold: number): number;
   /** The same, but waits instead of BUSY: AGAIN, until `react` says otherwise, or `withdraw` gives it up. */
   upgrade(hold: number): number;
-  /** [pid, threadId, since in ms, token] */
-  abandoned(hold: number): [number, number, number, bigint] | undefined;
+  abandoned(hold: number): AbandonedTuple | undefined;
   /** What the dead holder left is repaired: its mark goes. */
   finishRepair(hold: number): number;
   /** Counts what this exclusive hold did as a finished flight. */
@@ -86,6 +94,10 @@ export interface NativeBinding {
   cycleOf(wait: number): NativeInfo[] | number;
   /** The names of the locks in the namespace of this one that are waited for in cycles. */
   locksInCycles(id: number): string[] | number;
+  /** The locks of the namespace of this one that a dead holder has left. */
+  marks(id: number): NativeMark[] | number;
+  /** How many wait ahead of this wait. */
+  place(hold: number): number;
   /** The holds that were poked, and those that were listened for and stolen, since the last call. */
   takeReady(): number[];
   /** Does what could not be done because a process was stopped in the guard; how many holds are left with such work. */
@@ -101,12 +113,18 @@ export interface NativeBinding {
 }
 
 /** What the addon exports. */
-interface NativeModule {
+export interface NativeModule {
   readonly supported: boolean;
   readonly layoutVersion: number;
   readonly abi: number;
   /** A binding for this thread. `onReady` is called when waits that were begun through it were poked. */
   open(threadId: number, onReady: () => void): NativeBinding;
+  /** Removes the file of a namespace if nobody is alive in it: a status. Without `remove` it only says whether it could. */
+  prune(segment: string, group: number, remove: boolean): number;
+  /** Starts a program that is killed when this process ends: its pid, or an errno below 0. */
+  startEnding(argv: readonly string[], env: readonly string[]): number;
+  /** How a program that was started so has ended: its exit code, or 256 + its signal; -1: it runs. */
+  reap(pid: number): number;
 }
 
 /** Indices into the report: what a native call says beyond its result. */
@@ -152,10 +170,22 @@ function packageFolder(): string {
   return join(__dirname, '../..');
 }
 
-function load(): NativeModule {
+// Not our own `require`: what is loaded first by a file keeps that file for ever, in a program that loads us anew.
+const requireFrom = (folder: string): NodeJS.Require => createRequire(join(folder, 'package.json'));
+
+/**
+ * The file of the native part.
+ * @throws {LockError} `ERR_LOCK_UNSUPPORTED`
+ */
+export function nativeFile(): string {
   const folder = packageFolder();
-  // Not our own `require`: what is loaded first by a file keeps that file for ever, in a program that loads us anew.
-  const requireForAll = createRequire(join(folder, 'package.json'));
+  return find(folder, requireFrom(folder));
+}
+
+/** @throws {LockError} `ERR_LOCK_UNSUPPORTED` */
+export function load(): NativeModule {
+  const folder = packageFolder();
+  const requireForAll = requireFrom(folder);
   const file = find(folder, requireForAll);
   let module: NativeModule;
   try {

@@ -1,5 +1,6 @@
 // Waits that go round in a circle, as this thread sees them: in which context it waits and holds, and what it says when the
 // native part has found a cycle. What a cycle is, and who of it fails, is in native/core/deadlock.h.
+import { publishDeadlock } from '../common/channels';
 import { deadlockError, type LockError, shownCycle } from '../common/errors';
 import { HoldSet, type Ownable, type Owner } from '../common/owner';
 import { type Native, Report, Told } from './binding';
@@ -55,7 +56,9 @@ export function hearOfCycle(record: WaitedLock, index: number): LockError | unde
   if (told === 0) return undefined;
   const cycle = record.cycleOf(index);
   if (cycle.length === 0) return undefined;
-  if ((told & Told.VICTIM) !== 0) return deadlockError(cycle);
+  const fails = (told & Told.VICTIM) !== 0;
+  publishDeadlock(record, cycle, fails);
+  if (fails) return deadlockError(cycle);
   process.emitWarning(
     `Likely a deadlock: ${shownCycle(cycle)}. Nobody of them can go on, unless code beside gives a lock back; take locks in ` +
       "the same order everywhere, as acquireAll does, or let one of them fail: { deadlock: 'throw' }",

@@ -1,10 +1,12 @@
+import type { InspectOptions } from 'node:util';
 import { currentContext } from '../common/context';
 import { type LockError, nestedDowngradeError, nestedUpgradeError, notHeldError } from '../common/errors';
+import { type GuardData, guardData, INSPECT, type Inspect, inspectGuard } from '../common/inspect';
 import type { LeakFinder } from '../common/leaks';
 import { checkAcquireOptions, throwIfAborted } from '../common/options';
 import { HoldSet, OWNER, type Owner } from '../common/owner';
-import type { Abandoned, LockMode, LockSnapshot, WaitOptions } from '../common/types';
-import type { Hold } from './hold';
+import type { Abandoned, LockMode, LockSnapshot, QueryOptions, WaitOptions } from '../common/types';
+import { type Hold, tokenOf } from './hold';
 import { tryUpgrade, upgrade } from './upgrade';
 
 /** Of guards that were asked for theirs. They are few, and the others need no room for it. */
@@ -17,7 +19,7 @@ export interface GuardedLock {
   /** The namespace of the lock. */
   readonly namespace: string;
   /** Who holds it and who waits for it, in every process. */
-  query(): LockSnapshot;
+  query(options?: QueryOptions): LockSnapshot;
   /** Gives the handle back. */
   close(): void;
   /** The same as {@link close}. */
@@ -78,7 +80,7 @@ export class LockGuard {
    * can do no harm. A shared guard has the token of the last exclusive grant.
    */
   get token(): bigint {
-    return (BigInt(this.tokenHigh >>> 0) << 32n) | BigInt(this.tokenLow >>> 0);
+    return tokenOf(this.tokenHigh, this.tokenLow);
   }
 
   /**
@@ -178,6 +180,16 @@ export class LockGuard {
   /** The same as `[Symbol.dispose]`. */
   async [Symbol.asyncDispose](): Promise<void> {
     this[Symbol.dispose]();
+  }
+
+  /** Plain data, for `JSON.stringify()`. */
+  toJSON(): GuardData {
+    return guardData(this);
+  }
+
+  /** @internal */
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    return inspectGuard(this, options, inspect);
   }
 
   /** @internal The owner that `{ within: guard }` means. */

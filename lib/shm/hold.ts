@@ -1,4 +1,12 @@
 // What this thread holds of the native locks.
+import {
+  hasReleaseWatchers,
+  publishAbandoned,
+  publishLost,
+  publishRelease,
+  type WatchedHold,
+} from '../common/channels';
+import { now } from '../common/clock';
 import { type LockError, notHeldError } from '../common/errors';
 import type { Held, Owner } from '../common/owner';
 import { Recent } from '../common/recent';
@@ -13,10 +21,14 @@ export type LockOfHold = Losable['record'] &
   WaitedLock & {
     /** Looks whether those who hold it are alive; `wanted` is for the error where that fails. */
     look(wanted: string): void;
+    /** How many are ahead of this wait in the queue. */
+    placeOf(index: number): number | undefined;
     /** Counts one hold. */
     addUse(): void;
     /** The hold has ended. */
     forgetHold(hold: Hold): void;
+    /** For how long this thread has held it so, as others see it. */
+    heldMs(mode: LockMode): number;
   };
 
 /** An upgrade that waits. */
@@ -29,7 +41,7 @@ export interface PendingUpgrade {
  * One hold of the native lock: what all guards of nested acquires have in common. One object per native index, used
  * again and again; `serial` grows when a hold ends.
  */
-export class Hold implements Held, Losable {
+export class Hold implements Held, Losable, WatchedHold {
   record!: LockOfHold;
   mode: LockMode = 'shared';
   serial = 0;
@@ -48,6 +60,9 @@ export class Hold implements Held, Losable {
   isFlight = false;
   /** There is one at most. */
   upgrade: PendingUpgrade | undefined = undefined;
+  /** By `now()`, of the hold with that serial: known where somebody watched. */
+  private granted = 0;
+  private grantedSerial = -1;
 
   private readonly native: Native;
 
@@ -85,11 +100,22 @@ export class Hold implements Held, Losable {
     this.tokenHigh = native.reported(Report.TOKEN_HIGH);
   }
 
+  get token(): bigint {
+    return tokenOf(this.tokenHigh, this.tokenLow);
+  }
+
+  grantedAt(time: number): void {
+    if (this.depth > 1) return;
+    this.granted = time;
+    this.grantedSerial = this.serial;
+  }
+
   readAbandoned(): void {
     const found = this.native.binding.abandoned(this.index);
     if (found === undefined) return;
     const [pid, threadId, since, token] = found;
     this.abandoned = { pid, threadId, since: new Date(since), token };
+    publishAbandoned(this.record, this.mode, this.abandoned);
   }
 
   /** From now on `stolen` is called when somebody steals the lock. */
@@ -146,6 +172,7 @@ export class Hold implements Held, Losable {
     if (--this.depth > 0) return;
     const { index, native, ready, record } = this;
     this.upgrade?.withdraw(notHeldError(record, 'it was released while it was to be upgraded'));
+    const heldMs = hasReleaseWatchers() ? this.heldMs() : undefined;
     if (this.abandoned !== null || this.isFlight) this.finish();
     let loss: LockError | undefined;
     if (this.stolen !== undefined) {
@@ -161,10 +188,23 @@ export class Hold implements Held, Losable {
     const result = native.release(index);
     if (result !== Status.OK) ready.settle();
     // Before it is forgotten: then nobody may be left who has the lock open.
-    if (result === Status.STOLEN) loss ??= stolenError(record);
+    if (result === Status.STOLEN) loss ??= this.robbed();
     record.forgetHold(this);
     if (loss !== undefined) throw loss;
     if (result < 0) throw errorOf(result, 'release', record);
+    if (heldMs !== undefined) publishRelease(record, this.mode, heldMs);
+  }
+
+  /** For how long it has been held. */
+  private heldMs(): number {
+    const { granted, grantedSerial, serial } = this;
+    return grantedSerial === serial ? now() - granted : this.record.heldMs(this.mode);
+  }
+
+  private robbed(): LockError {
+    const loss = stolenError(this.record);
+    publishLost(this.record, this.mode, loss);
+    return loss;
   }
 
   /** Also if it is still held, by a nested guard: then the context that it was in may have ended. */
@@ -190,6 +230,10 @@ export class Hold implements Held, Losable {
       throw this.wasLost() ? stolenError(this.record) : errorOf(status, 'downgrade', this.record);
     this.mode = 'shared';
   }
+}
+
+export function tokenOf(high: number, low: number): bigint {
+  return (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
 }
 
 /** The holds of this thread, by native index. */

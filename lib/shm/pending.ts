@@ -5,12 +5,17 @@ import { type LockError, timeoutError } from '../common/errors';
 import { type Acquire, reasonOf } from '../common/options';
 import type { LockInfo } from '../common/types';
 import { hearOfCycle } from './deadlock';
-import { Status } from './errors';
+import { Status, type Subject } from './errors';
 import { LOOK_MS, type Ready, type WaitedLock, type Waiting } from './ready';
 
 interface Holders {
-  /** Who holds it now; throws where that can not be seen at once. */
-  holders(): LockInfo[];
+  /** Who holds it now; throws where that can not be seen at once. Those that are stopped are put into `stopped`. */
+  holders(stopped?: Set<LockInfo>): LockInfo[];
+}
+
+interface Queued extends Holders {
+  /** How many are ahead of this wait in the queue. */
+  placeOf(index: number): number | undefined;
 }
 
 export abstract class Pending implements Waiting {
@@ -25,7 +30,7 @@ export abstract class Pending implements Waiting {
   private ended = false;
 
   constructor(
-    protected readonly record: WaitedLock & Holders,
+    protected readonly record: WaitedLock & Queued,
     { timeout, signal }: Pick<Acquire, 'timeout' | 'signal'>,
   ) {
     this.ready = record.ready;
@@ -45,8 +50,8 @@ export abstract class Pending implements Waiting {
   protected abstract owned(): number[];
   /** Whether it is to fail where a deadlock is likely. */
   protected abstract isToFail(): boolean;
-  /** The error of a wait whose time is up. */
-  protected abstract timedOut(): unknown;
+  /** The error of a wait whose time is up. `ahead`: how many were ahead of it in the queue, if that is known. */
+  protected abstract timedOut(ahead: number | undefined): unknown;
   /** It has been given up. */
   protected abstract refuse(reason: unknown): void;
   /** It has ended by itself: OK, or why not. */
@@ -113,7 +118,8 @@ export abstract class Pending implements Waiting {
     // The poke may have come in time, and only its delivery be late on a busy event loop.
     if (this.index >= 0) this.react();
     if (this.ended) return;
-    const error = this.timedOut();
+    const ahead = this.index < 0 ? undefined : this.record.placeOf(this.index);
+    const error = this.timedOut(ahead);
     if (!this.ended) this.withdraw(error); // looking for the holders may have found a dead one
   }
 
@@ -126,13 +132,19 @@ export abstract class Pending implements Waiting {
 }
 
 /** The error of an acquire whose time is up, with who holds the lock at this moment. */
-export function timedOut(record: WaitedLock & Holders, wanted: string, timeoutMs: number): LockError {
+export function timedOut(
+  record: Holders & Subject,
+  wanted: string,
+  timeoutMs: number,
+  ahead?: number,
+): LockError {
   let holders: LockInfo[] = [];
+  const stopped = new Set<LockInfo>();
   try {
-    holders = record.holders();
+    holders = record.holders(stopped);
   } catch (error) {
     // What keeps us from looking is the better answer, unless that is a matter of time as well.
     if ((error as LockError).code !== 'ERR_LOCK_TIMEOUT') return error as LockError;
   }
-  return timeoutError(record, wanted, timeoutMs, holders);
+  return timeoutError(record, wanted, timeoutMs, holders, { ahead, stopped });
 }

@@ -29,6 +29,7 @@ export interface Waiting {
 /** A lock, as far as a wait for it needs it. */
 export interface WaitedLock extends Subject {
   readonly ready: Ready;
+  readonly namespace: string;
   /** The cycle that a wait was told of, from it on, if it is still there. */
   cycleOf(index: number): LockInfo[];
 }

@@ -7,7 +7,7 @@ import type { LockMode } from '../common/types';
 import { How, Report } from './binding';
 import { hearOfCycle, ownedBy } from './deadlock';
 import { errorOf, Status } from './errors';
-import type { Hold } from './hold';
+import { Hold } from './hold';
 import { Pending, timedOut } from './pending';
 import { LOOK_AGAIN_MS, LOOK_MS } from './ready';
 import type { LockRecord } from './record';
@@ -79,8 +79,8 @@ export class Wait extends Pending {
     return this.options.deadlock === 'throw';
   }
 
-  protected timedOut(): unknown {
-    return timedOut(this.record, this.mode, this.timeout);
+  protected timedOut(ahead: number | undefined): unknown {
+    return timedOut(this.record, this.mode, this.timeout, ahead);
   }
 
   protected override end(): void {
@@ -107,15 +107,21 @@ export function waitSync(record: LockRecord, way: number, mode: LockMode, option
   if (record.isHeldByThread()) throw wouldDeadlockError(record, mode);
   try {
     const hold = block(record, way, mode, options);
-    if (hold === undefined) throw timedOut(record, mode, options.timeout);
-    return hold;
+    if (hold instanceof Hold) return hold;
+    throw timedOut(record, mode, options.timeout, hold.ahead);
   } finally {
     ready.settle(); // asynchronous waits of this thread, which were poked meanwhile
   }
 }
 
-/** Blocks in slices, between which a worker can be terminated. `undefined`: the time is up. */
-function block(record: LockRecord, way: number, mode: LockMode, options: Acquire): Hold | undefined {
+/** The time is up. */
+interface TooLate {
+  /** How many were ahead in the queue, if that is known. */
+  readonly ahead: number | undefined;
+}
+
+/** Blocks in slices, between which a worker can be terminated. */
+function block(record: LockRecord, way: number, mode: LockMode, options: Acquire): Hold | TooLate {
   const { native } = record.ready;
   const begun = now();
   const deadline = begun + options.timeout;
@@ -124,7 +130,7 @@ function block(record: LockRecord, way: number, mode: LockMode, options: Acquire
   while (index === Status.STALLED && now() < deadline) {
     index = record.enqueue(way, how);
   }
-  if (index === Status.STALLED) return undefined;
+  if (index === Status.STALLED) return { ahead: undefined };
   if (index < 0) throw errorOf(index, `acquire (${mode})`, record);
   if (native.reported(Report.GRANTED) !== 0) return record.holds.granted(record, index, mode);
   let looksAt = begun + LOOK_MS;
@@ -140,8 +146,9 @@ function block(record: LockRecord, way: number, mode: LockMode, options: Acquire
       error = hearOfCycle(record, index);
     }
     if (error === undefined && time < deadline) continue;
+    const ahead = error === undefined ? record.placeOf(index) : undefined;
     native.binding.withdraw(index);
     if (error !== undefined) throw error;
-    return undefined;
+    return { ahead };
   }
 }

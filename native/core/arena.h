@@ -161,6 +161,8 @@ class Arena {
   // snapshot.h
   Status snapshot(uint32_t lock, std::vector<HolderInfo>* infos, bool waiters = true);
   Status snapshot_all(std::vector<HolderInfo>* infos, std::unordered_map<uint32_t, LockName>* names);
+  Status snapshot_marks(std::vector<MarkedLock>* marks);
+  Status place(const SlotRef& ref, uint32_t* ahead);
 
   // deadlock.h
   bool is_wanted(const SlotRef& hold) const;
@@ -314,6 +316,7 @@ class Arena {
   void check_processes(const Latched& latched, const std::vector<uint32_t>& suspects);
   void look_latched(const Latched& latched, uint32_t lock_index);
   static bool is_involved(uint64_t word, uint32_t flags);
+  static AbandonedInfo mark_of(const Lock<P>& entry);
   static bool is_pending(uint64_t word, uint32_t flags);
   static bool is_upgrading(uint64_t word, uint32_t flags);
   static bool waits(uint64_t word, uint32_t flags);

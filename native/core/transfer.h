@@ -116,7 +116,11 @@ void Arena<P>::record_abandoned(Lock<P>& entry, const Slot<P>& holder, uint64_t 
 
 template <class P>
 AbandonedInfo Arena<P>::abandoned(const SlotRef& ref) const {
-  const Lock<P>& entry = *ref.lock;
+  return mark_of(*ref.lock);
+}
+
+template <class P>
+AbandonedInfo Arena<P>::mark_of(const Lock<P>& entry) {
   AbandonedInfo info;
   info.pid = entry.abandoned_pid.load(std::memory_order_relaxed);
   info.thread = entry.abandoned_thread.load(std::memory_order_relaxed);

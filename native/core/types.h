@@ -41,6 +41,12 @@ struct AbandonedInfo {
   uint64_t token = 0;
 };
 
+// A lock that a dead holder has left, and its name.
+struct MarkedLock {
+  LockName name;
+  AbandonedInfo mark;
+};
+
 // How an exclusive holder comes to its end, as far as others want to know.
 enum class Finished {
   kRepair,  // of what a dead holder left: its mark goes

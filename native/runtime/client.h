@@ -107,6 +107,9 @@ class Client {
   // The whole namespace of that lock.
   Status query_all(uint32_t id, std::vector<HolderInfo>* infos,
                    std::unordered_map<uint32_t, LockName>* names);
+  // The locks of that namespace that a dead holder has left.
+  Status marks(uint32_t id, std::vector<MarkedLock>* marks);
+  int32_t place(uint32_t hold);      // how many wait ahead of this wait; or a Status
   bool held_by_thread(uint32_t id);  // by any instance of the addon in this thread
 
   // What a wait is told of a cycle.

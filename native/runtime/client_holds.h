@@ -214,6 +214,29 @@ Status Client<P>::query_all(uint32_t id, std::vector<HolderInfo>* infos,
 }
 
 template <class P>
+Status Client<P>::marks(uint32_t id, std::vector<MarkedLock>* marks) {
+  OpenLock* lock = open_lock_at(id);
+  if (lock == nullptr) return Status::kClosed;
+  const Status state = lock->space->check_now(P::wall_ms());
+  if (!ok(state)) return state;
+  const Entered entered(*this);
+  Arena<P>& arena = lock->space->arena();
+  return patiently(arena, [&] { return arena.snapshot_marks(marks); });
+}
+
+template <class P>
+int32_t Client<P>::place(uint32_t index) {
+  const Hold* hold = waiting_at(index);
+  if (hold == nullptr) return static_cast<int32_t>(Status::kNotHeld);
+  const Status state = hold->lock->space->state();
+  if (!ok(state)) return static_cast<int32_t>(state);
+  const Entered entered(*this);
+  uint32_t ahead = 0;
+  const Status status = hold->lock->space->arena().place(hold->ref, &ahead);
+  return ok(status) ? static_cast<int32_t>(ahead) : static_cast<int32_t>(status);
+}
+
+template <class P>
 bool Client<P>::holds(const OpenLock& wanted) const {
   const auto is_wanted = [&](const OpenLock& open) {
     return open.held != 0 && open.index == wanted.index && open.space == wanted.space;

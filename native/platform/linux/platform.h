@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "../../core/layout.h"
@@ -79,6 +80,13 @@ struct LinuxPlatform {
 
   static ProcessIdentity self();
   static int64_t group_id(const char* name);  // -1: there is no such group
+
+  // ---- for the command, children.cc
+
+  // Starts a program, looked for in PATH, that is killed when the calling thread ends: its pid, or an errno below 0.
+  static int32_t start_ending(const std::vector<std::string>& argv, const std::vector<std::string>& env);
+  // How this child has ended: its exit code, or 256 + its signal; -1: it runs. Takes all others that have ended as well.
+  static int32_t reap(int32_t pid);
 
  private:
   static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the low half of a word comes first");
