@@ -116,7 +116,7 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
     return this.close();
   }
 
-  /** Plain data, for `JSON.stringify()`. */
+  /** @internal Plain data, for `JSON.stringify()`. */
   toJSON(): { kind: Space['kind']; namespace: string } {
     return { kind: this.kind, namespace: this.namespace };
   }
