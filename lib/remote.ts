@@ -9,9 +9,8 @@ export {
 } from './common/channels';
 export { LockError, type LockErrorCode } from './common/errors';
 export type { Flight } from './common/flight';
-export type { AbandonedData, GuardData, LockData, ManagerData } from './common/inspect';
 export type { LeadOptions, Term } from './common/lead';
-export type { ManyData, WantedLock } from './common/many';
+export type { WantedLock } from './common/many';
 export type { Abandoned, LockInfo, LockMode, LockSnapshot, WaitOptions } from './common/types';
 export type { LockManagerSnapshot, LockRequestOptions, WebLock } from './common/web-locks';
 export type { GuardedLock, LockGuard } from './remote/guard';

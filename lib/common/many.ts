@@ -250,7 +250,7 @@ export abstract class Many<G extends ManyGuard> {
     return this.#lost;
   }
 
-  /** Plain data, for `JSON.stringify()`. */
+  /** @internal Plain data, for `JSON.stringify()`. */
   toJSON(): ManyData<G> {
     return { guards: this.guards };
   }

@@ -167,7 +167,7 @@ export class LockGuard {
     throw syncError(this.lock, '[Symbol.dispose]()', '`await using`, or release()');
   }
 
-  /** Plain data, for `JSON.stringify()`. */
+  /** @internal Plain data, for `JSON.stringify()`. */
   toJSON(): GuardData {
     return guardData(this);
   }

@@ -56,7 +56,7 @@ export class LockManager {
     return runRequest(this, name, [first, ...rest]);
   }
 
-  /** Plain data, for `JSON.stringify()`. */
+  /** @internal Plain data, for `JSON.stringify()`. */
   toJSON(): ManagerData {
     return { namespace: this.#space.namespace };
   }

@@ -125,7 +125,7 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
     throw syncError({ name: this.namespace }, '[Symbol.dispose]()', '`await using`, or close()');
   }
 
-  /** Plain data, for `JSON.stringify()`. */
+  /** @internal Plain data, for `JSON.stringify()`. */
   toJSON(): { kind: Space['kind']; namespace: string } {
     return { kind: this.kind, namespace: this.namespace };
   }

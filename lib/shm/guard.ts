@@ -182,7 +182,7 @@ export class LockGuard {
     this[Symbol.dispose]();
   }
 
-  /** Plain data, for `JSON.stringify()`. */
+  /** @internal Plain data, for `JSON.stringify()`. */
   toJSON(): GuardData {
     return guardData(this);
   }

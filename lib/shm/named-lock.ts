@@ -119,7 +119,7 @@ export abstract class NamedLock {
     this.close();
   }
 
-  /** Plain data, for `JSON.stringify()`. */
+  /** @internal Plain data, for `JSON.stringify()`. */
   toJSON(): LockData {
     return lockData(this);
   }

@@ -192,6 +192,8 @@ export function records(): void {
     threadId: number;
     host?: string;
     since: Date;
+    command?: string;
+    stopped?: boolean;
   };
   typeOf<Pick<LockInfo, keyof LockInfo>>(shared.query().held[0]!).is<Info>();
   typeOf(lock.query().held).is<LockInfo[]>();
