@@ -596,11 +596,7 @@ up_to_sleep:
 up_asleep:
     atomic {
       if
-#ifdef STOP
-      :: at[me] == BUSY -> at[me] = STOPPED; goto up_again
-#else
-      :: at[me] == BUSY -> goto up_again
-#endif
+      :: at[me] == BUSY -> goto up_again /* one that is stopped goes on holding: nobody is to get in */
       :: ANY(GONE) -> why = LOOK; goto enter
 #ifdef TICK
       :: POKED -> why = SKIP; goto enter
