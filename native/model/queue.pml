@@ -245,7 +245,9 @@ inline choose_mode() {
 }
 
 inline front_changed() {
-#ifdef LIVENESS
+#if defined(LIVENESS) && defined(UPGRADE)
+  barrier = (qn > 0 && up[q[0]])
+#elif defined(LIVENESS)
   barrier = 0
 #else
   skip
@@ -1145,8 +1147,12 @@ end:
   :: QUEUED && !barrier -> barrier = 1
   od
 }
-#define WAITS(i) (queued[i])
+#ifdef UPGRADE
+/* An upgrade is granted, or refused, whatever stream of readers and writers comes. */
+ltl upgraded { [] ((up[0]) -> <> (!up[0] || dead[0])) }
+#else
 ltl served { [] ((queued[0]) -> <> (!queued[0] || dead[0])) }
+#endif
 #else
 active proctype Watch() {
 end:
