@@ -164,7 +164,7 @@ struct Stage {
   Mode held = Mode::kShared;
   bool may_be_robbed = false;  // then others may be in beside us, once we are
   bool upgrades = false;
-  bool abandoned = false;      // somebody is sure to end who held exclusively
+  bool abandoned = false;  // somebody is sure to end who held exclusively
 };
 
 struct Scenario {

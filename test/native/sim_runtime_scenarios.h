@@ -115,10 +115,7 @@ inline const Scenario kScenarios[] = {
        h.busy = 10;
      }),
      {}},
-    {"upgrades, deaths and stops",
-     3,
-     1,
-     habits_of([](Habits& h) {
+    {"upgrades, deaths and stops", 3, 1, habits_of([](Habits& h) {
        h.exclusive = 20;
        h.upgrade = 60;
        h.many = 40;

@@ -101,7 +101,8 @@ inline bool Thread::upgrade(int n, uint64_t patience_ns) {
   the_world.counts.upgrades_refused += status == Status::kUpgrading;
   SIM_CHECK(status != Status::kUpgrading || !alone || the_machine.deaths != 0 || the_world.anybody_left);
   SIM_CHECK(status != Status::kStolen || the_world.counts.steals != 0);
-  SIM_CHECK(ok(status) || status == Status::kBusy || status == Status::kUpgrading || status == Status::kStolen);
+  SIM_CHECK(ok(status) || status == Status::kBusy || status == Status::kUpgrading ||
+            status == Status::kStolen);
   if (!ok(status)) return false;
   enter(n, Mode::kExclusive, token, 0);
   the_world.counts.upgrades++;

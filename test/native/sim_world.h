@@ -110,9 +110,9 @@ struct Truth {
     bool suspect = false;   // was skipped, or is of a process that dies
     bool upgrades = false;  // holds, and is ahead of the queue
   } waits[kActorsMax];
-  uint64_t left_ns = 0;        // when somebody last left the queue, and others moved up
-  int leaving = 0;             // are about to
-  uint64_t upgrading = 0;      // are in the middle of an upgrade
+  uint64_t left_ns = 0;    // when somebody last left the queue, and others moved up
+  int leaving = 0;         // are about to
+  uint64_t upgrading = 0;  // are in the middle of an upgrade
   uint64_t upgrades_begun = 0;
   uint64_t looks = 0;          // how often the mark was looked at, or dropped
   uint64_t idle_since_ns = 0;  // since when somebody waits for nobody but a stopped one; 0: nobody does

@@ -36,7 +36,17 @@ const [readdirSync, readFileSync, rmSync, writeFileSync, appendFileSync] = [
 
 const me = fs.readlinkSync('/proc/thread-self').replace('/task/', '.');
 const counts = {
-  ...{ grants: 0, exclusive: 0, timeouts: 0, aborts: 0, busy: 0, abandoned: 0, steals: 0, robbed: 0, upgrades: 0 },
+  ...{
+    grants: 0,
+    exclusive: 0,
+    timeouts: 0,
+    aborts: 0,
+    busy: 0,
+    abandoned: 0,
+    steals: 0,
+    robbed: 0,
+    upgrades: 0,
+  },
   ...{ terminations: 0, moves: 0, losses: 0, shortages: 0 },
 };
 const report = isMainThread
