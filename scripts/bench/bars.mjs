@@ -63,6 +63,11 @@ function* uncontendedBars(figures) {
     ours / figures['async-mutex acquire + release']?.median,
     atMost(1),
   ];
+  const downgraded = figures['exclusiveSync() + downgrade() + release()'].median;
+  const downgrade = downgraded - figures['exclusiveSync() + release()'].median;
+  const upgraded = figures['tryShared() + tryUpgrade() + downgrade() + release()'].median;
+  const upgrade = upgraded - figures['tryShared() + release()'].median - downgrade;
+  yield ['upgrade by the only reader / downgrade', upgrade / downgrade, atMost(10)];
   const native = figures['fs-native-extensions waitForLock + unlock']?.median;
   yield ['fs-native-extensions waitForLock / await exclusive()', native / ours, atLeast(100)];
 }

@@ -170,6 +170,11 @@ export function properties(): void {
   typeOf(guard.released).is<boolean>();
   typeOf(guard.release()).is<void>();
   typeOf(guard.downgrade()).is<void>();
+  typeOf(guard.upgrade()).is<Promise<void>>();
+  typeOf(guard.upgrade({ timeout: 1, signal: guard.lost })).is<Promise<void>>();
+  typeOf(guard.tryUpgrade()).is<boolean>();
+  // @ts-expect-error milliseconds
+  guard.upgrade({ timeout: '1' });
   // @ts-expect-error readonly
   guard.mode = 'shared';
   // @ts-expect-error readonly
@@ -308,6 +313,8 @@ export function internals(): void {
     | 'released'
     | 'release'
     | 'downgrade'
+    | 'upgrade'
+    | 'tryUpgrade'
     | typeof Symbol.dispose
     | typeof Symbol.asyncDispose;
   typeOf<keyof LockGuard>('lock').is<GuardMembers>();
