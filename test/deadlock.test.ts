@@ -2,6 +2,7 @@
 // once, or one fails that has asked for it. Nobody else is.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Lock, LockError, SharedLock } from '../lib';
+import { deadlocked } from '../lib/shm/deadlock';
 import type { ActorKind } from './support/actor';
 import { Member, type Outcome, type Wanted, type Way } from './support/members';
 import { testNamespace } from './support/namespace';
@@ -128,7 +129,13 @@ describe('certain: all block their threads', () => {
   test('a reader that is barred by a writer waits for it', async () => {
     // The reader holds the other lock, and waits behind the writer, who waits for a reader, who waits for the other lock.
     const first = await Member.start('fork', namespace, 'sync', { name: 'a', mode: 'shared' }, { name: 'b' });
-    const second = await Member.start('fork', namespace, 'sync', { name: 'b' }, { name: 'a', mode: 'shared' });
+    const second = await Member.start(
+      'fork',
+      namespace,
+      'sync',
+      { name: 'b' },
+      { name: 'a', mode: 'shared' },
+    );
     const writer = await Member.start('fork', namespace, 'sync', null, { name: 'a', fair: true });
     await writer.begin(pending);
     await first.begin(pending);
@@ -156,6 +163,7 @@ describe('certain: all block their threads', () => {
     await behind.begin(pending);
     await sleep(LONG_ENOUGH_MS);
     expect([waiter.settled, behind.settled]).toEqual([false, false]);
+    expect(deadlocked(namespace)).toEqual(new Set());
     await holder.actor.run(`guards.get('mine').release();`);
     expect(await outcomesOf([waiter, behind])).toEqual(['granted', 'granted']);
   });
@@ -199,6 +207,7 @@ describe('likely: others may still give back what is held', () => {
       { kind: 'fork', way: 'callback' },
     ]);
     await until(async () => (await members[1]!.warnings()).length === 1);
+    expect(deadlocked(namespace)).toEqual(new Set(['lock 0', 'lock 1']));
     expect(members.map(({ settled }) => settled)).toEqual([false, false]);
     await members[1]?.actor.kill();
     expect(await members[0]?.result()).toBe('granted');
@@ -222,13 +231,20 @@ describe('likely: others may still give back what is held', () => {
     await sleep(LONG_ENOUGH_MS);
     expect((await warningsOf(members)).flat()).toEqual([]);
     expect(members.map(({ settled }) => settled)).toEqual([false, false]);
+    expect(deadlocked(namespace)).toEqual(new Set(['lock 0', 'lock 1'])); // but whoever looks sees it
     await members[0]?.actor.kill();
     expect(await members[1]?.result()).toBe('granted');
   });
 
   test('a plain guard of a thread that blocks counts', async () => {
     const guard = await Member.start('fork', namespace, 'guard', { name: 'a' }, { name: 'b' });
-    const callback = await Member.start('fork', namespace, 'callback', { name: 'b' }, { name: 'a', deadlock: 'throw' });
+    const callback = await Member.start(
+      'fork',
+      namespace,
+      'callback',
+      { name: 'b' },
+      { name: 'a', deadlock: 'throw' },
+    );
     const blocked = guard.actor.begin('run', {
       source: `try { lock({ name: 'b' }).acquireSync({ exclusive: true }).release(); } finally { guards.get('mine').release(); }`,
     });

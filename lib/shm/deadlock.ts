@@ -7,6 +7,7 @@ import { type Native, Report, Told } from './binding';
 import type { LockGuard } from './guard';
 import { Hold } from './hold';
 import type { LockRecord } from './record';
+import { records } from './thread';
 
 /** The numbers of contexts of which others were told. */
 const numbers = new WeakMap<Owner, number>();
@@ -64,4 +65,18 @@ export function hearOfCycle(record: LockRecord, index: number): LockError | unde
     { type: 'Warning', code: 'PROCLOCK_DEADLOCK' },
   );
   return undefined;
+}
+
+/**
+ * The names of the locks in a namespace that are waited for in circles, as somebody sees it who looks from outside. Nobody knows in what
+ * context a guard is held that was taken without a callback: of such ones a circle is said to be one if at least two threads
+ * have held for longer, and waited for longer than a second, in a circle.
+ */
+export function deadlocked(namespace: string, group = -1): Set<string> {
+  const record = records().enter('', namespace, group);
+  try {
+    return new Set(record.locksInCycles());
+  } finally {
+    record.leave();
+  }
 }

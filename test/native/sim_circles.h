@@ -129,7 +129,10 @@ class Circle {
     const auto [has, wants] = names_of(role);
     Request request;
     request.mode = kind_ == Kind::kBarred && role.place == 0 ? Mode::kShared : Mode::kExclusive;
-    if (has >= 0) thread.acquire(has, request);
+    if (has >= 0) {
+      thread.acquire(has, request);
+      thread.settle_owed(has);
+    }
     ready_++;
     if (kind_ == Kind::kOrdered) {
       thread.rest(role.rest_ns);
@@ -167,8 +170,7 @@ class Circle {
     const bool wanted = has >= 0 && thread.arena().is_wanted(thread.ref(has));
     role.looks_ns = the_machine.now_ns + kLookNs;
     if (!wanted) return false;
-    if (role.request.async)
-      owned.push_back({static_cast<uint32_t>(role.place) + 1, thread.ref(has)});
+    if (role.request.async) owned.push_back({static_cast<uint32_t>(role.place) + 1, thread.ref(has)});
     const Status status = thread.arena().look_for_cycle(thread.ref(name), owned, &role.seen);
     SIM_CHECK(ok(status) || status == Status::kStalled);
     if (role.seen.is_new || status == Status::kStalled) role.looks_ns = the_machine.now_ns + kTickNs;
@@ -187,7 +189,8 @@ class Circle {
     if (status == Status::kStalled) return false;
     SIM_CHECK(ok(status));
     if (cycle.empty()) return false;
-    if (changes == the_world.changes && !reaches_itself(role.place)) the_machine.fail("accused, and in no circle");
+    if (changes == the_world.changes && !reaches_itself(role.place))
+      the_machine.fail("accused, and in no circle");
     if ((told & proclock::kSlotVictim) == 0) {
       warned_[role.host]++;
       warned_ns_ = the_machine.now_ns;
@@ -258,7 +261,8 @@ class Circle {
       const Role& other = roles_[n];
       if (&other == &role || !may(other)) continue;
       if (ends(role) && !ends(other)) return false;
-      if (ends(role) == ends(other) && static_cast<int32_t>(ticket_of(other) - ticket_of(role)) > 0) return false;
+      if (ends(role) == ends(other) && static_cast<int32_t>(ticket_of(other) - ticket_of(role)) > 0)
+        return false;
     }
     return true;
   }
@@ -274,7 +278,8 @@ class Circle {
       if (warned_[roles_[n].host] != 0 && failed_ != 0) the_machine.fail("told, though one has failed");
     }
     if (!closed_ || the_machine.deaths != 0 || anybody_times_out_) return;
-    const bool all_warned = std::all_of(roles_, roles_ + size_, [&](const Role& r) { return warned_[r.host] == 1; });
+    const bool all_warned =
+        std::all_of(roles_, roles_ + size_, [&](const Role& r) { return warned_[r.host] == 1; });
     if (failed_ == 0 && !all_warned) the_machine.fail("a circle that nobody has told of");
     the_world.counts.refused += failed_;
   }
@@ -283,7 +288,8 @@ class Circle {
     static char text[128];
     snprintf(text, sizeof text, "circle of kind %d, size %d, seed %llu; again with PROCLOCK_SIM_CIRCLE=%llu",
              static_cast<int>(running_->kind_), running_->size_,
-             static_cast<unsigned long long>(running_->seed_), static_cast<unsigned long long>(running_->seed_));
+             static_cast<unsigned long long>(running_->seed_),
+             static_cast<unsigned long long>(running_->seed_));
     return text;
   }
 
@@ -292,8 +298,8 @@ class Circle {
   Kind kind_ = Kind::kCircle;
   int size_ = 0;
   Role roles_[World::kNamesMax];
-  int ready_ = 0;   // hold what they have first
-  int failed_ = 0;  // with a deadlock
+  int ready_ = 0;                // hold what they have first
+  int failed_ = 0;               // with a deadlock
   int warned_[kActorsMax] = {};  // by process
   uint64_t warned_ns_ = 0;
   bool closed_ = false;  // all were in a circle at some moment
@@ -302,7 +308,9 @@ class Circle {
  public:
   bool closed() const { return closed_; }
   int failed() const { return failed_; }
-  bool warned() const { return std::any_of(warned_, warned_ + kActorsMax, [](int count) { return count != 0; }); }
+  bool warned() const {
+    return std::any_of(warned_, warned_ + kActorsMax, [](int count) { return count != 0; });
+  }
 };
 
 }  // namespace sim

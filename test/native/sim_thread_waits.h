@@ -9,8 +9,8 @@ inline bool Thread::wait(int n, const Request& request, uint64_t begun) {
   const SlotRef& ref = refs_[n];
   const uint64_t deadline =
       request.patience_ns == kForever ? kForever : the_machine.now_ns + request.patience_ns;
-  const uint32_t flags = request.flags | (request.fair ? proclock::kSlotFair : 0) |
-                         (request.async ? proclock::kSlotAsync : 0);
+  const uint32_t flags =
+      request.flags | (request.fair ? proclock::kSlotFair : 0) | (request.async ? proclock::kSlotAsync : 0);
   actor_->doing = request.mode == Mode::kExclusive ? "wait exclusive" : "wait shared";
   Status status = patiently([&] { return arena().enqueue(ref, request.mode, flags); });
   SIM_CHECK(ok(status) || status == Status::kAgain);

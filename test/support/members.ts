@@ -99,7 +99,9 @@ export class Member {
   /** Begins its wait; resolves when it is in the queue. `among`: so many wait for that lock then. */
   async begin(query: (name: string) => number): Promise<void> {
     const before = query(this.wants.name);
-    this.outcome = this.actor.begin('run', { source: 'globalThis.member.go(); return globalThis.member.result;' });
+    this.outcome = this.actor.begin('run', {
+      source: 'globalThis.member.go(); return globalThis.member.result;',
+    });
     await until(() => query(this.wants.name) > before);
   }
 
