@@ -235,6 +235,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   set_plain(binding, instance, "heldByThread", plain<held_by_thread>);
   set_plain(binding, instance, "closeLock", plain<close_lock>);
   set_plain(binding, instance, "newContext", plain<new_context>);
+  set_plain(binding, instance, "isWanted", plain<is_wanted>);
   set_plain(binding, instance, "leaveContext", plain<leave_context>);
   binding.Set("openLock", Napi::Function::New(env, open_lock, "openLock", instance));
   binding.Set("failure", Napi::Function::New(env, failure, "failure", instance));

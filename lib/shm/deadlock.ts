@@ -21,21 +21,39 @@ function numberOf(owner: Owner, native: Native): number {
   return number;
 }
 
+interface Context {
+  readonly owner: Owner;
+  readonly holds: Hold[];
+}
+
+/** Whether somebody waits for anything of what the owner holds. Asked once a second for each wait: it makes nothing new. */
+function isWanted(owner: Owner, { within }: Acquire, native: Native): boolean {
+  const test = (hold: unknown): boolean => hold instanceof Hold && native.binding.isWanted(hold.index) !== 0;
+  if (!(owner instanceof HoldSet)) return test((within as LockGuard).hold);
+  for (let set = owner.innermostActive(); set !== undefined; set = set.outer()) {
+    if (set.holdsSome(test)) return true;
+  }
+  return false;
+}
+
+/** From the inside out. */
+function contextsOf(owner: Owner, { within }: Acquire): Context[] {
+  // The thread: of all that it holds, what was named.
+  if (!(owner instanceof HoldSet)) return [{ owner, holds: [(within as LockGuard).hold] }];
+  const contexts: Context[] = [];
+  for (let set = owner.innermostActive(); set !== undefined; set = set.outer()) {
+    contexts.push({ owner: set, holds: set.held().filter((hold) => hold instanceof Hold) });
+  }
+  return contexts;
+}
+
 /**
  * What whoever waits holds: the number of a context and the index of a hold, and so on, from the inside out. What contexts in one
- * another hold both, since the inner one has nested in it, is the outer one's.
+ * another hold both, since the inner one has nested in it, is the outer one's. `undefined`: nobody waits for any of it.
  */
-export function ownedBy(owner: Owner | undefined, { within }: Acquire, native: Native): number[] {
-  if (owner === undefined) return [];
-  const contexts: Array<{ owner: Owner; holds: Hold[] }> = [];
-  if (owner instanceof HoldSet) {
-    for (let set: HoldSet | undefined = owner.innermostActive(); set !== undefined; set = set.outer()) {
-      contexts.push({ owner: set, holds: set.held().filter((hold) => hold instanceof Hold) });
-    }
-  } else {
-    // The thread: of all that it holds, what was named.
-    contexts.push({ owner, holds: [(within as LockGuard).hold] });
-  }
+export function ownedBy(owner: Owner | undefined, options: Acquire, native: Native): number[] | undefined {
+  if (owner === undefined || !isWanted(owner, options, native)) return undefined;
+  const contexts = contextsOf(owner, options);
   const outermost = new Map<Hold, Owner>();
   for (const { owner: of, holds } of contexts) for (const hold of holds) outermost.set(hold, of);
   const owned: number[] = [];

@@ -101,8 +101,9 @@ export class Wait implements Waiting {
   look(): boolean {
     const { native } = this.ready;
     const owned = ownedBy(this.extra.owner, this.options, native);
-    if (owned.length === 0 && this.options.deadlock === 'warn') return false;
-    const again = native.binding.lookForCycle(this.index, owned);
+    // Whoever holds nothing that others want is told by those who do; it may only have missed that it is to fail.
+    if (owned === undefined && this.options.deadlock === 'warn') return false;
+    const again = native.binding.lookForCycle(this.index, owned ?? []);
     this.hearOfCycle();
     this.ready.settle();
     return again;
