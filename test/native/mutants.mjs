@@ -35,8 +35,8 @@ const EDITS = {
   // Those whose names begin with CYCLE_ are hunted in circles (sim_circles.h).
   'deadlock.h': [
     [
-      'check_processes(latched, suspects.all);\n  const auto lives',
-      'if (MUTANT(CYCLE_OF_THE_DEAD)) return true;\n  check_processes(latched, suspects.all);\n  const auto lives',
+      'check_processes(latched, suspects.all);\n  // A slot that was',
+      'if (MUTANT(CYCLE_OF_THE_DEAD)) return true;\n  check_processes(latched, suspects.all);\n  // A slot that was',
     ],
     [
       'if (!certain && (flags & kSlotThrows) == 0) continue;',
