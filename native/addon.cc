@@ -98,7 +98,6 @@ Napi::Value keep_alive(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
-
 // abandoned(hold): [pid, threadId, since in ms, token] or undefined
 Napi::Value abandoned(const Napi::CallbackInfo& info) {
   if (!check(info, info.Length() == 1 && info[0].IsNumber())) return info.Env().Undefined();
@@ -235,6 +234,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   set_plain(binding, instance, "heldByThread", plain<held_by_thread>);
   set_plain(binding, instance, "closeLock", plain<close_lock>);
   set_plain(binding, instance, "newContext", plain<new_context>);
+  set_plain(binding, instance, "isWanted", plain<is_wanted>);
   set_plain(binding, instance, "leaveContext", plain<leave_context>);
   binding.Set("openLock", Napi::Function::New(env, open_lock, "openLock", instance));
   binding.Set("failure", Napi::Function::New(env, failure, "failure", instance));

@@ -93,6 +93,7 @@ inline int32_t settle_owed(Client& client, uint32_t) { return static_cast<int32_
 inline int32_t serve(Client& client, uint32_t) { return client.serve() ? 1 : 0; }
 inline int32_t held_by_thread(Client& client, uint32_t lock) { return client.held_by_thread(lock) ? 1 : 0; }
 inline int32_t new_context(Client& client, uint32_t) { return static_cast<int32_t>(client.new_context()); }
+inline int32_t is_wanted(Client& client, uint32_t hold) { return client.is_wanted(hold) ? 1 : 0; }
 inline int32_t leave_context(Client& client, uint32_t hold) {
   client.leave_context(hold);
   return 0;

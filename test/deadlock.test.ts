@@ -2,6 +2,7 @@
 // once, or one fails that has asked for it. Nobody else is.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Lock, LockError, SharedLock } from '../lib';
+import { locksOf, segmentsOfUser } from '../lib/shm/admin';
 import type { ActorKind } from './support/actor';
 import { Member, type Outcome, type Wanted, type Way } from './support/members';
 import { testNamespace } from './support/namespace';
@@ -72,6 +73,14 @@ const outcomesOf = (members: Member[]) => Promise.all(members.map((member) => me
 async function warningsOf(members: Member[]) {
   const warnings = await Promise.all(members.map((member) => member.warnings()));
   return warnings.map((of) => of.filter(({ code }) => code === 'PROCLOCK_DEADLOCK'));
+}
+
+/** As `proclock ls` shows it. */
+function inCircles(namespace: string): string[] {
+  const segment = segmentsOfUser().find((each) => each.namespace === namespace);
+  return locksOf(segment!)
+    .filter(({ deadlock }) => deadlock)
+    .map(({ name }) => name);
 }
 
 describe('certain: all block their threads', () => {
@@ -162,6 +171,7 @@ describe('certain: all block their threads', () => {
     await behind.begin(pending);
     await sleep(LONG_ENOUGH_MS);
     expect([waiter.settled, behind.settled]).toEqual([false, false]);
+    expect(inCircles(namespace)).toEqual([]);
     await holder.actor.run(`guards.get('mine').release();`);
     expect(await outcomesOf([waiter, behind])).toEqual(['granted', 'granted']);
   });
@@ -205,6 +215,7 @@ describe('likely: others may still give back what is held', () => {
       { kind: 'fork', way: 'callback' },
     ]);
     await until(async () => (await members[1]!.warnings()).length === 1);
+    expect(inCircles(namespace)).toEqual(['lock 0', 'lock 1']);
     expect(members.map(({ settled }) => settled)).toEqual([false, false]);
     await members[1]?.actor.kill();
     expect(await members[0]?.result()).toBe('granted');
@@ -228,6 +239,7 @@ describe('likely: others may still give back what is held', () => {
     await sleep(LONG_ENOUGH_MS);
     expect((await warningsOf(members)).flat()).toEqual([]);
     expect(members.map(({ settled }) => settled)).toEqual([false, false]);
+    expect(inCircles(namespace)).toEqual(['lock 0', 'lock 1']); // but whoever looks sees it
     await members[0]?.actor.kill();
     expect(await members[1]?.result()).toBe('granted');
   });

@@ -107,6 +107,13 @@ export class HoldSet implements Owner {
     return this.more === undefined ? all : all.concat(...this.more.values());
   }
 
+  /** Whether it holds itself something of which this is true. */
+  holdsSome(test: (hold: Held) => boolean): boolean {
+    const { first } = this;
+    if (first !== undefined && first.serial === this.firstSerial && test(first)) return true;
+    return this.more !== undefined && this.held().some(test);
+  }
+
   /** Whose holds whoever is in this one holds as well. */
   outer(): HoldSet | undefined {
     const { parent, within } = this;

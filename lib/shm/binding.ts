@@ -83,6 +83,8 @@ export interface NativeBinding {
   queryAll(id: number): NativeInfo[] | number;
   /** A number for one context of this thread. */
   newContext(unused: 0): number;
+  /** 1: somebody waits for the lock of this hold. */
+  isWanted(hold: number): number;
   /** This hold belongs to no context any more. */
   leaveContext(hold: number): number;
   /**

@@ -19,21 +19,47 @@ function numberOf(owner: Owner, native: Native): number {
   return number;
 }
 
+function holdOf(guard: Ownable | undefined): Hold {
+  return (guard as unknown as { hold: Hold }).hold;
+}
+
+interface Context {
+  readonly owner: Owner;
+  readonly holds: Hold[];
+}
+
+/** Whether somebody waits for anything of what the owner holds. Asked once a second for each wait: it makes nothing new. */
+function isWanted(owner: Owner, within: Ownable | undefined, native: Native): boolean {
+  const test = (hold: unknown): boolean => hold instanceof Hold && native.binding.isWanted(hold.index) !== 0;
+  if (!(owner instanceof HoldSet)) return test(holdOf(within));
+  for (let set = owner.innermostActive(); set !== undefined; set = set.outer()) {
+    if (set.holdsSome(test)) return true;
+  }
+  return false;
+}
+
+/** From the inside out. */
+function contextsOf(owner: Owner, within: Ownable | undefined): Context[] {
+  // The thread: of all that it holds, what was named.
+  if (!(owner instanceof HoldSet)) return [{ owner, holds: [holdOf(within)] }];
+  const contexts: Context[] = [];
+  for (let set = owner.innermostActive(); set !== undefined; set = set.outer()) {
+    contexts.push({ owner: set, holds: set.held().filter((hold) => hold instanceof Hold) });
+  }
+  return contexts;
+}
+
 /**
  * What whoever waits holds: the number of a context and the index of a hold, and so on, from the inside out. What contexts in one
- * another hold both, since the inner one has nested in it, is the outer one's.
+ * another hold both, since the inner one has nested in it, is the outer one's. `undefined`: nobody waits for any of it.
  */
-export function ownedBy(owner: Owner | undefined, within: Ownable | undefined, native: Native): number[] {
-  if (owner === undefined) return [];
-  const contexts: Array<{ owner: Owner; holds: Hold[] }> = [];
-  if (owner instanceof HoldSet) {
-    for (let set: HoldSet | undefined = owner.innermostActive(); set !== undefined; set = set.outer()) {
-      contexts.push({ owner: set, holds: set.held().filter((hold) => hold instanceof Hold) });
-    }
-  } else {
-    // The thread: of all that it holds, what was named.
-    contexts.push({ owner, holds: [(within as unknown as { hold: Hold }).hold] });
-  }
+export function ownedBy(
+  owner: Owner | undefined,
+  within: Ownable | undefined,
+  native: Native,
+): number[] | undefined {
+  if (owner === undefined || !isWanted(owner, within, native)) return undefined;
+  const contexts = contextsOf(owner, within);
   const outermost = new Map<Hold, Owner>();
   for (const { owner: of, holds } of contexts) for (const hold of holds) outermost.set(hold, of);
   const owned: number[] = [];

@@ -47,7 +47,7 @@ export abstract class Pending implements Waiting {
   /** Takes its place in the queue. @returns whether it has to wait until the queue can be touched again */
   abstract enqueue(): boolean;
   /** What whoever waits holds: see `ownedBy`. */
-  protected abstract owned(): number[];
+  protected abstract owned(): number[] | undefined;
   /** Whether it is to fail where a deadlock is likely. */
   protected abstract isToFail(): boolean;
   /** The error of a wait whose time is up. `ahead`: how many were ahead of it in the queue, if that is known. */
@@ -81,8 +81,9 @@ export abstract class Pending implements Waiting {
   look(): boolean {
     const { native } = this.ready;
     const owned = this.owned();
-    if (owned.length === 0 && !this.isToFail()) return false;
-    const again = native.binding.lookForCycle(this.index, owned);
+    // Whoever holds nothing that others want is told by those who do; it may only have missed that it is to fail.
+    if (owned === undefined && !this.isToFail()) return false;
+    const again = native.binding.lookForCycle(this.index, owned ?? []);
     this.hearOfCycle();
     this.ready.settle();
     return again;

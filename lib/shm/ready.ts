@@ -83,8 +83,8 @@ export class Ready {
 
   private lookForDeadlocks(): void {
     let next = Number.POSITIVE_INFINITY;
+    const time = now();
     for (const wait of this.waits.values()) {
-      const time = now();
       if (wait.looksAt <= time) wait.looksAt = time + (wait.look() ? LOOK_AGAIN_MS : LOOK_MS);
       next = Math.min(next, wait.looksAt - time);
     }

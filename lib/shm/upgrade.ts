@@ -83,7 +83,7 @@ class Upgrade extends Pending implements PendingUpgrade {
     return false;
   }
 
-  protected owned(): number[] {
+  protected owned(): number[] | undefined {
     return ownedBy(this.owner, this.guard, this.ready.native);
   }
 

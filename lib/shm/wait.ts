@@ -71,7 +71,7 @@ export class Wait extends Pending {
     return false;
   }
 
-  protected owned(): number[] {
+  protected owned(): number[] | undefined {
     return ownedBy(this.extra.owner, this.options.within, this.ready.native);
   }
 

@@ -161,10 +161,12 @@ bool Arena<P>::all_live(const Latched& latched, const WaitGraph& graph, const Wa
   for (const uint32_t wait : cycle.waits) suspects.add(graph.wait(wait).process);
   for (const uint32_t hold : cycle.holds) suspects.add(graph.hold(hold).process);
   check_processes(latched, suspects.all);
+  // A slot that was recovered is nobody's.
   const auto lives = [&](uint32_t slot_index, bool pending) {
     const Slot<P>& entry = slot(slot_index);
     const uint64_t word = word_of(entry);
-    return !fault_ && !is_gone(word) && (pending ? waits(word, flags_of(entry)) : is_held(word));
+    return !fault_ && get(entry.lock) != 0 && !is_gone(word) &&
+           (pending ? waits(word, flags_of(entry)) : is_held(word));
   };
   return std::all_of(cycle.waits.begin(), cycle.waits.end(),
                      [&](uint32_t wait) { return lives(graph.wait(wait).slot, true); }) &&

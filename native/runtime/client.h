@@ -121,6 +121,7 @@ class Client {
     uint32_t hold;
   };
   uint32_t new_context();
+  bool is_wanted(uint32_t hold);
   void leave_context(uint32_t hold);
   // For a wait that has lasted a second. `owned`: what the owner of an asynchronous one holds, from the inside out. True: it is
   // to look again soon. The report says what it is told.

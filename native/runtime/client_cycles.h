@@ -17,6 +17,13 @@ uint32_t Client<P>::new_context() {
 }
 
 template <class P>
+bool Client<P>::is_wanted(uint32_t index) {
+  const Hold* hold = hold_at(index, State::kHeld);
+  return hold != nullptr && hold->lock->space->state() != Status::kClosed &&
+         hold->lock->space->arena().is_wanted(hold->ref);
+}
+
+template <class P>
 void Client<P>::leave_context(uint32_t index) {
   const Hold* hold = hold_at(index, State::kHeld);
   if (hold != nullptr && hold->lock->space->state() != Status::kClosed)

@@ -34,6 +34,38 @@ const NOT_HUNTED = {
 };
 
 const EDITS = {
+  // Those whose names begin with CYCLE_ are hunted in circles (sim_circles.h).
+  'deadlock.h': [
+    [
+      'check_processes(latched, suspects.all);\n  // A slot that was',
+      'if (MUTANT(CYCLE_OF_THE_DEAD)) return true;\n  check_processes(latched, suspects.all);\n  // A slot that was',
+    ],
+    [
+      'if (!certain && (flags & kSlotThrows) == 0) continue;',
+      'if (!certain && (flags & kSlotThrows) == 0 && !MUTANT(CYCLE_UNASKED)) continue;',
+    ],
+    [
+      'const bool ends = (flags & kSlotEnds) != 0;',
+      'const bool ends = (flags & kSlotEnds) != 0 && !MUTANT(CYCLE_ENDS_TOO);',
+    ],
+    [
+      '(ends == victim_ends ? wait.age < victim->age : victim_ends);',
+      '(ends == victim_ends ? (wait.age < victim->age) != MUTANT(CYCLE_ELDEST) : victim_ends);',
+    ],
+    ['if (!is_new) return;', 'if (!is_new && !MUTANT(CYCLE_TOLD_AGAIN)) return;'],
+    [
+      'for (const uint32_t n : cycle.waits) {\n    const Slot<P>& member',
+      'if (MUTANT(CYCLE_UNCONFIRMED) && cycle.waits.empty()) infos->emplace_back();\n  for (const uint32_t n : cycle.waits) {\n    const Slot<P>& member',
+    ],
+  ],
+  'wait_graph.h': [
+    ['(certain && !waits_[next].blocks))', '(certain && !waits_[next].blocks && !MUTANT(CYCLE_UNCERTAIN)))'],
+    ['if (ahead_[n] != n) visit(', 'if (ahead_[n] != n && !MUTANT(CYCLE_QUEUE_UNSEEN)) visit('],
+    [
+      'if (blocked != blocked_.end()) owners_',
+      'if (blocked != blocked_.end() && !MUTANT(CYCLE_BLOCKED_UNSEEN)) owners_',
+    ],
+  ],
   'words.h': [
     ['constexpr bool refers(uint64_t word) {', 'inline bool refers(uint64_t word) {'],
     [

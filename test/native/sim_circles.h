@@ -57,7 +57,8 @@ class Circle {
       if (random.one_in(3)) role.request.flags |= proclock::kSlotEnds;
       if (times_out && random.one_in(2)) {
         role.request.flags |= proclock::kSlotEnds;
-        role.request.patience_ns = random.up_to_power(31);
+        role.request.patience_ns =
+            random.one_in(2) ? random.up_to_power(31) : kLookNs + random.up_to_power(31);
         anybody_times_out_ = true;
       }
       role.rest_ns = random.one_in(2) ? random.up_to_power(31) : random.up_to_power(20);
@@ -83,6 +84,7 @@ class Circle {
     // Of its wait.
     uint64_t begun_ns = 0;
     uint64_t looks_ns = 0;
+    uint64_t deaf_until_ns = 0;
     proclock::CycleSeen seen;
     bool failed = false;
 
@@ -129,7 +131,10 @@ class Circle {
     const auto [has, wants] = names_of(role);
     Request request;
     request.mode = kind_ == Kind::kBarred && role.place == 0 ? Mode::kShared : Mode::kExclusive;
-    if (has >= 0) thread.acquire(has, request);
+    if (has >= 0) {
+      thread.acquire(has, request);
+      thread.settle_owed(has);
+    }
     ready_++;
     if (kind_ == Kind::kOrdered) {
       thread.rest(role.rest_ns);
@@ -144,11 +149,15 @@ class Circle {
     }
     role.begun_ns = the_machine.now_ns;
     role.looks_ns = role.begun_ns + kLookNs;
+    role.deaf_until_ns = 0;
     role.seen = {};
     role.failed = false;
     role.request.watcher = &role;
     const bool got = thread.acquire(wants, role.request);
-    if (got) thread.release(wants);
+    if (got) {
+      if (thread.random.one_in(2)) thread.rest(thread.random.up_to_power(31));
+      thread.release(wants);
+    }
     if (has >= 0) thread.release(has);
     thread.finish();
   }
@@ -179,6 +188,11 @@ class Circle {
     const SlotRef& ref = role.thread->ref(name);
     const uint32_t told = arena.told_of_cycle(ref);
     if (told == 0) return false;
+    // A busy event loop hears of it later, when it may be over.
+    if (role.deaf_until_ns == 0)
+      role.deaf_until_ns =
+          the_machine.now_ns + (role.thread->random.one_in(2) ? 0 : role.thread->random.up_to_power(30));
+    if (the_machine.now_ns < role.deaf_until_ns) return false;
     const uint64_t changes = the_world.changes;
     std::vector<proclock::HolderInfo> cycle;
     std::unordered_map<uint32_t, proclock::LockName> lock_names;

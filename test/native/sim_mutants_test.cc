@@ -8,6 +8,7 @@
 #define SIM_MUTANTS
 #define proclock proclock_mutants
 #define sim sim_mutants
+#include "sim_circles.h"
 #include "sim_enumeration.h"
 #include "sim_scenarios.h"
 // After the scenarios.
@@ -52,6 +53,15 @@ TEST("every argument of the core that is broken on purpose is found out", 900) {
         breaks();
         for (const auto& the_case : sim::enumeration::kCases)
           done.fetch_add(sim::enumeration::enumerate(the_case));
+      });
+    } else if (strncmp(name, "CYCLE_", 6) == 0) {
+      hunt = sim::hunt_in_child([&](std::atomic<uint64_t>& done) {
+        breaks();
+        sim::Circle circle;
+        for (uint64_t seed = 1; seed <= schedules; seed++) {
+          done.store(seed, std::memory_order_relaxed);
+          circle.run(seed);
+        }
       });
     } else {
       hunt = sim::hunt(schedules, 1, false, breaks);

@@ -77,14 +77,18 @@ class Thread {
     const SlotRef& ref = refs_[n];
     the_world.leaves(n);
     Status status = arena().release(ref);
-    if (owes_settle_) {
-      settle(n);
-      the_world.left(n);
-    }
+    settle_owed(n);
     if (status == Status::kStalled) status = patiently([&] { return arena().release_duty(ref); });
     SIM_CHECK(status == Status::kOk || (status == Status::kStolen && the_world.counts.steals != 0));
     the_world.counts.robbed += status == Status::kStolen;
     return status == Status::kOk;
+  }
+
+  // Before it takes another one: what it owes is of one name.
+  void settle_owed(int n) {
+    if (!owes_settle_) return;
+    settle(n);
+    the_world.left(n);
   }
 
   // The thread ends while it holds, or is in the queue. Its slots are gone with it; what it has left is recovered by itself if

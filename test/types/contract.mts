@@ -57,7 +57,7 @@ export function asyncCalls(): void {
     typeOf(call()).is<Promise<LockGuard>>();
     typeOf(call({})).is<Promise<LockGuard>>();
     typeOf(call(options)).is<Promise<LockGuard>>();
-    typeOf(call({ timeout: 1, signal: new AbortController().signal, within: guard })).is<
+    typeOf(call({ timeout: 1, signal: new AbortController().signal, within: guard, deadlock: 'throw' })).is<
       Promise<LockGuard>
     >();
   }
@@ -84,6 +84,8 @@ export function asyncCalls(): void {
   lock.acquire({ signal: new AbortController() });
   // @ts-expect-error within is a guard
   lock.acquire({ within: lock });
+  // @ts-expect-error it throws or warns
+  lock.acquire({ deadlock: 'ignore' });
   // @ts-expect-error there is no such option
   shared.acquire({ mode: 'exclusive' });
   // @ts-expect-error a lock has no third argument
@@ -218,6 +220,7 @@ export function records(): void {
     timeout: number;
     signal: AbortSignal;
     within: LockGuard;
+    deadlock: 'throw' | 'warn';
   }>();
 }
 
@@ -279,6 +282,7 @@ export function errors(caught: unknown): void {
   typeOf(caught.code).is<LockErrorCode>();
   typeOf(caught.cause).is<unknown>();
   typeOf(caught.holders).is<LockInfo[] | undefined>();
+  typeOf(caught.cycle).is<LockInfo[] | undefined>();
   typeOf<LockErrorCode>('ERR_LOCK_TIMEOUT').is<
     | 'ERR_LOCK_TIMEOUT'
     | 'ERR_LOCK_NOT_REENTRANT'
@@ -294,6 +298,7 @@ export function errors(caught: unknown): void {
     | 'ERR_LOCK_NAMESPACE_REMOVED'
     | 'ERR_LOCK_UNSUPPORTED'
     | 'ERR_LOCK_LOST'
+    | 'ERR_LOCK_DEADLOCK'
     | 'ERR_LOCK_UNAVAILABLE'
   >();
   // @ts-expect-error readonly

@@ -103,7 +103,7 @@ export function calls(): void {
   for (const call of [shared.shared, shared.exclusive, shared.acquire, lock.acquire] as const) {
     typeOf(call()).is<Promise<LockGuard>>();
     typeOf(call(options)).is<Promise<LockGuard>>();
-    typeOf(call({ timeout: 1, signal: new AbortController().signal, within: guard })).is<
+    typeOf(call({ timeout: 1, signal: new AbortController().signal, within: guard, deadlock: 'throw' })).is<
       Promise<LockGuard>
     >();
   }

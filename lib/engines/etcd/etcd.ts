@@ -10,7 +10,10 @@ class EtcdEngine implements Engine {
 
   constructor(private readonly settings: Settings) {
     this.namespace = settings.namespace;
-    this.origin = JSON.stringify([settings.endpoints.map((endpoint) => JSON.stringify(endpoint)).sort(), settings.prefix]);
+    this.origin = JSON.stringify([
+      settings.endpoints.map((endpoint) => JSON.stringify(endpoint)).sort(),
+      settings.prefix,
+    ]);
   }
 
   open(events: SessionEvents): Promise<Session> {

@@ -4,7 +4,6 @@ import { until } from '../../support/until';
 import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
 
-
 describeWithServer('the command', () => {
   const fixture = new Fixture();
   const engine = () => ['--postgres', fixture.server.url()];
