@@ -4,6 +4,9 @@ import { conform } from '../stage';
 import { engineOnEtcd, SLOW_TOPICS } from './engine';
 import { describeWithServer, EtcdCluster } from './server';
 
+// A random story waits for a disk some hundreds of times, and for leases besides.
+jest.setTimeout(120_000);
+
 describeWithServer('over a member of its own', () => {
   let cluster: EtcdCluster;
   beforeAll(async () => {
