@@ -132,18 +132,19 @@ export interface TxnResponse {
 export const EventType = { PUT: 0, DELETE: 1 } as const;
 export const Filter = { NO_PUT: 0 } as const;
 
+const watchCreateRequest: Description = {
+  key: [1, 'bytes'],
+  rangeEnd: [2, 'bytes'],
+  startRevision: [3, 'int'],
+  filters: [5, 'int', 'many'],
+  watchId: [7, 'int'],
+};
+
+const watchCancelRequest: Description = { watchId: [1, 'int'] };
+
 const watchRequest: Description = {
-  create: [
-    1,
-    () => ({
-      key: [1, 'bytes'],
-      rangeEnd: [2, 'bytes'],
-      startRevision: [3, 'int'],
-      filters: [5, 'int', 'many'],
-      watchId: [7, 'int'],
-    }),
-  ],
-  cancel: [2, () => ({ watchId: [1, 'int'] })],
+  create: [1, () => watchCreateRequest],
+  cancel: [2, () => watchCancelRequest],
 };
 
 export interface WatchRequest {
@@ -157,6 +158,8 @@ export interface WatchRequest {
   readonly cancel?: { readonly watchId: number };
 }
 
+const event: Description = { type: [1, 'int'], kv: [2, () => keyValue] };
+
 const watchResponse: Description = {
   header: [1, () => header],
   watchId: [2, 'int'],
@@ -164,7 +167,7 @@ const watchResponse: Description = {
   canceled: [4, 'bool'],
   compactRevision: [5, 'int'],
   cancelReason: [6, 'string'],
-  events: [11, () => ({ type: [1, 'int'], kv: [2, () => keyValue] }), 'many'],
+  events: [11, () => event, 'many'],
 };
 
 export interface WatchEvent {

@@ -72,9 +72,9 @@ function varint(value: number | bigint): Uint8Array {
 // ---- reading
 
 export function decode(description: Description, bytes: Buffer): Record<string, unknown> {
-  const fields = new Map(Object.entries(description).map(([name, field]) => [field[0], { name, field }]));
+  const fields = fieldsOf(description);
   const message: Record<string, unknown> = {};
-  for (const [name, field] of Object.entries(description)) message[name] = defaultOf(field);
+  for (const { name, field } of fields.values()) message[name] = defaultOf(field);
   const reader = new Reader(bytes);
   while (!reader.atEnd) {
     const tag = Number(reader.varint());
@@ -89,6 +89,23 @@ export function decode(description: Description, bytes: Buffer): Record<string, 
     else message[known.name] = value;
   }
   return message;
+}
+
+interface NamedField {
+  readonly name: string;
+  readonly field: Field;
+}
+
+const knownFields = new WeakMap<Description, Map<number, NamedField>>();
+
+/** By their numbers. */
+function fieldsOf(description: Description): Map<number, NamedField> {
+  let fields = knownFields.get(description);
+  if (fields === undefined) {
+    fields = new Map(Object.entries(description).map(([name, field]) => [field[0], { name, field }]));
+    knownFields.set(description, fields);
+  }
+  return fields;
 }
 
 function defaultOf([, type, many]: Field): unknown {

@@ -13,10 +13,14 @@ import type { Settings } from './config';
 import { isServerError, Status, silentError, toLockError } from './errors';
 import { authenticate, type Method } from './messages';
 
-/** Of `ttl`, how long a call may take: so there is time to ask another member, before a hold is not certain any more. */
-const CALLS_PER_TTL = 3;
-const CALL_MS_MIN = 500;
+/** How long a call may take. */
 const CALL_MS_MAX = 2500;
+/**
+ * Of `ttl`, how long an urgent call may take, as a keep-alive is: so there is time to ask another member, before a hold is
+ * not certain any more.
+ */
+const URGENT_CALLS_PER_TTL = 3;
+const URGENT_CALL_MS_MIN = 500;
 /** The first one over a connection has to wait for that as well. */
 const FIRST_CALL_FACTOR = 2;
 /** How long until an endpoint that failed is asked again, if there is no other: at first, and at most. */
@@ -49,7 +53,7 @@ export class Wire {
   private renewing: Promise<void> | undefined = undefined;
   /** How many calls failed since one was answered. */
   private failures = 0;
-  private readonly callMs: number;
+  private readonly urgentCallMs: number;
 
   /** @param first the endpoint to begin with */
   constructor(
@@ -57,7 +61,7 @@ export class Wire {
     first: number,
   ) {
     this.index = first;
-    this.callMs = Math.min(Math.max(settings.ttl / CALLS_PER_TTL, CALL_MS_MIN), CALL_MS_MAX);
+    this.urgentCallMs = Math.max(Math.round(settings.ttl / URGENT_CALLS_PER_TTL), URGENT_CALL_MS_MIN);
   }
 
   /** @param what is to be done, in words */
@@ -77,7 +81,7 @@ export class Wire {
     );
   }
 
-  /** The first answer to one question of a stream. */
+  /** The first answer to one question of a stream; urgent. */
   async callStream<Q, A>(what: string, method: Method<Q, A>, question: Q): Promise<A> {
     return this.asSomebody(what, (token) =>
       this.perform((link, fail, done) => {
@@ -87,7 +91,7 @@ export class Wire {
         stream.on('end', () => fail(new Error('the stream has ended')));
         stream.write(question);
         return stream;
-      }),
+      }, this.urgentCallMs),
     );
   }
 
@@ -195,10 +199,11 @@ export class Wire {
   /** One call over the current connection, which is given up if there is no answer. */
   private perform<A>(
     start: (link: Link, fail: (error: unknown) => void, done: (answer: A) => void) => Call,
+    wantedMs: number = CALL_MS_MAX,
   ): Promise<A> {
     if (this.over !== undefined) return Promise.reject(this.over);
     const link = this.current();
-    const limitMs = link.proven ? this.callMs : this.callMs * FIRST_CALL_FACTOR;
+    const limitMs = Math.min(link.proven ? wantedMs : wantedMs * FIRST_CALL_FACTOR, CALL_MS_MAX);
     return new Promise((resolve, reject) => {
       let timer: Timer | undefined;
       let call: Call | undefined;

@@ -14,6 +14,9 @@ interface Connected {
 
 const TTL_MS = 2000;
 
+/** Topics of the suite in which processes are killed: each of them has to wait for leases to end. */
+export const SLOW_TOPICS = ['deaths', 'abandoned', 'upgrades', 'a random story'];
+
 /** @param cluster is asked for when the first test begins */
 export function engineOnEtcd(cluster: () => EtcdCluster): Infrastructure {
   return {

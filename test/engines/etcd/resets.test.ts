@@ -98,7 +98,7 @@ describeWithServer('connections that break', () => {
           await sleep(Math.random() * 30);
           proxy.reset();
           proxy.resume();
-          await sleep(Math.random() * 120);
+          await sleep(Math.random() * 400);
         }
       })();
       await Promise.all([working, breaking]);
