@@ -143,6 +143,7 @@ export class PostgresSession implements Session, WireEvents {
   async upgrade(slot: Slot, how: 'wait' | 'try'): Promise<Answer> {
     const place = this.places.get(slot.id);
     if (place === undefined) return { state: 'refused' };
+    this.tellEarly(place);
     place.state = 'asked';
     place.early = [];
     place.tokenBefore = place.token;
@@ -171,8 +172,10 @@ export class PostgresSession implements Session, WireEvents {
   }
 
   async downgrade(slot: Slot, repaired: boolean): Promise<boolean> {
-    const key = this.places.get(slot.id)?.key;
-    if (key === undefined) return false;
+    const place = this.places.get(slot.id);
+    if (place === undefined) return false;
+    this.tellEarly(place);
+    const { key } = place;
     const { known } = await this.call<Told & { known: boolean }>('downgrade', slot.id, key, repaired);
     if (!known) this.places.delete(slot.id);
     return known;
@@ -253,8 +256,8 @@ export class PostgresSession implements Session, WireEvents {
 
   private async answerOf(place: Place, asked: Promise<Asked>): Promise<Answer> {
     const { state, grant: text, flights } = await asked;
-    if (place.early?.length === 0) place.early = undefined;
-    else startSoon(() => this.tellEarly(place));
+    // Of several answers that come in one piece, the next one is heard before the caller has made anything of this one.
+    startSoon(() => this.tellEarly(place));
     if (state === 'queued') {
       this.wait(place);
       return { state, flights: flights ?? 0 };
@@ -278,6 +281,7 @@ export class PostgresSession implements Session, WireEvents {
   ): Promise<boolean> {
     const place = this.places.get(id);
     if (place === undefined) return false;
+    this.tellEarly(place);
     this.settle(place);
     const { known } = await ask(place.key);
     this.places.delete(id);
@@ -287,8 +291,8 @@ export class PostgresSession implements Session, WireEvents {
   private tell(message: Message): void {
     const place = this.places.get(message.id);
     if (place === undefined || this.over) return;
-    // A hold that is there can hear of a theft at once, also while it is to be upgraded.
-    if (place.early !== undefined && (message.event === 'granted' || place.token < 0n)) {
+    // A hold that is to be upgraded is there, and can hear of a theft at once.
+    if (place.early !== undefined && (message.event === 'granted' || place.tokenBefore < 0n)) {
       place.early.push(message);
       return;
     }

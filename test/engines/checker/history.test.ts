@@ -44,7 +44,7 @@ test.each<[string, History]>([
   [
     'a connection that was cut',
     of([hold('exclusive', 0, 5, 1, { lost: true }), hold('exclusive', 3, 6, 2)], {
-      cuts: [{ process: 1, at: 2 }],
+      cuts: [{ process: 1, at: 2, until: 2 }],
     }),
   ],
 ])('finds nothing in %s', (_, history) => {
@@ -72,7 +72,7 @@ test.each<[string, string[], History]>([
     'a cut of another process',
     ['H1'],
     of([hold('exclusive', 0, 5, 1, { lost: true }), hold('exclusive', 3, 6, 2)], {
-      cuts: [{ process: 2, at: 2 }],
+      cuts: [{ process: 2, at: 2, until: 2 }],
     }),
   ],
   [

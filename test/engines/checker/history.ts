@@ -32,10 +32,11 @@ export interface Theft {
   readonly token: bigint | undefined;
 }
 
-/** When the connection of a process was cut, or the process killed. */
+/** When the connection of a process was cut, or the process killed: at some moment in between. */
 export interface Cut {
   readonly process: number;
   readonly at: number;
+  readonly until: number;
 }
 
 export interface History {
@@ -68,7 +69,7 @@ function endOf({ name, process, token, from, to, lost }: Entry, { thefts, cuts }
     // A theft may be heard of before the grant is, but its token is greater.
     return theft.token === undefined ? theft.asked > from - ON_ITS_WAY_MS : theft.token > token;
   });
-  const cut = cuts.filter((one) => one.process === process && one.at >= from);
+  const cut = cuts.filter((one) => one.process === process && one.until >= from);
   return Math.min(to, ...stolen.map(({ asked }) => asked), ...cut.map(({ at }) => at));
 }
 

@@ -48,8 +48,9 @@ let lastNumber = 0;
 
 /** Notes one hold for as long as it is looked at. */
 class Note {
-  constructor(name, mode, { token, lost }) {
-    this.lost = lost;
+  constructor(name, mode, guard) {
+    const { token } = guard;
+    this.guard = guard;
     this.id = `${process.pid}-${++lastNumber}`;
     const from = now();
     this.to = from;
@@ -57,16 +58,16 @@ class Note {
     send({ type: 'held', id: this.id, to: from, ...this.hold });
   }
 
-  /** Whether it is certain at this moment. */
+  /** Whether it is certain at this moment. `guard.lost` is read anew: that looks at the clock, also before a timer could. */
   look() {
     const time = now();
-    if (this.lost.aborted) return false;
+    if (this.guard.lost.aborted) return false;
     this.to = time;
     return true;
   }
 
   end() {
-    send({ type: 'ended', id: this.id, to: this.to, lost: this.lost.aborted });
+    send({ type: 'ended', id: this.id, to: this.to, lost: this.guard.lost.aborted });
   }
 }
 
@@ -95,8 +96,9 @@ async function use(name, guard, roll) {
   try {
     await hold(note, duration(roll));
     if (guard.mode === 'exclusive' && roll(3) === 0) {
-      note.end();
+      // Ended when the answer is there: only that proves that nothing had ended the hold before.
       await guard.downgrade();
+      note.end();
       note = new Note(name, 'shared', guard);
     } else if (guard.mode === 'shared' && roll(2) === 0) {
       const upgraded =

@@ -208,21 +208,25 @@ async function disturb(
 ): Promise<void> {
   const place = roll(there.length);
   const { proxy, child, number } = there[place]!;
-  const cut = (process: number) => cuts.push({ process, at: now() });
+  const cut = async (processes: number[], how: () => unknown): Promise<void> => {
+    const at = now();
+    await how();
+    for (const process of processes) cuts.push({ process, at, until: now() });
+  };
   switch (roll(8)) {
     case 0:
-      cut(number);
-      proxy.reset();
+      await cut([number], () => proxy.reset());
       return;
     case 1: {
       const broken = breaks[roll(Math.max(breaks.length, 1))];
-      for (const one of there) cut(one.number);
-      await broken?.();
+      await cut(
+        there.map((one) => one.number),
+        () => broken?.(),
+      );
       return;
     }
     case 2:
-      cut(number);
-      await there[place]!.kill();
+      await cut([number], () => there[place]!.kill());
       await start(place);
       return;
     case 3:

@@ -17,6 +17,26 @@ const TTL = 3000;
 describeWithServer('a lease', () => {
   const fixture = new Fixture();
 
+  test('of a process that ends by itself leaves nothing in the tables', async () => {
+    const leaves = async (source: string) => {
+      const child = await fixture.child();
+      child.run(`${source}; await space.close(); setImmediate(() => process.disconnect())`).catch(() => {});
+      expect(await child.ended).toEqual({ code: 0, signal: null });
+      const [row] = await fixture.server.sql(
+        `select (select count(*) from proclock.slots)::int + (select count(*) from proclock.sessions)::int
+          + (select count(*) from proclock.locks where owner is not null or holder is not null or abandoned is not null)::int as rows`,
+      );
+      expect(row!.rows).toBe(0);
+    };
+    await leaves('');
+    await leaves(
+      "await lock('one').exclusive(); await lock('two').shared(); lock('one').shared().catch(() => {}); await lock('one').query()",
+    );
+    await leaves(
+      "await Promise.all(Array.from({ length: 250 }, (_, i) => Promise.all([lock('a ' + i).exclusive(), lock('b ' + i).shared()])))",
+    );
+  });
+
   test(
     `that runs out over a stalled connection is lost before the next grant, ${LEASES} times of ${LEASES}`,
     async () => {
@@ -50,26 +70,6 @@ describeWithServer('a lease', () => {
     },
     30_000 + LEASES * 4000,
   );
-
-  test('of a process that ends by itself leaves nothing in the tables', async () => {
-    const leaves = async (source: string) => {
-      const child = await fixture.child();
-      child.run(`${source}; await space.close(); setImmediate(() => process.disconnect())`).catch(() => {});
-      expect(await child.ended).toEqual({ code: 0, signal: null });
-      const [row] = await fixture.server.sql(
-        `select (select count(*) from proclock.slots)::int + (select count(*) from proclock.sessions)::int
-          + (select count(*) from proclock.locks where owner is not null or holder is not null or abandoned is not null)::int as rows`,
-      );
-      expect(row!.rows).toBe(0);
-    };
-    await leaves('');
-    await leaves(
-      "await lock('one').exclusive(); await lock('two').shared(); lock('one').shared().catch(() => {}); await lock('one').query()",
-    );
-    await leaves(
-      "await Promise.all(Array.from({ length: 250 }, (_, i) => Promise.all([lock('a ' + i).exclusive(), lock('b ' + i).shared()])))",
-    );
-  });
 });
 
 describeWithServer('a pooler in session mode', () => {

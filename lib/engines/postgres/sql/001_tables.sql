@@ -63,8 +63,10 @@ create unlogged table slots (
 create unique index slots_by_session on slots (session, id);
 create index slots_by_queue on slots (key, state, number);
 
--- One row: when somebody has looked last for sessions that are dead.
+-- One row: when somebody has looked last for sessions that are dead; and since when there are sessions, in microseconds: what was
+-- before, a crash of the server may have lost in part.
 create unlogged table looks (
   only_row boolean primary key default true check (only_row),
-  looked_at timestamptz not null
+  looked_at timestamptz not null,
+  began int8 not null
 );

@@ -86,9 +86,16 @@ create function grant_of(token int8, abandoned jsonb, flights int8) returns json
   select jsonb_build_object('token', token::text, 'abandoned', abandoned, 'flights', flights)
 $$;
 
+-- No token that was given before a crash of the server, and was lost in it, is greater. That is the first token of a name, and of
+-- one that has an older token: a shared holder must not be told a smaller one than an exclusive holder before it.
+create function first_token() returns int8 language sql stable as $$
+  select current_setting('proclock.first_token')::int8
+$$;
+
 -- What a shared holder is told.
 create function shared_grant(wanted bytea) returns jsonb language plpgsql as $$
 begin
+  update locks set token = first_token() where key = wanted and token < first_token();
   return (select grant_of(token, abandoned, flights) from locks where key = wanted);
 end $$;
 

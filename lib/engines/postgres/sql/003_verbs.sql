@@ -25,7 +25,7 @@ declare
   granted jsonb;
 begin
   select grant_of(token, abandoned, flights) into granted from locks
-    where key = wanted and owner is null
+    where key = wanted and owner is null and token >= first_token()
       and not exists (select from slots where slots.key = wanted and state between 'upgrading' and 'waiting');
   if granted is not null then
     insert into slots (key, session, id, state) values (wanted, taker, taker_id, 'held');
@@ -51,8 +51,8 @@ begin
   if granted is not null then
     return jsonb_build_object('state', 'granted', 'told', told, 'grant', granted);
   end if;
-  insert into locks (key, namespace, name)
-    select wanted, of_namespace, lock_name where not exists (select from locks where key = wanted);
+  insert into locks (key, namespace, name, token)
+    select wanted, of_namespace, lock_name, first_token() where not exists (select from locks where key = wanted);
   if how = 'steal' then
     told := rob(me, wanted);
   elsif not is_free(me, wanted, exclusively) then

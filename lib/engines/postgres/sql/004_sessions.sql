@@ -23,7 +23,8 @@ begin
   end if;
   insert into sessions (session, client_id, pid, thread_id, host) values (me, id_of_client, pid, thread_id, host);
   perform set_config('proclock.timeline_us', timeline_us()::text, false);
-  insert into looks (looked_at) values ('-infinity') on conflict do nothing;
+  insert into looks (looked_at, began) values ('-infinity', clock_us()) on conflict do nothing;
+  perform set_config('proclock.first_token', (began + timeline_us())::text, false) from looks;
   execute format('listen %I', channel_of(me));
   return jsonb_build_object('told', '[]'::jsonb);
 end $$;
