@@ -272,9 +272,7 @@ inline demote() {
 /* An upgrade that has come to its end leaves the queue. */
 inline end_upgrade(who) {
   remove(who); front_changed();
-#ifndef MUTANT_UPGRADE_ENDS_POKED
   POKED = 0
-#endif
 }
 #endif
 
@@ -749,9 +747,7 @@ work:
         do :: i > 0 -> q[i] = q[i - 1]; i-- :: else -> break od;
         q[0] = me; qn++;
         queued[me] = 1; exclusive[me] = 1; eligible[me] = 1; up[me] = 1; woken[me] = 0;
-#ifndef MUTANT_UPGRADE_NOT_AHEAD
         demote();
-#endif
         front_changed(); goto U_queued
 #endif
       :: why == LOOK || why == FINISH -> goto leave
@@ -762,18 +758,12 @@ work:
     goto leave;
 U_queued:
     QUEUED = 1;
-#ifdef MUTANT_UPGRADE_LOOKS_FIRST
-    again = ANY(HOLDS_AS_WELL);
-#endif
 U_W2:
 #ifndef MUTANT_UPGRADE_KEEPS_POKED
     POKED = 0; /* W2 */
 #endif
     atomic {
       if
-#ifdef MUTANT_UPGRADE_LOOKS_FIRST
-      :: again -> again = 0; goto leave
-#endif
       :: ANY(HOLDS_AS_WELL) -> goto leave /* U2 */
       :: ANY(HOLDS_AS_WELL) -> freeze(); goto leave /* U5 */
       :: else -> take_alone()

@@ -176,8 +176,6 @@ export const RUNTIME_EDITS = {
     ],
   ],
   'client_upgrades.h': [
-    ['owe(index, kReact);', 'if (!MUTANT(UPGRADE_REACT_NOT_OWED)) owe(index, kReact);'],
-    ['owe(index, kWithdraw);', 'if (!MUTANT(UPGRADE_WITHDRAW_NOT_OWED)) owe(index, kWithdraw);'],
     ['begin_wait(index, hold);', 'if (!MUTANT(UPGRADE_UNTOLD)) begin_wait(index, hold);'],
   ],
   'detect.h': [['return is_owed;', 'return is_owed && !MUTANT(OWED_UNSEEN);']],
