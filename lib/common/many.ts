@@ -14,6 +14,10 @@ export const LOCKABLE: unique symbol = Symbol('proclock.lockable');
 export interface ManyGuard {
   readonly released: boolean;
   readonly lost: AbortSignal;
+}
+
+/** The same, to whoever has taken it. */
+export interface TakenGuard extends ManyGuard {
   /** Releases unless that was done; `finished` is false if nobody has come to the end of what was to be done. */
   settle(finished: boolean): void | Promise<void>;
 }
@@ -157,7 +161,7 @@ export function inPlaces<G>({ steps, handles }: Steps<unknown>, guards: readonly
 }
 
 /** Takes them one after the other. What fails gives back what was taken. */
-async function takeAll<G extends ManyGuard>(
+async function takeAll<G extends TakenGuard>(
   { steps }: Steps<Lockable<G>>,
   options: () => object,
 ): Promise<G[]> {
@@ -190,7 +194,7 @@ function callWithAll<G extends ManyGuard, T>(
 }
 
 /** `acquireAll()`: `(wanted, options?)`, `(wanted, fn)` and `(wanted, options, fn)`. */
-export async function acquireMany<G extends ManyGuard, M extends Many<G>, T>(
+export async function acquireMany<G extends TakenGuard, M extends Many<G>, T>(
   kind: 'local' | 'remote',
   wanted: unknown,
   first: unknown,
@@ -213,7 +217,7 @@ export async function acquireMany<G extends ManyGuard, M extends Many<G>, T>(
 }
 
 /** Releases what is not released yet, in reverse, for somebody who has another error to tell, and has repaired nothing. */
-export async function giveBack(guards: readonly ManyGuard[]): Promise<void> {
+export async function giveBack(guards: readonly TakenGuard[]): Promise<void> {
   for (const guard of [...guards].reverse()) {
     try {
       await guard.settle(false);

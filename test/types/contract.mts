@@ -252,7 +252,7 @@ export function several(): void {
   typeOf(acquireAllSync([lock], options)).is<proclock.MultiGuard>();
   typeOf(acquireAllSync([], () => 'text')).is<string>();
   typeOf(tryAcquireAll([shared])).is<proclock.MultiGuard | null>();
-  typeOf(acquireAllSync([lock]).guards).is<readonly LockGuard[]>();
+  typeOf(acquireAllSync([lock]).guards).is<LockGuard[]>();
   // @ts-expect-error there is no such mode
   void acquireAll([{ lock, mode: 'both' }]);
   // @ts-expect-error they come from the functions
