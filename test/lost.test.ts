@@ -67,7 +67,7 @@ describe('a theft', () => {
     const signals = [outer.lost, inner.lost];
     const end = await steal(lock);
     await Promise.all(signals.map(aborted));
-    expect(() => inner.release()).not.toThrow(); // the hold ends with the outermost
+    expect(() => inner.release()).toThrow(LOST);
     expect(() => outer.release()).toThrow(LOST);
     end();
     await until(() => lock.query().held.length === 0);
@@ -180,4 +180,73 @@ test('a guard whose signal was read is missed like every other when it is droppe
   (await next).release();
   expect(actor.stderr).toContain('PROCLOCK_LEAKED_GUARD');
   lock.close();
+});
+
+describe('a guard of a lost hold', () => {
+  test('says so to each of those that nest in one another, and to the callback forms', async () => {
+    const lock = new SharedRLock(name, { namespace: testNamespace() });
+    const outer = lock.exclusive(async (guard) => {
+      const nested = await lock.exclusive({ within: guard });
+      const inner = lock.exclusive(async () => {
+        (await steal(lock))();
+      });
+      await expect(inner).rejects.toEqual(LOST);
+      expect(() => nested.release()).toThrow(LOST);
+      nested[Symbol.dispose](); // is silent
+    });
+    await expect(outer).rejects.toEqual(LOST);
+    lock.close();
+  });
+
+  test('that was released in its callback: the callback form rejects all the same', async () => {
+    const lock = freshLock();
+    const called = lock.exclusive(async (guard) => {
+      const end = await steal(lock);
+      expect(() => guard.release()).toThrow(LOST);
+      end();
+      return 'fine';
+    });
+    await expect(called).rejects.toEqual(LOST);
+    lock.close();
+  });
+
+  test('has an aborted signal also if it is asked for the first time after its release', async () => {
+    const lock = freshLock();
+    const guard = await lock.exclusive();
+    const end = await steal(lock);
+    expect(() => guard.release()).toThrow(LOST);
+    expect(guard.lost.aborted).toBe(true);
+    expect(guard.lost.reason).toEqual(LOST);
+    end();
+    lock.close();
+  });
+});
+
+describe('a namespace that was removed', () => {
+  const REMOVED = expect.objectContaining({
+    code: 'ERR_LOCK_LOST',
+    cause: withCode('ERR_LOCK_NAMESPACE_REMOVED'),
+  });
+
+  test('is a loss to a callback that goes on, and to the release of a guard', async () => {
+    const lock = freshLock();
+    const guard = await lock.shared();
+    const called = lock.shared(async () => {
+      rmSync(segmentFile(lock.namespace));
+      await new Promise(setImmediate);
+      return 'fine';
+    });
+    await expect(called).rejects.toEqual(REMOVED);
+    expect(() => guard.release()).toThrow(REMOVED);
+    expect(guard.released).toBe(true);
+    lock.close();
+  });
+
+  test('aborts the signal of whoever asks for it only then', async () => {
+    const lock = freshLock();
+    const guard = await lock.exclusive();
+    rmSync(segmentFile(lock.namespace));
+    expect(guard.lost.reason).toEqual(REMOVED);
+    lock.close();
+  });
 });

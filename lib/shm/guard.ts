@@ -1,6 +1,6 @@
 import type { InspectOptions } from 'node:util';
 import { currentContext } from '../common/context';
-import { type LockError, nestedDowngradeError, nestedUpgradeError, notHeldError } from '../common/errors';
+import { isLoss, nestedDowngradeError, nestedUpgradeError, notHeldError } from '../common/errors';
 import { type GuardData, guardData, INSPECT, type Inspect, inspectGuard } from '../common/inspect';
 import type { LeakFinder } from '../common/leaks';
 import { checkAcquireOptions, throwIfAborted } from '../common/options';
@@ -9,7 +9,7 @@ import type { Abandoned, LockMode, LockSnapshot, QueryOptions, WaitOptions } fro
 import { type Hold, tokenOf } from './hold';
 import { tryUpgrade, upgrade } from './upgrade';
 
-/** Of guards that were asked for theirs. They are few, and the others need no room for it. */
+/** Of guards that were asked for theirs, or were lost. They are few, and the others need no room for it. */
 const signals = new WeakMap<LockGuard, AbortSignal>();
 
 /** What a guard shows of its lock: a `SharedLock` or `Lock`. */
@@ -108,11 +108,12 @@ export class LockGuard {
 
   /**
    * Gives the lock back.
-   * @throws {LockError} `ERR_LOCK_NOT_HELD` if it was released before; `ERR_LOCK_LOST` if it was stolen before
+   * @throws {LockError} `ERR_LOCK_NOT_HELD` if it was released before; `ERR_LOCK_LOST` if it was stolen before, or its namespace
+   * was removed
    */
   release(): void {
     if (this.done) throw notHeldError(this.lock);
-    this.end(true);
+    this.end(true, false);
   }
 
   /**
@@ -173,7 +174,7 @@ export class LockGuard {
     try {
       this.settle(true);
     } catch (error) {
-      if ((error as LockError).code !== 'ERR_LOCK_LOST') throw error;
+      if (!isLoss(error)) throw error;
     }
   }
 
@@ -200,8 +201,9 @@ export class LockGuard {
   }
 
   /** @internal Releases unless that was done; `finished` is false if a callback threw: then `abandoned` stays set. */
-  settle(finished: boolean): void {
-    if (!this.done) this.end(finished);
+  settle(finished: boolean, lasted = false): void {
+    if (!this.done) this.end(finished, lasted);
+    else if (signals.get(this)?.aborted === true) throw this.lost.reason;
   }
 
   private isExclusive(): boolean {
@@ -222,9 +224,16 @@ export class LockGuard {
     this.left = hold.abandoned;
   }
 
-  private end(finished: boolean): void {
+  private end(finished: boolean, lasted: boolean): void {
+    const { watcher } = this;
     this.done = true;
-    this.watcher?.forget(this);
-    this.hold.leave(finished);
+    watcher?.forget(this);
+    try {
+      // It has a watcher if it is older than a turn of the event loop.
+      this.hold.leave(finished, lasted || watcher !== undefined);
+    } catch (error) {
+      if (isLoss(error)) signals.set(this, AbortSignal.abort(error));
+      throw error;
+    }
   }
 }

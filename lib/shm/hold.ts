@@ -13,7 +13,7 @@ import { Recent } from '../common/recent';
 import type { Abandoned, LockMode } from '../common/types';
 import { type Native, Report } from './binding';
 import { errorOf, Status } from './errors';
-import { type Losable, Losses, stolenError } from './losses';
+import { type Losable, Losses, removedError, stolenError } from './losses';
 import type { Ready, WaitedLock } from './ready';
 
 /** What a hold needs of its lock. */
@@ -165,11 +165,16 @@ export class Hold implements Held, Losable, WatchedHold {
   /**
    * One guard less; with the last one the lock is released.
    * @param finished whether its user came to the end of what was to be done: a callback that throws did not
+   * @param lasted whether it is so old that its namespace may have been removed meanwhile
+   * @throws {LockError} `ERR_LOCK_LOST`, for each guard
    */
-  leave(finished: boolean): void {
+  leave(finished: boolean, lasted = false): void {
     this.finished = this.finished && finished;
     if (this.isInContext) this.leaveContext();
-    if (--this.depth > 0) return;
+    if (--this.depth > 0) {
+      this.checkNotLost();
+      return;
+    }
     const { index, native, ready, record } = this;
     this.upgrade?.withdraw(notHeldError(record, 'it was released while it was to be upgraded'));
     const heldMs = hasReleaseWatchers() ? this.heldMs() : undefined;
@@ -183,6 +188,10 @@ export class Hold implements Held, Losable, WatchedHold {
     if (this.owner !== undefined) {
       this.owner.forget(this);
       this.owner = undefined;
+    }
+    if (loss === undefined && lasted && record.isGone()) {
+      loss = removedError(record);
+      publishLost(record, this.mode, loss);
     }
     this.serial++;
     const result = native.release(index);
@@ -217,10 +226,9 @@ export class Hold implements Held, Losable, WatchedHold {
   private finish(): void {
     const { abandoned, index, isFlight, native } = this;
     this.isFlight = false;
-    if (!this.finished || this.mode !== 'exclusive') return;
-    // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
-    if (abandoned !== null) native.binding.finishRepair(index);
     if (isFlight) native.binding.finishFlight(index);
+    // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
+    if (abandoned !== null && this.finished && this.mode === 'exclusive') native.binding.finishRepair(index);
   }
 
   downgrade(): void {

@@ -35,6 +35,11 @@ export function stolenError(record: Losable['record']): LockError {
   return lostError(record, new Theft(`it was stolen${by}`));
 }
 
+/** The error of a hold whose namespace was removed. */
+export function removedError(record: Losable['record']): LockError {
+  return lostError(record, errorOf(Status.REMOVED, 'hold', record));
+}
+
 export class Losses {
   private readonly signals = new Map<Losable, AbortController>();
   private lookIsDue = false;
@@ -47,6 +52,7 @@ export class Losses {
       this.signals.set(hold, controller);
       hold.listen(() => this.stolen(hold));
       this.lookLater();
+      if (hold.record.isGone()) this.lose(hold, controller, removedError(hold.record));
     }
     if (!controller.signal.aborted && hold.wasLost()) this.stolen(hold);
     return controller.signal;
@@ -78,8 +84,7 @@ export class Losses {
       this.lookIsDue = false;
       for (const [hold, controller] of this.signals) {
         const { record } = hold;
-        if (!controller.signal.aborted && record.isGone())
-          this.lose(hold, controller, lostError(record, errorOf(Status.REMOVED, 'hold', record)));
+        if (!controller.signal.aborted && record.isGone()) this.lose(hold, controller, removedError(record));
       }
       if (this.signals.size > 0) this.lookLater();
     }, LOOK_MS);

@@ -157,7 +157,7 @@ struct alignas(64) Lock {
       barrier_ns;              // monotonic time from which nobody overtakes the queue; 0: now, ~0: not at all
   Atomic<uint32_t> pokes;      // grows with every poke of the front
   Atomic<uint32_t> unwatched;  // not 0: some that wait look seldom, see Q1 to Q4 in queue.h
-  Atomic<uint32_t> abandoned;  // see is_abandoned(). Written by exclusive holders and by recovery
+  Atomic<uint32_t> abandoned;  // see is_abandoned(). Written by holders and by recovery, behind the latch
   Atomic<uint32_t> holder;     // slot of the last exclusive grant: where to look for a death first (a hint)
   Atomic<uint32_t> queue_head;  // derived
   Atomic<uint32_t> queue_tail;

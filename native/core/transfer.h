@@ -95,7 +95,9 @@ Status Arena<P>::finish(const SlotRef& ref, Finished what) {
   Latched latched(*this);
   if (!ok(latched.status())) return latched.status();
   const uint64_t word = ref.slot->word.load(std::memory_order_relaxed);
-  if (!holds(word, Mode::kExclusive) || tag_of(word) != ref.tag) return Status::kNotHeld;
+  if (!is_held_by(word, ref.tag)) return Status::kNotHeld;
+  // A flight may have been downgraded since; a repair is the exclusive holder's.
+  if (what == Finished::kRepair && mode_of(word) != Mode::kExclusive) return Status::kNotHeld;
   if (what == Finished::kRepair) ref.lock->abandoned.fetch_and(~kMarkAbandoned, std::memory_order_relaxed);
   if (what == Finished::kFlight) ref.lock->abandoned.fetch_add(kMarkFlight, std::memory_order_relaxed);
   return latched.status();

@@ -141,7 +141,7 @@ Status Client<P>::abandoned(uint32_t index, AbandonedInfo* info) const {
 template <class P>
 Status Client<P>::finish(uint32_t index, Finished what) {
   Hold* hold = hold_at(index, State::kHeld);
-  if (hold == nullptr || hold->mode != Mode::kExclusive) return Status::kNotHeld;
+  if (hold == nullptr) return Status::kNotHeld;
   if (hold->lock->space->state() == Status::kClosed) return Status::kClosed;
   const Entered entered(*this);
   Arena<P>& arena = hold->lock->space->arena();
