@@ -89,15 +89,15 @@ void Arena<P>::take_over(const Latched& latched, const SlotRef& ref, uint32_t cu
   retire_storage(latched, ref.lock_index, current);
 }
 
-// By an exclusive holder that comes to its end. Behind the latch, since it may be robbed at any moment.
+// By a holder that comes to its end. Behind the latch, since it may be robbed at any moment.
 template <class P>
 Status Arena<P>::finish(const SlotRef& ref, Finished what) {
   Latched latched(*this);
   if (!ok(latched.status())) return latched.status();
   const uint64_t word = ref.slot->word.load(std::memory_order_relaxed);
-  if (!is_held_by(word, ref.tag)) return Status::kNotHeld;
-  // A flight may have been downgraded since; a repair is the exclusive holder's.
-  if (what == Finished::kRepair && mode_of(word) != Mode::kExclusive) return Status::kNotHeld;
+  // A repair is the exclusive holder's; whoever has flown may have downgraded since.
+  const bool holds_so = what == Finished::kRepair ? holds(word, Mode::kExclusive) : is_held(word);
+  if (!holds_so || tag_of(word) != ref.tag) return Status::kNotHeld;
   if (what == Finished::kRepair) ref.lock->abandoned.fetch_and(~kMarkAbandoned, std::memory_order_relaxed);
   if (what == Finished::kFlight) ref.lock->abandoned.fetch_add(kMarkFlight, std::memory_order_relaxed);
   return latched.status();

@@ -175,8 +175,8 @@ const EDITS = {
   entry.holder.store(`,
     ],
     [
-      'if (!holds(word, Mode::kExclusive) || tag_of(word) != ref.tag) return Status::kNotHeld;',
-      `if (!MUTANT(CLEAR_UNCHECKED) && (!holds(word, Mode::kExclusive) || tag_of(word) != ref.tag)) return Status::kNotHeld;`,
+      'if (!holds_so || tag_of(word) != ref.tag) return Status::kNotHeld;',
+      'if (!MUTANT(CLEAR_UNCHECKED) && (!holds_so || tag_of(word) != ref.tag)) return Status::kNotHeld;',
     ],
   ],
   'upgrade.h': [
