@@ -28,7 +28,7 @@ template <class P>
 int32_t Client<P>::try_acquire(uint32_t key) {
   OpenLock* lock = open_lock_at(key >> kKeyBits);
   if (lock == nullptr) return static_cast<int32_t>(Status::kClosed);
-  uint32_t index;
+  uint32_t index = 0;
   Status status = take_idle(key >> kKeyBits, *lock, &index);
   if (status == Status::kStalled) status = Status::kBusy;
   if (!ok(status)) return static_cast<int32_t>(status);
@@ -62,7 +62,7 @@ template <class P>
 int32_t Client<P>::steal(uint32_t key) {
   OpenLock* lock = open_lock_at(key >> kKeyBits);
   if (lock == nullptr) return static_cast<int32_t>(Status::kClosed);
-  uint32_t index;
+  uint32_t index = 0;
   Status status = take_idle(key >> kKeyBits, *lock, &index);
   if (!ok(status)) return static_cast<int32_t>(status);
   Hold& hold = holds_[index];
