@@ -58,7 +58,7 @@ int32_t Client<P>::enqueue(uint32_t key, uint32_t how) {
   // Who blocks its thread anyway may wait for a stalled latch as long as for the lock: for a slot as well as for a place in the
   // queue, since its caller comes again at once, and would spin for as long as the latch is stalled.
   const auto patience_ns = [&] { return async ? Patience::until_ns() : P::monotonic_ns() + kTickNs; };
-  uint32_t index;
+  uint32_t index = 0;
   Status status = Status::kOk;
   {
     const Patience patience(patience_ns());
