@@ -44,9 +44,10 @@ export function makeCountedPackage(folder, addon) {
   for (const file of readdirSync('dist', { recursive: true }).filter((name) => name.endsWith('.js'))) {
     const path = resolve('dist', file);
     const code = instrumenter.instrumentSync(readFileSync(path, 'utf8'), path);
+    const [, shebang = '', rest] = /^(#!.*\n)?(.*)$/s.exec(code);
     writeFileSync(
       join(folder, 'dist', file),
-      `'use strict';(${writeDown})('${VARIABLE}', '${hits}');${code}`,
+      `${shebang}'use strict';(${writeDown})('${VARIABLE}', '${hits}');${rest}`,
     );
     map.addFileCoverage(instrumenter.lastFileCoverage());
   }
