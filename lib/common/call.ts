@@ -2,7 +2,6 @@
 import { endContext, runInContext } from './context';
 import { checkFunction } from './options';
 import type { HoldSet } from './owner';
-import { turnNow } from './turns';
 import type { LockMode } from './types';
 
 /** A function that is given the guard. */
@@ -32,15 +31,12 @@ export function modeOf(options: { exclusive?: boolean } | undefined): LockMode {
 
 /** What the guard of a callback is to the caller of it. */
 export interface Settling {
-  /**
-   * Releases unless that was done; `finished` is false if the callback threw, `lasted` tells whether it took more than a turn of
-   * the event loop. A promise where others have to be asked.
-   */
-  settle(finished: boolean, lasted: boolean): void | Promise<void>;
+  /** Releases unless that was done; `finished` is false if the callback threw. A promise where others have to be asked. */
+  settle(finished: boolean): void | Promise<void>;
 }
 
 /** Calls a function as an owner of its own, and ends its guard when it returns. */
-export function callSync<G extends Settling & { settle(finished: boolean, lasted: boolean): void }, T>(
+export function callSync<G extends Settling & { settle(finished: boolean): void }, T>(
   context: HoldSet,
   guard: G,
   fn: Work<G, T>,
@@ -52,7 +48,7 @@ export function callSync<G extends Settling & { settle(finished: boolean, lasted
     return result;
   } finally {
     endContext(context);
-    guard.settle(finished, false);
+    guard.settle(finished);
   }
 }
 
@@ -82,7 +78,6 @@ function beginCall<G extends Settling, T>(call: Call<G, T>): T | PromiseLike<T> 
 /** One callback that runs, as few objects as can be. */
 class Call<G extends Settling, T> {
   pending = false;
-  private readonly turn = turnNow();
 
   constructor(
     private readonly context: HoldSet,
@@ -126,7 +121,7 @@ class Call<G extends Settling, T> {
 
   private end(finished: boolean): void | Promise<void> {
     endContext(this.context);
-    return this.guard.settle(finished, this.turn !== turnNow());
+    return this.guard.settle(finished);
   }
 }
 

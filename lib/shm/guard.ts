@@ -108,12 +108,11 @@ export class LockGuard {
 
   /**
    * Gives the lock back.
-   * @throws {LockError} `ERR_LOCK_NOT_HELD` if it was released before; `ERR_LOCK_LOST` if it was stolen before, or its namespace
-   * was removed
+   * @throws {LockError} `ERR_LOCK_NOT_HELD` if it was released before; `ERR_LOCK_LOST` if it was stolen before
    */
   release(): void {
     if (this.done) throw notHeldError(this.lock);
-    this.end(true, false);
+    this.end(true);
   }
 
   /**
@@ -201,8 +200,8 @@ export class LockGuard {
   }
 
   /** @internal Releases unless that was done; `finished` is false if a callback threw: then `abandoned` stays set. */
-  settle(finished: boolean, lasted = false): void {
-    if (!this.done) this.end(finished, lasted);
+  settle(finished: boolean): void {
+    if (!this.done) this.end(finished);
     else if (signals.get(this)?.aborted === true) throw this.lost.reason;
   }
 
@@ -224,13 +223,11 @@ export class LockGuard {
     this.left = hold.abandoned;
   }
 
-  private end(finished: boolean, lasted: boolean): void {
-    const { watcher } = this;
+  private end(finished: boolean): void {
     this.done = true;
-    watcher?.forget(this);
+    this.watcher?.forget(this);
     try {
-      // It has a watcher if it is older than a turn of the event loop.
-      this.hold.leave(finished, lasted || watcher !== undefined);
+      this.hold.leave(finished);
     } catch (error) {
       if (isLoss(error)) signals.set(this, AbortSignal.abort(error));
       throw error;

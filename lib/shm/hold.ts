@@ -13,7 +13,7 @@ import { Recent } from '../common/recent';
 import type { Abandoned, LockMode } from '../common/types';
 import { type Native, Report } from './binding';
 import { errorOf, Status } from './errors';
-import { type Losable, Losses, removedError, stolenError } from './losses';
+import { type Losable, Losses, stolenError } from './losses';
 import type { Ready, WaitedLock } from './ready';
 
 /** What a hold needs of its lock. */
@@ -165,10 +165,9 @@ export class Hold implements Held, Losable, WatchedHold {
   /**
    * One guard less; with the last one the lock is released.
    * @param finished whether its user came to the end of what was to be done: a callback that throws did not
-   * @param lasted whether it is so old that its namespace may have been removed meanwhile
    * @throws {LockError} `ERR_LOCK_LOST`, for each guard
    */
-  leave(finished: boolean, lasted = false): void {
+  leave(finished: boolean): void {
     this.finished = this.finished && finished;
     if (this.isInContext) this.leaveContext();
     if (--this.depth > 0) {
@@ -188,10 +187,6 @@ export class Hold implements Held, Losable, WatchedHold {
     if (this.owner !== undefined) {
       this.owner.forget(this);
       this.owner = undefined;
-    }
-    if (loss === undefined && lasted && record.isGone()) {
-      loss = removedError(record);
-      publishLost(record, this.mode, loss);
     }
     this.serial++;
     const result = native.release(index);

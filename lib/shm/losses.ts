@@ -36,7 +36,7 @@ export function stolenError(record: Losable['record']): LockError {
 }
 
 /** The error of a hold whose namespace was removed. */
-export function removedError(record: Losable['record']): LockError {
+function removedError(record: Losable['record']): LockError {
   return lostError(record, errorOf(Status.REMOVED, 'hold', record));
 }
 
