@@ -165,15 +165,12 @@ export class Hold implements Held, Losable, WatchedHold {
   /**
    * One guard less; with the last one the lock is released.
    * @param finished whether its user came to the end of what was to be done: a callback that throws did not
-   * @throws {LockError} `ERR_LOCK_LOST`, for each guard
+   * @throws {LockError} `ERR_LOCK_LOST`, with the last one
    */
   leave(finished: boolean): void {
     this.finished = this.finished && finished;
     if (this.isInContext) this.leaveContext();
-    if (--this.depth > 0) {
-      this.checkNotLost();
-      return;
-    }
+    if (--this.depth > 0) return;
     const { index, native, ready, record } = this;
     this.upgrade?.withdraw(notHeldError(record, 'it was released while it was to be upgraded'));
     const heldMs = hasReleaseWatchers() ? this.heldMs() : undefined;
