@@ -1,7 +1,7 @@
 // `guard.upgrade()` in shared memory, beyond what engines have in common: locks that are not fair, threads, Web Locks, a namespace
 // that was removed, and what becomes of an upgrade whose guard, handle, thread or event loop comes to its end.
 import { rmSync } from 'node:fs';
-import { type LockGuard, LockManager, SharedLock } from '../lib';
+import { type LockError, type LockGuard, type LockInfo, LockManager, SharedLock } from '../lib';
 import { startActor } from './support/actor';
 import { expectIdle, freshLock, name, state, withCode } from './support/locks';
 import { testNamespace } from './support/namespace';
@@ -194,4 +194,54 @@ test('it keeps its process alive, and a guard that was dropped is upgraded befor
   other.release();
   expect(await actor.ended).toEqual({ code: 0, signal: null });
   lock.close();
+});
+
+describe('a circle of waits', () => {
+  const pair = () => {
+    const namespace = testNamespace();
+    return ['one', 'other'].map((lockName) => new SharedLock(lockName, { namespace })) as [
+      SharedLock,
+      SharedLock,
+    ];
+  };
+  const shownIn = (cycle: LockInfo[] | undefined) => cycle?.map((info) => `${info.name} ${info.mode}`);
+
+  test('goes through an upgrade: who waits for what its owner holds, and holds what it waits for', async () => {
+    const [one, other] = pair();
+    const upgraded = other.exclusive(async () => {
+      const guard = await one.shared();
+      await until(() => other.query().pending.length === 1);
+      await guard.upgrade();
+      guard.release();
+    });
+    const failed = one.shared(() => other.exclusive({ deadlock: 'throw' }, () => {}));
+    const error = (await failed.catch((reason: unknown) => reason)) as LockError;
+    expect(error).toMatchObject({ code: 'ERR_LOCK_DEADLOCK' });
+    expect(shownIn(error.cycle)).toEqual(['other exclusive', 'one exclusive', 'other exclusive']);
+    await upgraded;
+    for (const lock of [one, other]) lock.close();
+  });
+
+  test('goes through a reader that an upgrade keeps out', async () => {
+    const [one, other] = pair();
+    const failed = one.shared(async () => {
+      await until(() => other.query().held.length === 1);
+      await other.exclusive({ deadlock: 'throw' }, () => {});
+    });
+    const guard = await one.shared();
+    const upgraded = guard.upgrade();
+    const barred = other.exclusive(() => one.shared(() => {}));
+    const error = (await failed.catch((reason: unknown) => reason)) as LockError;
+    expect(error).toMatchObject({ code: 'ERR_LOCK_DEADLOCK' });
+    expect(shownIn(error.cycle)).toEqual([
+      'other exclusive',
+      'one shared',
+      'one exclusive',
+      'other exclusive',
+    ]);
+    await upgraded;
+    guard.release();
+    await barred;
+    for (const lock of [one, other]) lock.close();
+  });
 });
