@@ -196,6 +196,20 @@ test('it keeps its process alive, and a guard that was dropped is upgraded befor
   lock.close();
 });
 
+test('a second upgrade by the same guard is refused, and says that there is one already', async () => {
+  const lock = freshLock();
+  const [guard, other] = [await lock.shared(), await lock.shared()];
+  const upgraded = begin(guard);
+  await expect(guard.upgrade()).rejects.toMatchObject({
+    code: 'ERR_LOCK_UPGRADE',
+    message: expect.stringContaining('being upgraded already'),
+  });
+  other.release();
+  await upgraded;
+  guard.release();
+  lock.close();
+});
+
 describe('a circle of waits', () => {
   const pair = () => {
     const namespace = testNamespace();

@@ -182,12 +182,12 @@ export function unavailableError(what: string, cause: unknown): LockError {
   });
 }
 
-/** @param instead what to use */
 /** Whether an error is the loss of a hold. */
 export function isLoss(error: unknown): error is LockError {
   return (error as Partial<LockError> | undefined)?.code === 'ERR_LOCK_LOST';
 }
 
+/** @param instead what to use */
 export function syncError(subject: Named, what: string, instead: string): LockError {
   return new LockError(
     'ERR_LOCK_UNSUPPORTED',

@@ -1,6 +1,12 @@
 import type { InspectOptions } from 'node:util';
 import { currentContext } from '../common/context';
-import { isLoss, nestedDowngradeError, nestedUpgradeError, notHeldError } from '../common/errors';
+import {
+  isLoss,
+  nestedDowngradeError,
+  nestedUpgradeError,
+  notHeldError,
+  pendingUpgradeError,
+} from '../common/errors';
 import { type GuardData, guardData, INSPECT, type Inspect, inspectGuard } from '../common/inspect';
 import type { LeakFinder } from '../common/leaks';
 import { checkAcquireOptions, throwIfAborted } from '../common/options';
@@ -151,7 +157,8 @@ export class LockGuard {
     const wanted = checkAcquireOptions(options);
     throwIfAborted(wanted.signal);
     if (this.isExclusive()) return;
-    if (!this.isUpgradable()) throw nestedUpgradeError(this.lock);
+    if (!this.isUpgradable())
+      throw this.hold.isNested ? nestedUpgradeError(this.lock) : pendingUpgradeError(this.lock);
     if (this.hold.mode === 'shared') await upgrade(this, wanted, this.owner ?? currentContext());
     this.becomeExclusive();
   }

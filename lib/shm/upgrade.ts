@@ -53,25 +53,25 @@ export async function upgrade(guard: Upgradable, options: Options, owner: Owner 
 /** A hold that waits to be upgraded. */
 class Upgrade extends Pending implements PendingUpgrade {
   private constructor(
-    private readonly hold: Hold,
-    private readonly guard: Ownable,
+    private readonly guard: Upgradable,
     options: Options,
     private readonly owner: Owner | undefined,
     private readonly resolve: () => void,
     private readonly reject: (reason: unknown) => void,
   ) {
-    super(hold.record, options);
-    hold.upgrade = this;
+    super(guard.hold.record, options);
+    guard.hold.upgrade = this;
   }
 
   static begin(guard: Upgradable, options: Options, owner: Owner | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
-      new Upgrade(guard.hold, guard, options, owner, resolve, reject).start();
+      new Upgrade(guard, options, owner, resolve, reject).start();
     });
   }
 
   enqueue(): boolean {
-    const { hold, ready } = this;
+    const { ready } = this;
+    const { hold } = this.guard;
     const status = ready.native.binding.upgrade(hold.index);
     if (status === Status.STALLED) return true;
     if (status === Status.AGAIN) {
@@ -92,12 +92,12 @@ class Upgrade extends Pending implements PendingUpgrade {
   }
 
   protected timedOut(): unknown {
-    return timedOutUpgrade(this.hold, this.timeout);
+    return timedOutUpgrade(this.guard.hold, this.timeout);
   }
 
   protected override end(): void {
     super.end();
-    this.hold.upgrade = undefined;
+    this.guard.hold.upgrade = undefined;
   }
 
   protected refuse(reason: unknown): void {
@@ -105,10 +105,11 @@ class Upgrade extends Pending implements PendingUpgrade {
   }
 
   protected settle(status: number): void {
+    const { hold } = this.guard;
     if (status === Status.OK) {
-      this.hold.becomeExclusive();
+      hold.becomeExclusive();
       this.resolve();
-    } else this.reject(errorOfUpgrade(status, this.hold));
+    } else this.reject(errorOfUpgrade(status, hold));
   }
 }
 
