@@ -70,13 +70,16 @@
       "type": "static_library",
       "sources": [
         # Each system's own are empty for the other one.
+        "native/platform/children.cc",
         "native/platform/core.cc",
         "native/platform/memory.cc",
         "native/platform/unix.cc",
         "native/platform/watcher.cc",
+        "native/platform/darwin/children.cc",
         "native/platform/darwin/file.cc",
         "native/platform/darwin/platform.cc",
         "native/platform/darwin/watcher.cc",
+        "native/platform/linux/children.cc",
         "native/platform/linux/file.cc",
         "native/platform/linux/platform.cc",
         "native/platform/linux/watcher.cc",

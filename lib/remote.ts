@@ -1,3 +1,12 @@
+export {
+  type AbandonedEvent,
+  type AcquireEvent,
+  channels,
+  type DeadlockEvent,
+  type LeakEvent,
+  type LostEvent,
+  type ReleaseEvent,
+} from './common/channels';
 export { LockError, type LockErrorCode } from './common/errors';
 export type { Flight } from './common/flight';
 export type { LeadOptions, Term } from './common/lead';

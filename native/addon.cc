@@ -5,7 +5,8 @@
 // one through node-addon-api's wrappers 30); everything else uses node-addon-api.
 #include <napi.h>
 
-#include "addon_calls.h"
+#include "addon_command.h"
+#include "addon_queries.h"
 
 #ifdef PROCLOCK_SUPPORTED
 
@@ -16,15 +17,6 @@ namespace {
 using namespace proclock::addon;
 using proclock::Report;
 using proclock::Status;
-
-Instance& instance_of(const Napi::CallbackInfo& info) { return *static_cast<Instance*>(info.Data()); }
-
-bool check(const Napi::CallbackInfo& info, bool right) {
-  if (right && instance_of(info).client != nullptr) return true;
-  Napi::TypeError::New(info.Env(), "proclock: wrong arguments for the native binding")
-      .ThrowAsJavaScriptException();
-  return false;
-}
 
 // openLock(segment, group, name): id or status
 Napi::Value open_lock(const Napi::CallbackInfo& info) {
@@ -61,13 +53,13 @@ Napi::Value failure(const Napi::CallbackInfo& info) {
   return result;
 }
 
-// enqueue(key, async): hold or status
+// enqueue(key, how): hold or status
 Napi::Value enqueue(const Napi::CallbackInfo& info) {
-  if (!check(info, info.Length() == 2 && info[0].IsNumber() && info[1].IsBoolean()))
+  if (!check(info, info.Length() == 2 && info[0].IsNumber() && info[1].IsNumber()))
     return info.Env().Undefined();
   return Napi::Number::New(info.Env(),
                            instance_of(info).client->enqueue(info[0].As<Napi::Number>().Uint32Value(),
-                                                             info[1].As<Napi::Boolean>().Value()));
+                                                             info[1].As<Napi::Number>().Uint32Value()));
 }
 
 // wait(hold, timeoutMs): status
@@ -113,66 +105,7 @@ Napi::Value abandoned(const Napi::CallbackInfo& info) {
   if (!ok(instance_of(info).client->abandoned(info[0].As<Napi::Number>().Uint32Value(), &found))) {
     return info.Env().Undefined();
   }
-  Napi::Array result = Napi::Array::New(info.Env(), 4);
-  result.Set(0u, Napi::Number::New(info.Env(), found.pid));
-  result.Set(1u, Napi::Number::New(info.Env(), found.thread));
-  result.Set(2u, Napi::Number::New(info.Env(), found.since_ms));
-  result.Set(3u, Napi::BigInt::New(info.Env(), found.token));
-  return result;
-}
-
-Napi::Array infos_to_array(Napi::Env env, const std::vector<proclock::HolderInfo>& infos) {
-  Napi::Array result = Napi::Array::New(env, infos.size());
-  for (uint32_t i = 0; i < infos.size(); i++) {
-    const proclock::HolderInfo& info = infos[i];
-    Napi::Object line = Napi::Object::New(env);
-    line.Set("pending", Napi::Boolean::New(env, info.pending));
-    line.Set("exclusive", Napi::Boolean::New(env, info.mode == proclock::Mode::kExclusive));
-    line.Set("pid", Napi::Number::New(env, info.identity.pid));
-    line.Set("startTime", Napi::Number::New(env, static_cast<double>(info.identity.start_time)));
-    line.Set("pidNamespace", Napi::Number::New(env, static_cast<double>(info.identity.pid_ns)));
-    line.Set("threadId", Napi::Number::New(env, info.thread));
-    line.Set("since", Napi::Number::New(env, info.since_ms));
-    result.Set(i, line);
-  }
-  return result;
-}
-
-// query(id, whole): Line[] or status
-Napi::Value query(const Napi::CallbackInfo& info) {
-  if (!check(info, info.Length() == 2 && info[0].IsNumber() && info[1].IsBoolean()))
-    return info.Env().Undefined();
-  std::vector<proclock::HolderInfo> infos;
-  const Status status = instance_of(info).client->query(info[0].As<Napi::Number>().Uint32Value(),
-                                                        info[1].As<Napi::Boolean>().Value(), &infos);
-  if (!ok(status)) return Napi::Number::New(info.Env(), number(status));
-  return infos_to_array(info.Env(), infos);
-}
-
-Napi::Value name_to_string(Napi::Env env, const proclock::LockName& name) {
-  if (name.utf16) {
-    const std::u16string text(reinterpret_cast<const char16_t*>(name.bytes.data()),
-                              name.bytes.size() / sizeof(char16_t));
-    return Napi::String::New(env, text);
-  }
-  napi_value text;
-  napi_create_string_latin1(env, name.bytes.data(), name.bytes.size(), &text);
-  return Napi::Value(env, text);
-}
-
-// queryAll(id): Line[] with a name each, or status
-Napi::Value query_all(const Napi::CallbackInfo& info) {
-  if (!check(info, info.Length() == 1 && info[0].IsNumber())) return info.Env().Undefined();
-  std::vector<proclock::HolderInfo> infos;
-  std::unordered_map<uint32_t, proclock::LockName> names;
-  const Status status =
-      instance_of(info).client->query_all(info[0].As<Napi::Number>().Uint32Value(), &infos, &names);
-  if (!ok(status)) return Napi::Number::New(info.Env(), number(status));
-  Napi::Array result = infos_to_array(info.Env(), infos);
-  for (uint32_t i = 0; i < infos.size(); i++) {
-    result.Get(i).As<Napi::Object>().Set("name", name_to_string(info.Env(), names[infos[i].lock]));
-  }
-  return result;
+  return mark_to_array(info.Env(), found);
 }
 
 // groupId(name): gid, or -1 where there is no such group
@@ -291,10 +224,13 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   set_plain(binding, instance, "release", direct<release>);
   set_plain(binding, instance, "react", plain<react>);
   set_plain(binding, instance, "withdraw", plain<withdraw>);
+  set_plain(binding, instance, "tryUpgrade", plain<try_upgrade>);
+  set_plain(binding, instance, "upgrade", plain<upgrade>);
   set_plain(binding, instance, "downgrade", plain<downgrade>);
   set_plain(binding, instance, "finishRepair", plain<finish_repair>);
   set_plain(binding, instance, "finishFlight", plain<finish_flight>);
   set_plain(binding, instance, "flights", plain<flights>);
+  set_plain(binding, instance, "place", plain<place>);
   set_plain(binding, instance, "steal", plain<steal>);
   set_plain(binding, instance, "listen", plain<listen>);
   set_plain(binding, instance, "checkHold", plain<check_hold>);
@@ -304,6 +240,9 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   set_plain(binding, instance, "serve", plain<serve>);
   set_plain(binding, instance, "heldByThread", plain<held_by_thread>);
   set_plain(binding, instance, "closeLock", plain<close_lock>);
+  set_plain(binding, instance, "newContext", plain<new_context>);
+  set_plain(binding, instance, "isWanted", plain<is_wanted>);
+  set_plain(binding, instance, "leaveContext", plain<leave_context>);
   binding.Set("openLock", Napi::Function::New(env, open_lock, "openLock", instance));
   binding.Set("failure", Napi::Function::New(env, failure, "failure", instance));
   binding.Set("enqueue", Napi::Function::New(env, enqueue, "enqueue", instance));
@@ -313,6 +252,10 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   binding.Set("abandoned", Napi::Function::New(env, abandoned, "abandoned", instance));
   binding.Set("query", Napi::Function::New(env, query, "query", instance));
   binding.Set("queryAll", Napi::Function::New(env, query_all, "queryAll", instance));
+  binding.Set("lookForCycle", Napi::Function::New(env, look_for_cycle, "lookForCycle", instance));
+  binding.Set("cycleOf", Napi::Function::New(env, cycle_of, "cycleOf", instance));
+  binding.Set("locksInCycles", Napi::Function::New(env, locks_in_cycles, "locksInCycles", instance));
+  binding.Set("marks", Napi::Function::New(env, marks, "marks", instance));
   binding.Set("segmentInUse", Napi::Function::New(env, segment_in_use, "segmentInUse", instance));
   binding.Set("groupId", Napi::Function::New(env, group_id, "groupId", instance));
   return binding;
@@ -325,6 +268,7 @@ Napi::Object load(Napi::Env env, Napi::Object exports) {
   exports.Set("layoutVersion", Napi::Number::New(env, proclock::kLayoutVersion));
   exports.Set("abi", Napi::Number::New(env, proclock::abi_fingerprint()));
   exports.Set("supported", Napi::Boolean::New(env, true));
+  set_command_calls(exports);
   return exports;
 }
 

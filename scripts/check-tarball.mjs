@@ -9,7 +9,7 @@ if (file === undefined) throw new Error('usage: node scripts/check-tarball.mjs F
 
 const { installed, path } = installTarball(resolve(file));
 try {
-  for (const entry of ['main.cjs', 'main.mjs']) {
+  for (const entry of ['main.cjs', 'main.mjs', 'command.cjs']) {
     const problems = smoke(installed, [process.execPath], entry, { PATH: path });
     console.log(`${problems.length === 0 ? 'ok  ' : 'FAIL'} Node ${process.version}, ${entry}`);
     for (const problem of problems) console.log(problem);

@@ -41,12 +41,15 @@ export function makeCountedPackage(folder, addon) {
   });
   cpSync('dist', join(folder, 'dist'), { recursive: true });
   const map = coverage.createCoverageMap();
-  for (const file of readdirSync('dist', { recursive: true }).filter((name) => name.endsWith('.js'))) {
+  // What the build wrote itself has no source in lib/, and no map.
+  const maps = readdirSync('dist', { recursive: true }).filter((name) => name.endsWith('.js.map'));
+  for (const file of maps.map((name) => name.slice(0, -'.map'.length))) {
     const path = resolve('dist', file);
     const code = instrumenter.instrumentSync(readFileSync(path, 'utf8'), path);
+    const [, shebang = '', rest] = /^(#!.*\n)?(.*)$/s.exec(code);
     writeFileSync(
       join(folder, 'dist', file),
-      `'use strict';(${writeDown})('${VARIABLE}', '${hits}');${code}`,
+      `${shebang}'use strict';(${writeDown})('${VARIABLE}', '${hits}');${rest}`,
     );
     map.addFileCoverage(instrumenter.lastFileCoverage());
   }

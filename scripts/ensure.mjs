@@ -210,6 +210,7 @@ function ensureDist() {
     'package.json',
     'package-lock.json',
     'scripts/build-esm.mjs',
+    'scripts/ensure.mjs',
   ];
   const stamp = hash(inputs.map((file) => [file, readText(file)]));
   // Not in dist/, which is published.
@@ -225,9 +226,18 @@ function ensureDist() {
     mkdirSync(dirname(copy), { recursive: true });
     copyFileSync(file, copy);
   }
+  embedMigrations();
   run(process.execPath, ['scripts/build-esm.mjs']);
   mkdirSync('.cache', { recursive: true });
   writeFileSync(stampFile, stamp);
+}
+
+/** lib/engines/postgres/migrations.ts reads files, which a bundle does not have beside it. */
+function embedMigrations() {
+  const module = 'dist/engines/postgres/migrations.js';
+  const texts = files('lib/engines/postgres', /\.sql$/).map((file) => readFileSync(file, 'utf8'));
+  writeFileSync(module, `"use strict";\nexports.MIGRATIONS = ${JSON.stringify(texts, undefined, 2)};\n`);
+  rmSync(`${module}.map`);
 }
 
 /** The files of ours below `dir` whose names match, sorted, with forward slashes. */

@@ -73,6 +73,60 @@ describe.each(KINDS)('locks %s', (kindName) => {
     expect(await kind.acquireAll([], () => 'value')).toBe('value');
   });
 
+  test('that are given back since one of them is taken keep the marks of dead holders', async () => {
+    await kind.abandon('a');
+    const blocked = await b.exclusive();
+    await expect(kind.acquireAll([a, b], { timeout: 1 })).rejects.toEqual(withCode('ERR_LOCK_TIMEOUT'));
+    expect(await kind.tryAcquireAll([a, b])).toBeNull();
+    await blocked.release();
+    const guard = await a.exclusive();
+    expect(guard.abandoned).not.toBeNull();
+    await guard.release();
+  });
+
+  test('are refused at once where one handle was given back, in whatever place, or a signal is aborted', async () => {
+    const closed = kind.make('a');
+    closed.close();
+    for (const wanted of [
+      [a, closed],
+      [closed, a],
+    ]) {
+      await expect(kind.acquireAll(wanted)).rejects.toEqual(withCode('ERR_LOCK_CLOSED'));
+      await expect((async () => kind.tryAcquireAll(wanted))()).rejects.toEqual(withCode('ERR_LOCK_CLOSED'));
+    }
+    const reason = new Error('changed our mind');
+    await expect(kind.acquireAll([], { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+    await expect(kind.acquireAll(new Array(1))).rejects.toEqual(withCode('ERR_INVALID_ARG_TYPE'));
+  });
+
+  test('take their options once, wherever those are', async () => {
+    const blocked = await b.exclusive();
+    const aborting = new AbortController();
+    class Options {
+      get signal() {
+        return aborting.signal;
+      }
+    }
+    const waiting = kind.acquireAll([a, b], new Options());
+    await turns();
+    aborting.abort(new Error('gave up'));
+    await expect(waiting).rejects.toThrow('gave up');
+    await blocked.release();
+  });
+
+  test('are over with the callback: their guard can not be released then', async () => {
+    let guard: local.MultiGuard | undefined;
+    await kind.acquireAll([a, b], (all: local.MultiGuard) => {
+      guard = all;
+    });
+    await expect((async () => guard!.release())()).rejects.toEqual(withCode('ERR_LOCK_NOT_HELD'));
+    let none: local.MultiGuard | undefined;
+    await kind.acquireAll([], (all: local.MultiGuard) => {
+      none = all;
+    });
+    expect(none!.released).toBe(true);
+  });
+
   test('have one deadline, and what was taken is given back when it has passed', async () => {
     const blocked = await c.shared();
     const late = kind.acquireAll([a, { lock: b, mode: 'shared' }, c], { timeout: 30 });

@@ -61,35 +61,41 @@ describe('the constructor', () => {
 });
 
 describe('options of an acquire', () => {
-  const wrong: Array<[keyof AcquireOptions | 'exclusive' | 'options', unknown, 'type' | 'range']> = [
-    ['options', null, 'type'],
-    ['options', 1, 'type'],
-    ['options', 'exclusive', 'type'],
-    ['timeout', null, 'type'],
-    ['timeout', '10', 'type'],
-    ['timeout', 10n, 'type'],
-    ['timeout', -1, 'range'],
-    ['timeout', Number.NaN, 'range'],
-    ['timeout', Number.NEGATIVE_INFINITY, 'range'],
-    ['signal', null, 'type'],
-    ['signal', 'abort', 'type'],
-    ['signal', {}, 'type'],
-    ['signal', new AbortController(), 'type'],
-    ['within', null, 'type'],
-    ['within', {}, 'type'],
-    ['within', 1, 'type'],
-    ['exclusive', null, 'type'],
-    ['exclusive', 'yes', 'type'],
-  ];
+  const wrong: Array<[keyof AcquireOptions | 'exclusive' | 'options', unknown, 'type' | 'range' | 'value']> =
+    [
+      ['options', null, 'type'],
+      ['options', 1, 'type'],
+      ['options', 'exclusive', 'type'],
+      ['timeout', null, 'type'],
+      ['timeout', '10', 'type'],
+      ['timeout', 10n, 'type'],
+      ['timeout', -1, 'range'],
+      ['timeout', Number.NaN, 'range'],
+      ['timeout', Number.NEGATIVE_INFINITY, 'range'],
+      ['signal', null, 'type'],
+      ['signal', 'abort', 'type'],
+      ['signal', {}, 'type'],
+      ['signal', new AbortController(), 'type'],
+      ['within', null, 'type'],
+      ['within', {}, 'type'],
+      ['within', 1, 'type'],
+      ['exclusive', null, 'type'],
+      ['exclusive', 'yes', 'type'],
+      ['deadlock', null, 'value'],
+      ['deadlock', true, 'value'],
+      ['deadlock', 'ignore', 'value'],
+    ];
+  const errors = {
+    type: [TypeError, 'ERR_INVALID_ARG_TYPE'],
+    range: [RangeError, 'ERR_OUT_OF_RANGE'],
+    value: [TypeError, 'ERR_INVALID_ARG_VALUE'],
+  } as const;
 
   test.each(wrong.map(([key, value, kind]) => [key, label(value), value, kind] as const))(
     '%s: %s',
     async (key, _, value, kind) => {
       const options = any(key === 'options' ? value : { [key]: value });
-      const [Class, code] =
-        kind === 'type'
-          ? ([TypeError, 'ERR_INVALID_ARG_TYPE'] as const)
-          : ([RangeError, 'ERR_OUT_OF_RANGE'] as const);
+      const [Class, code] = errors[kind];
       const lock = freshLock();
       const fn = () => {
         throw new Error('called');

@@ -237,6 +237,22 @@ const ROLES: Role[] = [
     act: 'guards.get("held").downgrade();',
   },
   {
+    title: 'an upgrader, the only reader',
+    mode: 'shared',
+    act: `${open}.tryShared().tryUpgrade();`,
+  },
+  {
+    title: 'an upgrader that waits for another reader',
+    only: /^(U|S|upgrade)/,
+    mode: 'shared',
+    before: (world) => hold(world, 'shared'),
+    act: `await ${open}.tryShared().upgrade();`,
+    meanwhile: async (world) => {
+      await until(() => world.victim.hasEnded || hasTaken(world.victim, 'upgrade.W2', 'main'));
+      if (!world.victim.hasEnded) await world.holds.pop()!();
+    },
+  },
+  {
     title: 'a waiter, asynchronous, that queues',
     mode: 'exclusive',
     before: (world) => hold(world, 'exclusive'),

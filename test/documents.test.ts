@@ -46,6 +46,18 @@ describe.each(DOCUMENTS)('%s', (document) => {
   });
 });
 
+test('the README can be read in five minutes', () => {
+  expect(read('README.md').split('\n').length).toBeLessThanOrEqual(250);
+});
+
+test('docs/README.md leads to each page', () => {
+  const pages = DOCUMENTS.filter((file) => file.startsWith('docs/') && file !== 'docs/README.md');
+  const named = [...read('docs/README.md').matchAll(/\]\((\w[\w-]*\.md)\)/g)].map(
+    ([, page]) => `docs/${page}`,
+  );
+  expect(named.sort()).toEqual(pages.sort());
+});
+
 test('docs/guarantees.md names checks that exist', () => {
   const mutants = JSON.parse(read('native/model/mutants.json')) as Array<{ model: string }>;
   const models = new Set(mutants.map(({ model }) => model));
@@ -72,8 +84,8 @@ test('docs/architecture.md has each file of lib/ and test/ on its map', () => {
   const filesIn = (folder: string, pattern: RegExp) =>
     readdirSync(join(ROOT, folder)).filter((name) => pattern.test(name));
   const missing = [
-    ...['lib/common', 'lib/shm', 'lib/local', 'lib/remote', 'lib/engines/memory'].flatMap((folder) =>
-      filesIn(folder, /\.ts$/),
+    ...['lib/common', 'lib/shm', 'lib/local', 'lib/remote', 'lib/engines/memory', 'lib/cli'].flatMap(
+      (folder) => filesIn(folder, /\.ts$/),
     ),
     ...filesIn('test/support', /./).map((name) => `support/${name}`),
     ...filesIn('test/engines', /\.ts$/).map((name) => `engines/${name.replace('.test.ts', '')}`),

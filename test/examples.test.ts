@@ -11,6 +11,10 @@ const SHOWN: Record<string, string[]> = {
   'cluster-workers.mjs': ['as the first', 'after the death of pid'],
   'fencing.mjs': ['"by the first" refused', 'the store has "by the second"'],
   'forked-children.mjs': ['4 children, 100 rounds each: 400'],
+  'histograms.mjs': [
+    'proclock.wait.duration (s): 1 shared, contended; 1 shared, contended, ERR_LOCK_TIMEOUT; 2 exclusive',
+    'proclock.hold.duration (s): 1 shared; 2 exclusive',
+  ],
   'no-overlap.mjs': [': running', ': skipped', 'the last run was killed'],
   'read-mostly-cache.mjs': ['version 3: wanted by 6 processes, built 1 time(s)'],
   'repair-abandoned.mjs': ['{ from: 70, to: 0 }', 'repaired: { from: 70, to: 30 }'],

@@ -181,3 +181,44 @@ test('a guard whose signal was read is missed like every other when it is droppe
   expect(actor.stderr).toContain('PROCLOCK_LEAKED_GUARD');
   lock.close();
 });
+
+describe('a guard of a lost hold', () => {
+  test('that was released in its callback: the callback form rejects all the same', async () => {
+    const lock = freshLock();
+    const called = lock.exclusive(async (guard) => {
+      const end = await steal(lock);
+      expect(() => guard.release()).toThrow(LOST);
+      end();
+      return 'fine';
+    });
+    await expect(called).rejects.toEqual(LOST);
+    lock.close();
+  });
+
+  test('has an aborted signal also if it is asked for the first time after its release', async () => {
+    const lock = freshLock();
+    const guard = await lock.exclusive();
+    const end = await steal(lock);
+    expect(() => guard.release()).toThrow(LOST);
+    expect(guard.lost.aborted).toBe(true);
+    expect(guard.lost.reason).toEqual(LOST);
+    end();
+    lock.close();
+  });
+});
+
+describe('a namespace that was removed', () => {
+  const REMOVED = expect.objectContaining({
+    code: 'ERR_LOCK_LOST',
+    cause: withCode('ERR_LOCK_NAMESPACE_REMOVED'),
+  });
+
+  test('aborts the signal of whoever asks for it only then', async () => {
+    const lock = freshLock();
+    const guard = await lock.exclusive();
+    rmSync(segmentFile(lock.namespace));
+    expect(guard.lost.reason).toEqual(REMOVED);
+    expect(() => guard.release()).toThrow(REMOVED);
+    lock.close();
+  });
+});

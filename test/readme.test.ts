@@ -1,6 +1,14 @@
 // What the documentation says in code is so: each block of JavaScript is a program that runs as it stands, and prints what
 // its comments (`//=> output`) say, in that order.
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { testNamespace } from './support/namespace';
@@ -47,7 +55,8 @@ afterEach(() => {
   rmSync(folder, { recursive: true });
 });
 
-const blocks = ['README.md', 'docs/troubleshooting.md'].flatMap(blocksOf);
+const pages = readdirSync(join(ROOT, 'docs')).filter((name) => name.endsWith('.md'));
+const blocks = ['README.md', ...pages.map((name) => `docs/${name}`)].flatMap(blocksOf);
 
 test('there are blocks', () => {
   expect(blocks.length).toBeGreaterThan(5);

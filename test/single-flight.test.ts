@@ -110,6 +110,51 @@ describe.each(KINDS)('a flight %s', (kindName) => {
     );
     await expect(kind.singleFlight({} as never, () => {})).rejects.toEqual(withCode('ERR_INVALID_ARG_TYPE'));
   });
+
+  test('is done also if it has downgraded its hold meanwhile', async () => {
+    const first = flight();
+    const flown = kind.singleFlight(lock, async (guard) => {
+      await first.fn();
+      await guard.downgrade();
+    });
+    await first.begun;
+    const other = kind.singleFlight(kind.make(name), () => 'again');
+    await turns();
+    first.finish('');
+    expect(await flown).toEqual({ ran: true, value: undefined });
+    expect(await other).toEqual({ ran: false });
+  });
+
+  test('is none if it has given the lock back and throws then', async () => {
+    const first = flight();
+    const flown = kind.singleFlight(lock, async (guard) => {
+      await first.fn();
+      await guard.release();
+      throw new Error('after all');
+    });
+    await first.begun;
+    const other = kind.singleFlight(kind.make(name), () => 'again');
+    await turns();
+    first.finish('');
+    await expect(flown).rejects.toThrow('after all');
+    expect(await other).toEqual({ ran: true, value: 'again' });
+  });
+
+  test('within a callback is done though that callback throws', async () => {
+    const outer = kind.make(name, 'RLock');
+    const first = flight();
+    const called = outer.acquire(async () => {
+      await kind.singleFlight(outer as never, first.fn);
+      throw new Error('not the flight');
+    });
+    await first.begun;
+    const other = kind.singleFlight(lock, () => 'again');
+    await turns();
+    first.finish('');
+    await expect(called).rejects.toThrow('not the flight');
+    expect(await other).toEqual({ ran: false });
+    outer.close();
+  });
 });
 
 test('two processes that come at once do it once; one that dies at it leaves it to the next', async () => {

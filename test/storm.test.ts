@@ -40,6 +40,7 @@ interface Counts {
   abandoned: number;
   steals: number;
   robbed: number;
+  upgrades: number;
   terminations: number;
   moves: number;
   losses: number;
@@ -66,7 +67,17 @@ interface Member {
 
 const namespace = testNamespace(); // outside of a test: the watchdog of tests is too short for a storm
 const total: Counts = {
-  ...{ grants: 0, exclusive: 0, timeouts: 0, aborts: 0, busy: 0, abandoned: 0, steals: 0, robbed: 0 },
+  ...{
+    grants: 0,
+    exclusive: 0,
+    timeouts: 0,
+    aborts: 0,
+    busy: 0,
+    abandoned: 0,
+    steals: 0,
+    robbed: 0,
+    upgrades: 0,
+  },
   ...{ terminations: 0, moves: 0, losses: 0, shortages: 0 },
 };
 const members = new Set<Member>();
@@ -250,7 +261,16 @@ async function storm(): Promise<void> {
   for (let n = 0; n < PROCESSES; n++) add(n < 2 ? 2 : 0);
   const end = Date.now() + STORM_MS;
   const happened = () => [
-    ...[kills, total.steals, total.terminations, total.exclusive, total.losses, total.shortages, inside],
+    ...[
+      kills,
+      total.steals,
+      total.upgrades,
+      total.terminations,
+      total.exclusive,
+      total.losses,
+      total.shortages,
+      inside,
+    ],
     ...(needsCompiler === null ? [] : [execs]),
   ];
   const isOver = () =>
@@ -333,7 +353,7 @@ async function storm(): Promise<void> {
       `the latch, ${execs} became another program, ${total.losses} lost their descriptors, ${total.shortages} shortages, ` +
       `members ${JSON.stringify(lived)}, ` +
       `${removals} segments removed, ${total.terminations} workers terminated, ${total.steals} steals; ` +
-      `${total.grants} grants, ${total.exclusive} of them exclusive, ${total.timeouts} timeouts, ${total.aborts} aborts; ` +
+      `${total.grants} grants, ${total.exclusive} of them exclusive, ${total.upgrades} upgrades, ${total.timeouts} timeouts, ${total.aborts} aborts; ` +
       '0 violations, 0 stuck',
   );
   for (const count of happened()) expect(count).toBeGreaterThan(0);

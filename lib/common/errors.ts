@@ -17,6 +17,7 @@ export type LockErrorCode =
   | 'ERR_LOCK_NAMESPACE_REMOVED'
   | 'ERR_LOCK_UNSUPPORTED'
   | 'ERR_LOCK_LOST'
+  | 'ERR_LOCK_DEADLOCK'
   | 'ERR_LOCK_UNAVAILABLE';
 
 /** What went wrong with a lock. Tell errors apart by {@link LockError.code}, never by their text. */
@@ -27,11 +28,18 @@ export class LockError extends Error {
   readonly code: LockErrorCode;
   /** With `ERR_LOCK_TIMEOUT`: who held the lock when the time was up. */
   declare readonly holders?: LockInfo[];
+  /** With `ERR_LOCK_DEADLOCK`: who waits for whom, from the wait that failed back to itself. */
+  declare readonly cycle?: LockInfo[];
 
-  constructor(code: LockErrorCode, message: string, details: { cause?: unknown; holders?: LockInfo[] } = {}) {
+  constructor(
+    code: LockErrorCode,
+    message: string,
+    details: { cause?: unknown; holders?: LockInfo[]; cycle?: LockInfo[] } = {},
+  ) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.code = code;
     if (details.holders !== undefined) this.holders = details.holders;
+    if (details.cycle !== undefined) this.cycle = details.cycle;
   }
 }
 
@@ -46,18 +54,41 @@ export function shown(name: string): string {
   return text.length > 80 ? `${text.slice(0, 79)}…"` : text;
 }
 
+/** How many holders a message names. */
+const HOLDERS_NAMED_MAX = 4;
+
+/** A holder, as a message names it. Never by its command line, which may hold secrets. */
+function shownHolder({ host, mode, pid, since, threadId }: LockInfo, isStopped: boolean): string {
+  const where = host === undefined ? '' : ` on ${host}`;
+  const age = `for ${(Math.max(Date.now() - since.getTime(), 0) / 1000).toFixed(1)} s`;
+  return `pid ${pid} thread ${threadId}${where} (${mode}, ${age}${isStopped ? ', stopped' : ''})`;
+}
+
+/** What a message can tell of a wait, beyond who held the lock. */
+export interface WaitDetails {
+  /** Which of the holders do not run: SIGSTOP, or a debugger. */
+  readonly stopped?: ReadonlySet<LockInfo>;
+  /** How many were ahead in the queue. */
+  readonly ahead?: number | undefined;
+}
+
 export function timeoutError(
   subject: Named,
   mode: string,
   timeoutMs: number,
   holders: LockInfo[],
+  { ahead, stopped }: WaitDetails = {},
 ): LockError {
-  const who = holders.map((holder) => `pid ${holder.pid} thread ${holder.threadId} (${holder.mode})`);
+  const who = holders
+    .slice(0, HOLDERS_NAMED_MAX)
+    .map((holder) => shownHolder(holder, stopped?.has(holder) === true));
+  if (holders.length > who.length) who.push(`${holders.length - who.length} more`);
   const found =
     who.length === 0 ? 'nobody held it at that moment, others were first' : `held by ${who.join(', ')}`;
+  const place = ahead === undefined ? '' : `; number ${ahead + 1} in the queue`;
   return new LockError(
     'ERR_LOCK_TIMEOUT',
-    `Could not acquire ${shown(subject.name)} (${mode}) within ${timeoutMs} ms: ${found}`,
+    `Could not acquire ${shown(subject.name)} (${mode}) within ${timeoutMs} ms: ${found}${place}`,
     { holders },
   );
 }
@@ -116,6 +147,13 @@ export function nestedUpgradeError(subject: Named): LockError {
   );
 }
 
+export function pendingUpgradeError(subject: Named): LockError {
+  return new LockError(
+    'ERR_LOCK_UPGRADE',
+    `Cannot upgrade the shared hold of ${shown(subject.name)}: it is being upgraded already; wait for that`,
+  );
+}
+
 export function notHeldError(subject: Named, what = 'lock released too many times'): LockError {
   return new LockError('ERR_LOCK_NOT_HELD', `${shown(subject.name)} is not held by this guard: ${what}`);
 }
@@ -144,19 +182,45 @@ export function unavailableError(what: string, cause: unknown): LockError {
   });
 }
 
+/** Whether an error is the loss of a hold. */
+export function isLoss(error: unknown): error is LockError {
+  return (error as Partial<LockError> | undefined)?.code === 'ERR_LOCK_LOST';
+}
+
 /** @param instead what to use */
 export function syncError(subject: Named, what: string, instead: string): LockError {
   return new LockError(
     'ERR_LOCK_UNSUPPORTED',
-    `${what} of ${shown(subject.name)}: this lock is in an engine that answers later, and nothing here can block; use ${instead}`,
+    `${what} of ${shown(subject.name)}: this is in an engine that answers later, and nothing here can block; use ${instead}`,
   );
 }
 
-export function deadlockError(subject: Named, mode: string): LockError {
+export function wouldDeadlockError(subject: Named, mode: string): LockError {
   return new LockError(
     'ERR_LOCK_WOULD_DEADLOCK',
     `Waiting for ${shown(subject.name)} (${mode}) would block the very thread that holds it; release the guard first, ` +
       'or wait asynchronously',
+  );
+}
+
+/** Waits that go round in a circle. `cycle` ends where it began. */
+export function shownCycle(cycle: readonly LockInfo[]): string {
+  const who = ({ pid, threadId }: LockInfo): string => `pid ${pid} thread ${threadId}`;
+  const first = cycle[0] as LockInfo;
+  const waits = cycle.slice(0, -1).map(({ name, mode }, at) => {
+    const next = cycle[at + 1] as LockInfo;
+    return `waits for ${shown(name)} (${mode}), behind ${who(next)}`;
+  });
+  return `${who(first)} ${waits.join(', which ')}`;
+}
+
+/** @param cycle from the wait that fails back to itself */
+export function deadlockError(cycle: LockInfo[]): LockError {
+  return new LockError(
+    'ERR_LOCK_DEADLOCK',
+    `Deadlock: ${shownCycle(cycle)}. This wait fails for the others to go on; give back what is held here, and take locks in ` +
+      'the same order everywhere, as acquireAll does',
+    { cycle },
   );
 }
 

@@ -22,7 +22,7 @@ export type Flight<T> =
 /** A guard, as far as flights go. */
 export interface FlightGuard extends ManyGuard {
   readonly hold: {
-    /** To be set if its end is that of a flight. */
+    /** To be set when a flight has come to its end: it is counted with the release. */
     isFlight: boolean;
   };
   settle(finished: boolean): void | Promise<void>;
@@ -47,7 +47,8 @@ export async function flyWith<G extends FlightGuard, T>(
       await guard.settle(false); // whoever repairs what a dead holder left is not us
       return { ran: false };
     }
+    const value = await fn(guard);
     guard.hold.isFlight = true;
-    return { ran: true, value: await fn(guard) };
+    return { ran: true, value };
   }) as Promise<Flight<T>>;
 }

@@ -1,6 +1,6 @@
 // One of many: whoever has the lock leads, the others stand by.
-import { argumentTypeError } from './errors';
-import { isLockable, isLoss, join, type Lockable, type ManyGuard } from './many';
+import { argumentTypeError, isLoss } from './errors';
+import { isLockable, join, type Lockable, type ManyGuard } from './many';
 import { checkObject, isAbortSignal } from './options';
 import type { Abandoned } from './types';
 

@@ -2,12 +2,14 @@
 //
 // Registering every guard with a FinalizationRegistry would cost more than the lock. Most guards live for microseconds:
 // only those that are still open when their turn of the event loop is over are registered.
+import { publishLeak } from './channels';
 import { Recent } from './recent';
+import type { LockMode } from './types';
 
 /** What is to be known of a guard to miss it. */
 export interface Watched {
-  readonly lock: { readonly name: string };
-  readonly mode: string;
+  readonly lock: { readonly name: string; readonly namespace: string };
+  readonly mode: LockMode;
   readonly released: boolean;
   readonly hold: Leaving;
   /** Who has to be told when it is released. */
@@ -21,7 +23,8 @@ interface Leaving {
 interface Leak {
   readonly hold: Leaving;
   readonly name: string;
-  readonly mode: string;
+  readonly namespace: string;
+  readonly mode: LockMode;
 }
 
 export class LeakFinder {
@@ -43,11 +46,15 @@ export class LeakFinder {
   private register(guard: Watched): void {
     if (guard.released) return;
     guard.watcher = this;
-    this.registry.register(guard, { hold: guard.hold, name: guard.lock.name, mode: guard.mode }, guard);
+    const { hold, mode } = guard;
+    const { name, namespace } = guard.lock;
+    this.registry.register(guard, { hold, name, namespace, mode }, guard);
   }
 }
 
-function giveBack({ hold, name, mode }: Leak): void {
+function giveBack(leak: Leak): void {
+  const { hold, name, mode } = leak;
+  publishLeak(leak, mode);
   process.emitWarning(
     `A guard of lock ${JSON.stringify(name.slice(0, 80))} (${mode}) was garbage-collected before it was released; ` +
       'the lock is released now. Release guards in a finally block, or use `using`, or the callback forms',

@@ -1,8 +1,10 @@
 // Several locks at once, in one order that is the same everywhere, so that those who want several can not wait for each other
 // in a circle. What is here is the same for locks that are released at once, and for those that have to ask.
+import type { InspectOptions } from 'node:util';
 import { now } from './clock';
-import { argumentTypeError, argumentValueError, type LockError, notHeldError } from './errors';
-import { type Acquire, checkAcquireOptions, checkFunction } from './options';
+import { argumentTypeError, argumentValueError, notHeldError } from './errors';
+import { INSPECT, type Inspect } from './inspect';
+import { type Acquire, checkAcquireOptions, checkFunction, throwIfAborted } from './options';
 import type { LockMode } from './types';
 
 /** In a lock: whether it is in shared memory or in an engine. */
@@ -12,18 +14,27 @@ export const LOCKABLE: unique symbol = Symbol('proclock.lockable');
 export interface ManyGuard {
   readonly released: boolean;
   readonly lost: AbortSignal;
-  release(): void | Promise<void>;
+}
+
+/** The same, to whoever has taken it. */
+export interface TakenGuard extends ManyGuard {
+  /** Releases unless that was done; `finished` is false if nobody has come to the end of what was to be done. */
+  settle(finished: boolean): void | Promise<void>;
 }
 
 /** What a lock has to be able to do. */
 export interface Lockable<G extends ManyGuard> {
   readonly name: string;
   readonly namespace: string;
+  /** Where it is, beside others of the same namespace. */
+  readonly origin: string;
   readonly [LOCKABLE]: 'local' | 'remote';
   /** The same object for all handles of one lock. */
   readonly record: object;
   /** Whether it can be held shared. */
   readonly isShareable: boolean;
+  /** @throws {LockError} `ERR_LOCK_CLOSED` if the handle was given back */
+  checkOpen(): void;
   run<T>(
     mode: LockMode,
     options: object | undefined,
@@ -52,27 +63,31 @@ export interface Step<L> {
 /** The locks in the order in which they are to be taken, each once. */
 export interface Steps<L> {
   readonly steps: ReadonlyArray<Step<L>>;
-  /** How many were named. */
-  readonly count: number;
+  /** As they were named. */
+  readonly handles: readonly L[];
 }
 
 /** @throws {TypeError} if it is no list of locks of that kind */
 export function stepsOf<L extends Lockable<ManyGuard>>(wanted: unknown, kind: 'local' | 'remote'): Steps<L> {
   if (!Array.isArray(wanted)) throw argumentTypeError('wanted', 'an instance of Array', wanted);
   const byRecord = new Map<object, Step<L>>();
-  wanted.forEach((item, place) => {
-    const { lock, mode } = oneOf<L>(item, place, kind);
+  const handles: L[] = [];
+  // By index: an empty place is no lock either.
+  for (let place = 0; place < wanted.length; place++) {
+    const { lock, mode } = oneOf<L>(wanted[place], place, kind);
     const step = byRecord.get(lock.record);
     if (step === undefined) byRecord.set(lock.record, { lock, mode, places: [place] });
     else {
       step.places.push(place);
       if (mode === 'exclusive') step.mode = mode;
     }
-  });
+    handles.push(lock);
+  }
   const steps = [...byRecord.values()].sort(
-    (a, b) => compare(a.lock.namespace, b.lock.namespace) || compare(a.lock.name, b.lock.name),
+    ({ lock: a }, { lock: b }) =>
+      compare(a.namespace, b.namespace) || compare(a.name, b.name) || compare(a.origin, b.origin),
   );
-  return { steps, count: wanted.length };
+  return { steps, handles };
 }
 
 function oneOf<L extends Lockable<ManyGuard>>(
@@ -112,12 +127,18 @@ function compare(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
-/** The options of each acquire, with what is left of the time that there is for all of them. */
-export function deadlineOf(given: object | undefined): () => object {
-  const { timeout }: Acquire = checkAcquireOptions(given);
-  if (timeout === Number.POSITIVE_INFINITY) return () => ({ ...given });
+/**
+ * The options of each acquire, with what is left of the time that there is for all of them. They are read once, as those of a
+ * single acquire.
+ * @throws what is refused before any lock is asked for: wrong options, an abort, a handle that was given back
+ */
+export function deadlineOf({ handles }: Steps<Lockable<ManyGuard>>, given: object | undefined): () => object {
+  const { timeout, ...options }: Acquire = checkAcquireOptions(given);
+  throwIfAborted(options.signal);
+  for (const handle of handles) handle.checkOpen();
+  if (timeout === Number.POSITIVE_INFINITY) return () => options;
   const deadline = now() + timeout;
-  return () => ({ ...given, timeout: Math.ceil(Math.max(deadline - now(), 0)) });
+  return () => ({ ...options, timeout: Math.ceil(Math.max(deadline - now(), 0)) });
 }
 
 /** The arguments behind the list of locks: `(options?, fn?)` or `(fn)`. */
@@ -131,8 +152,8 @@ export function restOf<F>(
 }
 
 /** The guards by the places at which their locks are named. */
-export function inPlaces<G>({ steps, count }: Steps<unknown>, guards: readonly G[]): G[] {
-  const placed = new Array<G>(count);
+export function inPlaces<G>({ steps, handles }: Steps<unknown>, guards: readonly G[]): G[] {
+  const placed = new Array<G>(handles.length);
   steps.forEach(({ places }, index) => {
     for (const place of places) placed[place] = guards[index] as G;
   });
@@ -140,7 +161,7 @@ export function inPlaces<G>({ steps, count }: Steps<unknown>, guards: readonly G
 }
 
 /** Takes them one after the other. What fails gives back what was taken. */
-async function takeAll<G extends ManyGuard>(
+async function takeAll<G extends TakenGuard>(
   { steps }: Steps<Lockable<G>>,
   options: () => object,
 ): Promise<G[]> {
@@ -173,7 +194,7 @@ function callWithAll<G extends ManyGuard, T>(
 }
 
 /** `acquireAll()`: `(wanted, options?)`, `(wanted, fn)` and `(wanted, options, fn)`. */
-export async function acquireMany<G extends ManyGuard, M, T>(
+export async function acquireMany<G extends TakenGuard, M extends Many<G>, T>(
   kind: 'local' | 'remote',
   wanted: unknown,
   first: unknown,
@@ -182,16 +203,24 @@ export async function acquireMany<G extends ManyGuard, M, T>(
 ): Promise<M | T> {
   const steps = stepsOf<Lockable<G>>(wanted, kind);
   const { options, fn } = restOf<(guard: M) => T | PromiseLike<T>>(first, second);
-  const deadline = deadlineOf(options);
+  const deadline = deadlineOf(steps, options);
   if (fn === undefined) return multi(steps, await takeAll(steps, deadline));
-  return callWithAll(steps, deadline, (guards: G[]) => fn(multi(steps, guards)));
+  let guard: M | undefined;
+  try {
+    return await callWithAll(steps, deadline, (guards: G[]) => {
+      guard = multi(steps, guards);
+      return fn(guard);
+    });
+  } finally {
+    guard?.end();
+  }
 }
 
-/** Releases what is not released yet, in reverse, for somebody who has another error to tell. */
-export async function giveBack(guards: readonly ManyGuard[]): Promise<void> {
+/** Releases what is not released yet, in reverse, for somebody who has another error to tell, and has repaired nothing. */
+export async function giveBack(guards: readonly TakenGuard[]): Promise<void> {
   for (const guard of [...guards].reverse()) {
     try {
-      if (!guard.released) await guard.release();
+      await guard.settle(false);
     } catch {
       // It was lost: nothing is held any more.
     }
@@ -201,14 +230,14 @@ export async function giveBack(guards: readonly ManyGuard[]): Promise<void> {
 /** What the guards of several locks have in common. */
 export abstract class Many<G extends ManyGuard> {
   /** One for each of the locks that were asked for, in that order; the same one for a lock that was named twice. */
-  readonly guards: readonly G[];
+  readonly guards: G[];
   /** Each once, in the order in which the locks were taken. */
   readonly #taken: readonly G[];
   #done = false;
   #lost: AbortSignal | undefined = undefined;
 
   /** @internal They come from `acquireAll` and its like. */
-  constructor(guards: readonly G[], taken: readonly G[]) {
+  constructor(guards: G[], taken: readonly G[]) {
     this.guards = guards;
     this.#taken = taken;
   }
@@ -225,6 +254,16 @@ export abstract class Many<G extends ManyGuard> {
     return this.#lost;
   }
 
+  /** @internal Plain data, for `JSON.stringify()`. */
+  toJSON(): ManyData<G> {
+    return { guards: this.guards };
+  }
+
+  /** @internal */
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    return `MultiGuard ${inspect(this.guards, options)}`;
+  }
+
   /**
    * Those to be released, in reverse.
    * @internal
@@ -232,8 +271,13 @@ export abstract class Many<G extends ManyGuard> {
    */
   protected leaving(): G[] {
     if (this.#done) throw notHeldError({ name: this.guards.map(nameOf).join(', ') }, 'all were released');
-    this.#done = true;
+    this.end();
     return this.#taken.filter(({ released }) => !released).reverse();
+  }
+
+  /** @internal Those that are not released yet are going to be, by whoever took them. */
+  end(): void {
+    this.#done = true;
   }
 
   /** @internal */
@@ -244,6 +288,12 @@ export abstract class Many<G extends ManyGuard> {
 
 function nameOf(guard: ManyGuard): string {
   return (guard as unknown as { lock: { name: string } }).lock.name;
+}
+
+/** The guards of several locks, as plain data. */
+export interface ManyData<G> {
+  /** In the order in which the locks were named. */
+  guards: readonly G[];
 }
 
 /** Several signals as one. */
@@ -270,9 +320,4 @@ export function join(signals: readonly AbortSignal[]): Joined {
   if (aborted !== undefined) aborted.listener();
   else for (const { signal, listener } of listeners) signal.addEventListener('abort', listener);
   return { signal: controller.signal, stop };
-}
-
-/** Whether an error is the loss of a hold. */
-export function isLoss(error: unknown): error is LockError {
-  return (error as Partial<LockError> | undefined)?.code === 'ERR_LOCK_LOST';
 }

@@ -1,7 +1,7 @@
 // Arguments are checked here, once; everything behind this passes them on.
 import { argumentTypeError, argumentValueError, outOfRangeError } from './errors';
 import { isOwnable, type Ownable } from './owner';
-import type { WaitOptions } from './types';
+import type { QueryOptions, WaitOptions } from './types';
 
 const NAMESPACE = /^[A-Za-z0-9._-]{1,64}$/;
 
@@ -38,12 +38,14 @@ export interface Acquire {
   timeout: number;
   signal: AbortSignal | undefined;
   within: Ownable | undefined;
+  deadlock: 'throw' | 'warn';
 }
 
 export const NO_OPTIONS: Acquire = {
   timeout: Number.POSITIVE_INFINITY,
   signal: undefined,
   within: undefined,
+  deadlock: 'warn',
 };
 
 /** Also one of another realm, or of a library, as Node's own API takes them. */
@@ -63,11 +65,11 @@ export function throwIfAborted(signal: AbortSignal | undefined): void {
 }
 
 export function checkAcquireOptions(
-  options: (WaitOptions & { within?: unknown; exclusive?: boolean }) | undefined,
+  options: (WaitOptions & { within?: unknown; exclusive?: boolean; deadlock?: unknown }) | undefined,
 ): Acquire {
   if (options === undefined) return NO_OPTIONS;
   checkObject('options', options);
-  const { timeout = Number.POSITIVE_INFINITY, signal, within } = options;
+  const { timeout = Number.POSITIVE_INFINITY, signal, within, deadlock = 'warn' } = options;
   if (typeof timeout !== 'number') throw argumentTypeError('options.timeout', 'of type number', timeout);
   if (Number.isNaN(timeout) || timeout < 0) throw outOfRangeError('options.timeout', '>= 0', timeout);
   if (signal !== undefined && !isAbortSignal(signal)) {
@@ -77,7 +79,17 @@ export function checkAcquireOptions(
     throw argumentTypeError('options.within', 'an instance of LockGuard', within);
   }
   checkBoolean('options.exclusive', options.exclusive);
-  return { timeout, signal, within };
+  if (deadlock !== 'throw' && deadlock !== 'warn')
+    throw argumentValueError('options.deadlock', "must be 'throw' or 'warn'", deadlock);
+  return { timeout, signal, within, deadlock };
+}
+
+/** @returns whether processes are to be looked at */
+export function checkQueryOptions(options: QueryOptions | undefined): boolean {
+  if (options === undefined) return false;
+  checkObject('options', options);
+  checkBoolean('options.processes', options.processes);
+  return options.processes === true;
 }
 
 export function checkFunction(value: unknown): void {

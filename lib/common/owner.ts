@@ -100,6 +100,26 @@ export class HoldSet implements Owner {
     else all.splice(all.indexOf(hold), 1);
   }
 
+  /** What it holds itself. */
+  held(): Held[] {
+    const { first } = this;
+    const all = first !== undefined && first.serial === this.firstSerial ? [first] : [];
+    return this.more === undefined ? all : all.concat(...this.more.values());
+  }
+
+  /** Whether it holds itself something of which this is true. */
+  holdsSome(test: (hold: Held) => boolean): boolean {
+    const { first } = this;
+    if (first !== undefined && first.serial === this.firstSerial && test(first)) return true;
+    return this.more !== undefined && this.held().some(test);
+  }
+
+  /** Whose holds whoever is in this one holds as well. */
+  outer(): HoldSet | undefined {
+    const { parent, within } = this;
+    return (within instanceof HoldSet ? within : parent)?.innermostActive();
+  }
+
   end(): void {
     this.parent = this.parent?.innermostActive();
     this.first = undefined;

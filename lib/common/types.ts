@@ -30,6 +30,20 @@ export interface LockInfo {
   host?: string;
   /** When it was granted, or queued; a few milliseconds exact. */
   since: Date;
+  /** The first 200 characters of its command line, if it may be read. Only if `query({ processes: true })` was asked for it. */
+  command?: string;
+  /** Whether it stands still, by SIGSTOP or a debugger. Only if `query({ processes: true })` was asked for it. */
+  stopped?: boolean;
+}
+
+/** What `query()` of a local lock is to tell. */
+export interface QueryOptions {
+  /**
+   * Also what the system tells of the processes: `command` and `stopped`, of those in this PID namespace. Command lines may
+   * hold secrets, and each process costs a question to the system.
+   * @default false
+   */
+  processes?: boolean;
 }
 
 /** What `query()` saw. */

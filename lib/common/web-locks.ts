@@ -194,5 +194,12 @@ function holdWhile(
     return;
   }
   hold.listen(() => void end()?.catch(notReleased));
-  Promise.resolve(result).then(succeed, fail);
+  let settling: Promise<unknown>;
+  try {
+    settling = Promise.resolve(result);
+  } catch (error) {
+    fail(error); // it has looked at the promise's constructor, which is the user's
+    return;
+  }
+  settling.then(succeed, fail);
 }

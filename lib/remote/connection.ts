@@ -6,10 +6,14 @@
 // was blocked our timer may be late. Time in which the machine was suspended counts.
 import { now, sinceBoot, startTimer, type Timer } from '../common/clock';
 import { LockError, Theft, unavailableError } from '../common/errors';
+import type { LockInfo } from '../common/types';
 import type { Grant, Session, SessionEvents, Slot } from './engine';
 
 /** How long the engine may take to answer before the caller is told that it does not. */
 export const ANSWER_MS_MAX = 5000;
+
+/** An engine that goes on to answer others first may take so many times as long. */
+const PATIENCE = 6;
 
 /** For how long an answer to the question whether the machine was suspended is taken as new. */
 const SUSPENSION_LOOK_MS = 5;
@@ -35,6 +39,8 @@ export interface Connected {
   reconnect(): void;
   /** Keeps the process alive until the promise has settled. */
   pending<T>(promise: Promise<T>): Promise<T>;
+  /** Who holds the lock of this name. */
+  heldBy(name: string, limitMs: number): Promise<LockInfo[]>;
 }
 
 export class Connection implements SessionEvents {
@@ -46,6 +52,8 @@ export class Connection implements SessionEvents {
   private lastId = 0;
   /** By `now()`. */
   private deadline = Number.POSITIVE_INFINITY;
+  /** When the engine proved last that it answers, by `now()`. */
+  private heardAt = Number.NEGATIVE_INFINITY;
   /** How far `sinceBoot()` was ahead of `now()` when that was renewed, and when it was looked at last. */
   private aheadThen = 0;
   private ahead = 0;
@@ -83,14 +91,26 @@ export class Connection implements SessionEvents {
     this.holds.delete(id);
   }
 
-  /** Asks the engine, and waits for the answer for so long at most. `what` is to be done, in words. */
+  /**
+   * Asks the engine, and waits for the answer until it has been silent for so long. Behind thousands of other questions an
+   * answer may take longer than that, though nothing is wrong. `what` is to be done, in words.
+   */
   ask<T>(
     what: string,
     question: (session: Session) => Promise<T>,
     limitMs: number = ANSWER_MS_MAX,
   ): Promise<T> {
     const answer = new Promise<T>((resolve, reject) => {
-      const timer = startTimer(() => reject(unavailableError(what, undefined)), limitMs);
+      const askedAt = now();
+      let timer: Timer;
+      const arm = (ms: number): void => {
+        timer = startTimer(() => {
+          const left = Math.min(this.heardAt + limitMs, askedAt + PATIENCE * limitMs) - now();
+          if (left > 0) arm(left);
+          else reject(unavailableError(what, undefined));
+        }, Math.ceil(ms));
+      };
+      arm(limitMs);
       question(this.session)
         .then(resolve, reject)
         .finally(() => timer.clear());
@@ -101,6 +121,11 @@ export class Connection implements SessionEvents {
   /** Keeps the process alive until the promise has settled. */
   pending<T>(promise: Promise<T>): Promise<T> {
     return this.space.pending(promise);
+  }
+
+  /** Who holds the lock of this name. */
+  holdersOf(name: string, limitMs: number): Promise<LockInfo[]> {
+    return this.space.heldBy(name, limitMs);
   }
 
   /**
@@ -156,7 +181,8 @@ export class Connection implements SessionEvents {
     this.expireIfOverdue();
     if (this.over !== undefined) return;
     this.deadline = time;
-    this.lookAtBoot(now());
+    this.heardAt = now();
+    this.lookAtBoot(this.heardAt);
     this.aheadThen = this.ahead;
     if (this.timer === undefined) this.arm();
   }

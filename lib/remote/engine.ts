@@ -82,10 +82,10 @@ export interface Session {
    */
   release(slot: Slot, leaving: Leaving): Promise<boolean>;
   /**
-   * Exclusive to shared; nobody gets in between. The mark of a dead holder is cleared, as by one that has `repaired`.
+   * Exclusive to shared; nobody gets in between. `repaired`: the mark of a dead holder is cleared.
    * @returns as `release`
    */
-  downgrade(slot: Slot): Promise<boolean>;
+  downgrade(slot: Slot, repaired: boolean): Promise<boolean>;
   /** Shared to exclusive, ahead of the queue and with newcomers barred. */
   upgrade(slot: Slot, how: 'wait' | 'try'): Promise<Answer>;
   /** Of one name, or of all that are held, waited for or marked as abandoned. */
@@ -105,6 +105,8 @@ export interface Engine {
   readonly kind: 'postgres' | 'etcd' | 'memory';
   /** The world of names that the sessions are in. */
   readonly namespace: string;
+  /** Which one of its kind it is: the same for all programs that reach it in the same way. */
+  readonly origin: string;
   /** Rejects with a `LockError`: `ERR_LOCK_UNAVAILABLE` where it makes sense to try again. */
   open(events: SessionEvents): Promise<Session>;
 }

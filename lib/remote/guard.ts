@@ -1,4 +1,14 @@
-import { nestedDowngradeError, nestedUpgradeError, notHeldError, syncError } from '../common/errors';
+import type { InspectOptions } from 'node:util';
+import {
+  isLoss,
+  type LockError,
+  nestedDowngradeError,
+  nestedUpgradeError,
+  notHeldError,
+  pendingUpgradeError,
+  syncError,
+} from '../common/errors';
+import { type GuardData, guardData, INSPECT, type Inspect, inspectGuard } from '../common/inspect';
 import type { LeakFinder } from '../common/leaks';
 import { checkAcquireOptions, throwIfAborted } from '../common/options';
 import { HoldSet, OWNER, type Owner } from '../common/owner';
@@ -44,6 +54,8 @@ export class LockGuard {
   #abandoned: Abandoned | null;
   #owner: Owner | undefined;
   #done = false;
+  /** That the hold was lost, if its end has told so. */
+  #loss: LockError | undefined = undefined;
 
   /** @internal Guards come from locks. */
   constructor(lock: GuardedLock, hold: Hold, mode: LockMode, owner: Owner | undefined) {
@@ -111,14 +123,19 @@ export class LockGuard {
     if (this.#mode !== 'exclusive')
       throw notHeldError(this.lock, 'it is held shared, there is nothing to downgrade');
     if (this.hold.isNested) throw nestedDowngradeError(this.lock);
-    await this.hold.downgrade();
     this.#mode = 'shared';
+    try {
+      await this.hold.downgrade();
+    } catch (error) {
+      this.#mode = 'exclusive';
+      throw error;
+    }
   }
 
   /**
    * Shared to exclusive, atomically: waits ahead of the whole queue, and with newcomers barred, until this is the only
    * holder. Then the guard has a new {@link token}. What fails leaves it shared. Exclusive already: does nothing.
-   * @throws {LockError} `ERR_LOCK_UPGRADE` if another holder is upgrading, or guards of nested acquires are open;
+   * @throws {LockError} `ERR_LOCK_UPGRADE` if another holder is upgrading, this one is already, or guards of nested acquires are open;
    * `ERR_LOCK_TIMEOUT`, `ERR_LOCK_NOT_HELD`, `ERR_LOCK_LOST`, `ERR_LOCK_UNAVAILABLE`; `options.signal.reason` on abort
    */
   async upgrade(options?: WaitOptions): Promise<void> {
@@ -139,9 +156,8 @@ export class LockGuard {
   /** Releases the lock unless that was done before. After a loss it does nothing. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#done) return;
-    const lost = this.hold.wasLost();
     await this.end(true).catch((error: unknown) => {
-      if (!lost) throw error;
+      if (!isLoss(error)) throw error;
     });
   }
 
@@ -149,6 +165,16 @@ export class LockGuard {
   [Symbol.dispose](): never {
     this.settle(true).catch(() => {}); // whoever wrote `using` has no other way to release it
     throw syncError(this.lock, '[Symbol.dispose]()', '`await using`, or release()');
+  }
+
+  /** @internal Plain data, for `JSON.stringify()`. */
+  toJSON(): GuardData {
+    return guardData(this);
+  }
+
+  /** @internal */
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    return inspectGuard(this, options, inspect);
   }
 
   /** @internal The owner that `{ within: guard }` means. */
@@ -159,8 +185,9 @@ export class LockGuard {
   }
 
   /** @internal Releases unless that was done; `finished` is false if a callback threw: then `abandoned` stays set. */
-  settle(finished: boolean): Promise<void> {
-    return this.#done ? Promise.resolve() : this.end(finished);
+  async settle(finished: boolean): Promise<void> {
+    if (!this.#done) await this.end(finished);
+    else if (this.#loss !== undefined) throw this.#loss;
   }
 
   private async toExclusive(
@@ -173,12 +200,9 @@ export class LockGuard {
     if (this.#mode === 'exclusive') return true;
     if (hold.isNested || hold.upgrade !== undefined) {
       if (how === 'try') return false;
-      throw nestedUpgradeError(this.lock);
+      throw hold.isNested ? nestedUpgradeError(this.lock) : pendingUpgradeError(this.lock);
     }
-    const upgraded = await Upgrade.begin(hold, how, options, async () => {
-      const { held } = await this.lock.query();
-      return held;
-    });
+    const upgraded = await Upgrade.begin(hold, how, options);
     if (upgraded) {
       this.#mode = 'exclusive';
       this.#token = hold.token;
@@ -187,9 +211,14 @@ export class LockGuard {
     return upgraded;
   }
 
-  private end(finished: boolean): Promise<void> {
+  private async end(finished: boolean): Promise<void> {
     this.#done = true;
     this.watcher?.forget(this);
-    return this.hold.leave(finished);
+    try {
+      await this.hold.leave(finished);
+    } catch (error) {
+      if (isLoss(error)) this.#loss = error;
+      throw error;
+    }
   }
 }

@@ -1,4 +1,12 @@
 // What a session holds: what all guards of nested acquires have in common.
+import {
+  hasReleaseWatchers,
+  publishAbandoned,
+  publishLost,
+  publishRelease,
+  type WatchedHold,
+} from '../common/channels';
+import { now } from '../common/clock';
 import { type LockError, lostError, notHeldError, shown } from '../common/errors';
 import type { Held, Owner } from '../common/owner';
 import type { Abandoned, LockMode } from '../common/types';
@@ -8,6 +16,7 @@ import type { Grant, Leaving, Session, Slot } from './engine';
 /** Stands for a lock: one object a name in a space. */
 export interface LockRecord {
   readonly name: string;
+  readonly namespace: string;
 }
 
 /** An upgrade that waits. */
@@ -15,9 +24,9 @@ export interface PendingUpgrade {
   fail(error: unknown): void;
 }
 
-export class Hold implements Held, Slot {
-  /** One object a hold: it serves no other. */
-  readonly serial = 0;
+export class Hold implements Held, Slot, WatchedHold {
+  /** Another one when the hold has ended: its owner does not find it any more. */
+  serial = 0;
   readonly id: number;
   mode: LockMode;
   owner: Owner | undefined = undefined;
@@ -29,6 +38,7 @@ export class Hold implements Held, Slot {
   isFlight = false;
   /** There is one at most. */
   upgrade: PendingUpgrade | undefined = undefined;
+  private granted = now();
   private depth = 1;
   private finished = true;
   private loss: LockError | undefined = undefined;
@@ -46,6 +56,11 @@ export class Hold implements Held, Slot {
     this.token = grant.token;
     this.abandoned = grant.abandoned;
     connection.addHold(this);
+    if (grant.abandoned !== null) publishAbandoned(record, this.mode, grant.abandoned);
+  }
+
+  grantedAt(time: number): void {
+    if (this.depth === 1) this.granted = time;
   }
 
   get name(): string {
@@ -78,8 +93,10 @@ export class Hold implements Held, Slot {
 
   lose(cause: Error): void {
     this.loss = lostError(this, cause);
+    publishLost(this.record, this.mode, this.loss);
     this.forget();
-    this.upgrade?.fail(this.loss);
+    // Whoever closes the space is told that it is closed, by all that waits.
+    this.upgrade?.fail((cause as LockError).code === 'ERR_LOCK_CLOSED' ? cause : this.loss);
     this.controller?.abort(this.loss);
     this.onLoss?.();
   }
@@ -100,25 +117,33 @@ export class Hold implements Held, Slot {
     this.finished = this.finished && finished;
     if (--this.depth > 0) return;
     this.onLoss = undefined;
+    this.serial++;
     this.forget();
     this.upgrade?.fail(notHeldError(this, 'it was released while it was to be upgraded'));
     const leaving: Leaving = {
       // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
       repaired: this.abandoned !== null && this.mode === 'exclusive' && this.finished,
-      flight: this.isFlight && this.finished,
+      flight: this.isFlight,
     };
+    const heldMs = now() - this.granted;
     try {
       await this.ask('release', (session) => session.release(this, leaving));
+      if (hasReleaseWatchers()) publishRelease(this.record, this.mode, heldMs);
     } finally {
       this.connection.removeHold(this.id);
     }
   }
 
-  /** Exclusive to shared. */
+  /** Exclusive to shared. It counts as shared at once: whoever asks meanwhile is not to nest in what is about to go. */
   async downgrade(): Promise<void> {
     this.checkNotLost();
-    await this.ask('downgrade', (session) => session.downgrade(this));
     this.mode = 'shared';
+    try {
+      await this.ask('downgrade', (session) => session.downgrade(this, true));
+    } catch (error) {
+      this.mode = 'exclusive';
+      throw error;
+    }
   }
 
   /** It was upgraded. */

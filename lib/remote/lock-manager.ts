@@ -1,3 +1,6 @@
+import type { InspectOptions } from 'node:util';
+import { type AcquireEvent, isWatched, traceAsync } from '../common/channels';
+import { INSPECT, type Inspect, type ManagerData } from '../common/inspect';
 import { NO_OPTIONS } from '../common/options';
 import {
   type LockManagerSnapshot,
@@ -53,11 +56,24 @@ export class LockManager {
     return runRequest(this, name, [first, ...rest]);
   }
 
+  /** @internal Plain data, for `JSON.stringify()`. */
+  toJSON(): ManagerData {
+    return { namespace: this.#space.namespace };
+  }
+
   /** @internal */
-  take({ name, mode, ifAvailable, steal, signal }: Request): Promise<Hold | undefined> {
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    return `LockManager ${inspect(this.toJSON(), options)}`;
+  }
+
+  /** @internal */
+  take({ name, mode, ifAvailable, steal, signal }: Request): Hold | Promise<Hold | undefined> | undefined {
     const space = this.#space;
     const how = steal ? 'steal' : ifAvailable ? 'try' : 'wait';
-    return space.acquire(space.recordOf(name), mode, how, { ...NO_OPTIONS, signal });
+    const record = space.recordOf(name);
+    const take = (event?: AcquireEvent): Promise<Hold | undefined> =>
+      space.acquire(record, mode, how, { ...NO_OPTIONS, signal }, { event });
+    return isWatched() ? traceAsync<Hold | undefined>(record, mode, take) : take();
   }
 
   /** Every lock of the space that is held or waited for, by SharedLocks and the like as well, in all programs. */

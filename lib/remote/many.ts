@@ -1,13 +1,5 @@
-import {
-  acquireMany,
-  giveBack,
-  inPlaces,
-  isLoss,
-  Many,
-  type Steps,
-  stepsOf,
-  type WantedLock,
-} from '../common/many';
+import { isLoss, syncError } from '../common/errors';
+import { acquireMany, giveBack, inPlaces, Many, type Steps, stepsOf, type WantedLock } from '../common/many';
 import type { LockGuard } from './guard';
 import type { Lock, SharedLock } from './locks';
 import type { AcquireOptions, NamedLock } from './named-lock';
@@ -34,6 +26,16 @@ export class MultiGuard extends Many<LockGuard> {
     await this.release().catch((error: unknown) => {
       if (!isLoss(error)) throw error;
     });
+  }
+
+  /** @internal To programs without types. */
+  [Symbol.dispose](): never {
+    this[Symbol.asyncDispose]().catch(() => {}); // whoever wrote `using` has no other way to release them
+    throw syncError(
+      { name: this.guards.map(({ lock }) => lock.name).join(', ') },
+      '[Symbol.dispose]()',
+      '`await using`, or release()',
+    );
   }
 }
 
@@ -75,6 +77,7 @@ export function acquireAll<T>(
  */
 export async function tryAcquireAll(wanted: readonly Wanted[]): Promise<MultiGuard | null> {
   const all = stepsOf<NamedLock>(wanted, 'remote');
+  for (const handle of all.handles) handle.checkOpen();
   const taken: LockGuard[] = [];
   let complete = false;
   try {

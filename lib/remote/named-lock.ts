@@ -1,8 +1,11 @@
 // What all lock classes have in common: a handle on a named lock, and one way behind all that acquire it.
 import { randomUUID } from 'node:crypto';
+import type { InspectOptions } from 'node:util';
 import { callUntilSettled, modeOf, optionsOf, workOf } from '../common/call';
+import { type AcquireEvent, isWatched, traceAsync } from '../common/channels';
 import { beginContext, currentContext } from '../common/context';
 import { argumentTypeError, closedError, syncError, timeoutError } from '../common/errors';
+import { INSPECT, type Inspect, inspectLock, type LockData, lockData } from '../common/inspect';
 import { LeakFinder } from '../common/leaks';
 import { LOCKABLE } from '../common/many';
 import {
@@ -31,6 +34,8 @@ export interface LockOptions {
 export interface AcquireOptions extends WaitOptions {
   /** Acquire as the owner of that guard. */
   within?: LockGuard;
+  /** Checked, and no more: over an engine nobody looks for deadlocks. @default 'warn' */
+  deadlock?: 'throw' | 'warn';
 }
 
 /** A function that is called while the lock is held. */
@@ -111,6 +116,21 @@ export abstract class NamedLock {
     this.close();
   }
 
+  /** @internal Plain data, for `JSON.stringify()`. */
+  toJSON(): LockData {
+    return lockData(this);
+  }
+
+  /** @internal */
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    return inspectLock(this, options, inspect);
+  }
+
+  /** @internal */
+  get origin(): string {
+    return this.space.origin;
+  }
+
   /** @internal */
   get [LOCKABLE](): 'remote' {
     return 'remote';
@@ -130,9 +150,14 @@ export abstract class NamedLock {
     first: Options | Work<T> | undefined,
     second: Work<T> | undefined,
   ): Promise<LockGuard | T> {
-    const plan = this.plan(mode, optionsOf<Options>(first, second));
+    const options = optionsOf<Options>(first, second);
     const fn = workOf<Options, Work<T>>(first, second);
-    const hold = plan.nested ?? (await this.wait(plan));
+    let plan!: Plan;
+    const take = (event?: AcquireEvent): Hold | Promise<Hold> => {
+      plan = this.plan(mode, options);
+      return plan.nested ?? this.wait(plan, event);
+    };
+    const hold = await (isWatched() ? traceAsync(this, mode ?? modeOf(options), take) : take());
     return this.use(plan, hold, fn);
   }
 
@@ -141,6 +166,16 @@ export abstract class NamedLock {
    * @internal
    */
   async tryRun(wanted: LockMode): Promise<LockGuard | null> {
+    if (!isWatched()) return this.tryUnwatched(wanted);
+    let guard: LockGuard | null = null;
+    await traceAsync(this, wanted, async () => {
+      guard = await this.tryUnwatched(wanted);
+      return guard?.hold;
+    });
+    return guard;
+  }
+
+  private async tryUnwatched(wanted: LockMode): Promise<LockGuard | null> {
     this.checkOpen();
     const context = currentContext();
     const held = this.heldBy(undefined, context);
@@ -169,15 +204,20 @@ export abstract class NamedLock {
     return (owner ?? context)?.find(this.record) as Hold | undefined;
   }
 
-  private async wait({ wanted, options }: Plan): Promise<Hold> {
+  private async wait({ wanted, options }: Plan, event?: AcquireEvent): Promise<Hold> {
     const tries = options.timeout === 0;
-    const hold = await this.ask(wanted, tries ? 'try' : 'wait', options);
+    const hold = await this.ask(wanted, tries ? 'try' : 'wait', options, event);
     if (hold !== undefined) return hold;
     throw timeoutError(this, wanted, 0, await this.space.heldBy(this.name, ANSWER_MS_MAX));
   }
 
-  private ask(wanted: LockMode, how: 'wait' | 'try', options: Acquire): Promise<Hold | undefined> {
-    return this.space.acquire(this.record, wanted, how, options, this.waits);
+  private ask(
+    wanted: LockMode,
+    how: 'wait' | 'try',
+    options: Acquire,
+    event?: AcquireEvent,
+  ): Promise<Hold | undefined> {
+    return this.space.acquire(this.record, wanted, how, options, { group: this.waits, event });
   }
 
   /** A guard for the caller, or the result of the callback that is given one. */
@@ -193,7 +233,8 @@ export abstract class NamedLock {
     return guard;
   }
 
-  private checkOpen(): void {
+  /** @internal */
+  checkOpen(): void {
     if (this.closed) throw closedError(this);
   }
 

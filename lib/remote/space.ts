@@ -1,4 +1,5 @@
 // An engine as one program uses it: the session there is now, what is asked of it, and how another one is opened.
+import type { InspectOptions } from 'node:util';
 import { keepAlive, startTimer, type Timer } from '../common/clock';
 import {
   argumentTypeError,
@@ -6,14 +7,16 @@ import {
   outOfRangeError,
   shown,
   spaceClosedError,
+  syncError,
   unavailableError,
 } from '../common/errors';
+import { INSPECT, type Inspect } from '../common/inspect';
 import { type Acquire, checkNamespace, checkObject } from '../common/options';
 import type { LockInfo, LockMode, LockSnapshot } from '../common/types';
 import { ANSWER_MS_MAX, type Connected, Connection } from './connection';
 import type { Engine } from './engine';
 import type { Hold, LockRecord } from './hold';
-import { Wait, type WaitedSpace } from './wait';
+import { Wait, type WaitedSpace, type WaitWatchers } from './wait';
 
 /** How long until an engine that could not be reached is tried again: at first, and at most. */
 const RETRY_MS_MIN = 50;
@@ -78,6 +81,8 @@ interface Request {
 export class EngineSpace implements Space, Connected, WaitedSpace {
   readonly kind: Engine['kind'];
   readonly namespace: string;
+  /** @internal Where locks of this namespace are, beside others of the same. */
+  readonly origin: string;
   private readonly engine: Engine;
   private connection: Connection | undefined = undefined;
   /** While a session is being opened. */
@@ -99,6 +104,7 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
     this.engine = engine;
     this.kind = engine.kind;
     this.namespace = engine.namespace;
+    this.origin = `${engine.kind} ${engine.origin}`;
   }
 
   query(): Promise<LockSnapshot> {
@@ -114,6 +120,22 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
     return this.close();
   }
 
+  /** @internal To programs without types. */
+  [Symbol.dispose](): never {
+    throw syncError({ name: this.namespace }, '[Symbol.dispose]()', '`await using`, or close()');
+  }
+
+  /** @internal Plain data, for `JSON.stringify()`. */
+  toJSON(): { kind: Space['kind']; namespace: string } {
+    return { kind: this.kind, namespace: this.namespace };
+  }
+
+  /** @internal */
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    const { kind, namespace } = this;
+    return `Space ${inspect(kind, options)} ${inspect({ namespace }, options)}`;
+  }
+
   /** @internal Opens the first session now, and fails if that fails. */
   async connect(): Promise<void> {
     const connection = new Connection(this);
@@ -126,7 +148,7 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
   recordOf(name: string): LockRecord {
     const known = this.records.get(name)?.deref();
     if (known !== undefined) return known;
-    const record = { name };
+    const record = { name, namespace: this.namespace };
     this.records.set(name, new WeakRef(record));
     this.droppedRecords.register(record, name);
     return record;
@@ -138,9 +160,9 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
     mode: LockMode,
     how: 'wait' | 'try' | 'steal',
     options: Pick<Acquire, 'timeout' | 'signal'>,
-    group?: Set<Wait>,
+    watchers: WaitWatchers = {},
   ): Promise<Hold | undefined> {
-    return Wait.begin(this, record, mode, how, options, group);
+    return Wait.begin(this, record, mode, how, options, watchers);
   }
 
   /** @internal Of one name, or of all. */

@@ -4,6 +4,7 @@
 // an upgrade fails with the hold that was to be upgraded. Whoever gives up asks the engine to take the place back, and is
 // told when that is done, so that no waiter is left behind an error; a grant that crosses it is taken where only the time
 // was up, and released where the caller does not want it any more.
+import type { AcquireEvent } from '../common/channels';
 import { now, startTimer, type Timer } from '../common/clock';
 import {
   type LockError,
@@ -192,6 +193,14 @@ export interface WaitedSpace {
   heldBy(name: string, limitMs: number): Promise<LockInfo[]>;
 }
 
+/** Who else is told of an acquire. */
+export interface WaitWatchers {
+  /** Has it for as long as it is pending. */
+  readonly group?: Set<Wait>;
+  /** Is told when it has to wait. */
+  readonly event?: AcquireEvent | undefined;
+}
+
 /** A pending acquire. */
 export class Wait extends Pending {
   protected slot: Slot;
@@ -204,18 +213,17 @@ export class Wait extends Pending {
     private readonly mode: LockMode,
     private readonly how: 'wait' | 'try' | 'steal',
     options: Pick<Acquire, 'timeout' | 'signal'>,
-    private readonly group: Set<Wait> | undefined,
+    private readonly watchers: WaitWatchers,
     private readonly resolve: (hold: Hold | undefined) => void,
     private readonly reject: (reason: unknown) => void,
   ) {
     super(options);
     this.slot = { id: 0, name: record.name, mode };
-    group?.add(this);
+    watchers.group?.add(this);
   }
 
   /**
-   * Takes the lock, or waits for it. With `try` it does not wait, and the result may be `undefined`. `group` has the wait for
-   * as long as it is pending.
+   * Takes the lock, or waits for it. With `try` it does not wait, and the result may be `undefined`.
    */
   static begin(
     space: WaitedSpace,
@@ -223,12 +231,12 @@ export class Wait extends Pending {
     mode: LockMode,
     how: 'wait' | 'try' | 'steal',
     options: Pick<Acquire, 'timeout' | 'signal'>,
-    group?: Set<Wait>,
+    watchers: WaitWatchers,
   ): Promise<Hold | undefined> {
     return new Promise((resolve, reject) => {
       // What does not wait for others waits for the engine alone, and then for the withdrawal.
       const limited = how === 'wait' ? options : { ...options, timeout: ANSWER_MS_MAX - WITHDRAWAL_MS_MAX };
-      space.addRequest(new Wait(space, record, mode, how, limited, group, resolve, reject));
+      space.addRequest(new Wait(space, record, mode, how, limited, watchers, resolve, reject));
     });
   }
 
@@ -243,6 +251,7 @@ export class Wait extends Pending {
 
   protected queued(flights: number): void {
     this.flights ??= flights;
+    if (this.watchers.event !== undefined) this.watchers.event.contended = true;
   }
 
   protected take(grant: Grant): void {
@@ -290,7 +299,7 @@ export class Wait extends Pending {
 
   private settled(): void {
     this.space.removeRequest(this);
-    this.group?.delete(this);
+    this.watchers.group?.delete(this);
   }
 }
 
@@ -300,7 +309,6 @@ export class Upgrade extends Pending implements PendingUpgrade {
     protected readonly slot: Hold,
     private readonly how: 'wait' | 'try',
     options: Pick<Acquire, 'timeout' | 'signal'>,
-    private readonly holders: () => Promise<LockInfo[]>,
     private readonly resolve: (upgraded: boolean) => void,
     private readonly reject: (reason: unknown) => void,
   ) {
@@ -314,11 +322,10 @@ export class Upgrade extends Pending implements PendingUpgrade {
     hold: Hold,
     how: 'wait' | 'try',
     options: Pick<Acquire, 'timeout' | 'signal'>,
-    holders: () => Promise<LockInfo[]>,
   ): Promise<boolean> {
     return hold.connection.pending(
       new Promise((resolve, reject) => {
-        new Upgrade(hold, how, options, holders, resolve, reject);
+        new Upgrade(hold, how, options, resolve, reject);
       }),
     );
   }
@@ -347,7 +354,7 @@ export class Upgrade extends Pending implements PendingUpgrade {
   }
 
   protected giveBack(connection: Connection, slot: Slot): Promise<unknown> {
-    return connection.ask(`downgrade ${shown(slot.name)}`, (session) => session.downgrade(slot));
+    return connection.ask(`downgrade ${shown(slot.name)}`, (session) => session.downgrade(slot, false));
   }
 
   protected leaveUnheard(): void {
@@ -370,7 +377,8 @@ export class Upgrade extends Pending implements PendingUpgrade {
     const what = `upgrade ${shown(slot.name)}`;
     if (how !== 'wait') return unavailableError(what, undefined);
     try {
-      return timeoutError(slot, 'upgrade to exclusive', options.timeout, await this.holders());
+      const holders = await slot.connection.holdersOf(slot.name, WITHDRAWAL_MS_MAX);
+      return timeoutError(slot, 'upgrade to exclusive', options.timeout, holders);
     } catch (error) {
       return unavailableError(what, error);
     }

@@ -16,8 +16,17 @@ export interface NativeInfo {
   readonly pidNamespace: number;
   readonly threadId: number;
   readonly since: number;
-  /** Of its lock; said by `queryAll` only. */
+  /** Of its lock; not said by `query`. */
   readonly name?: string;
+}
+
+/** pid, threadId, since in ms, token */
+export type AbandonedTuple = [number, number, number, bigint];
+
+/** A lock that a dead holder has left. */
+export interface NativeMark {
+  readonly name: string;
+  readonly abandoned: AbandonedTuple;
 }
 
 /**
@@ -37,9 +46,9 @@ export interface NativeBinding {
 
   /** Takes the lock if it is free. Never waits. Key and hold pass through the report: call `Native.tryAcquire`. */
   tryAcquire(): void;
-  /** Queues: a hold. `report[GRANTED]` tells whether it was granted at once. */
-  enqueue(key: number, async: boolean): number;
-  /** Tries again, after a poke: OK (granted), AGAIN, or why the wait is over. */
+  /** Queues: a hold. `report[GRANTED]` tells whether it was granted at once. `how`: bits of {@link How}. */
+  enqueue(key: number, how: number): number;
+  /** Tries again, after a poke: OK (granted, or upgraded), AGAIN, or why the wait is over. */
   react(hold: number): number;
   /** Blocks for at most 50 ms: OK (granted), AGAIN, or why the wait is over. */
   wait(hold: number, timeoutMs: number): number;
@@ -53,8 +62,11 @@ export interface NativeBinding {
   /** Hold and status pass through the report: call `Native.release`. */
   release(): void;
   downgrade(hold: number): number;
-  /** [pid, threadId, since in ms, token] */
-  abandoned(hold: number): [number, number, number, bigint] | undefined;
+  /** Shared to exclusive, if nobody else holds: OK, BUSY, UPGRADING (another one waits to be upgraded), .. */
+  tryUpgrade(hold: number): number;
+  /** The same, but waits instead of BUSY: AGAIN, until `react` says otherwise, or `withdraw` gives it up. */
+  upgrade(hold: number): number;
+  abandoned(hold: number): AbandonedTuple | undefined;
   /** What the dead holder left is repaired: its mark goes. */
   finishRepair(hold: number): number;
   /** Counts what this exclusive hold did as a finished flight. */
@@ -69,6 +81,25 @@ export interface NativeBinding {
   query(id: number, whole: boolean): NativeInfo[] | number;
   /** All locks of the namespace of this one. */
   queryAll(id: number): NativeInfo[] | number;
+  /** A number for one context of this thread. */
+  newContext(unused: 0): number;
+  /** 1: somebody waits for the lock of this hold. */
+  isWanted(hold: number): number;
+  /** This hold belongs to no context any more. */
+  leaveContext(hold: number): number;
+  /**
+   * For a wait that has lasted a second: looks for a cycle of waits through it. `owned`: the context and the index of each hold
+   * that the owner of the wait has, from the inside out. Returns whether to look again soon. `report[TOLD]`: see {@link Told}.
+   */
+  lookForCycle(wait: number, owned: readonly number[]): boolean;
+  /** The waits of the cycle that this one was told of, from it on; none: it goes on. */
+  cycleOf(wait: number): NativeInfo[] | number;
+  /** The names of the locks in the namespace of this one that are waited for in cycles. */
+  locksInCycles(id: number): string[] | number;
+  /** The locks of the namespace of this one that a dead holder has left. */
+  marks(id: number): NativeMark[] | number;
+  /** How many wait ahead of this wait. */
+  place(hold: number): number;
   /** The holds that were poked, and those that were listened for and stolen, since the last call. */
   takeReady(): number[];
   /** Does what could not be done because a process was stopped in the guard; how many holds are left with such work. */
@@ -84,7 +115,7 @@ export interface NativeBinding {
 }
 
 /** What the addon exports. */
-interface NativeModule {
+export interface NativeModule {
   readonly supported: boolean;
   readonly layoutVersion: number;
   readonly abi: number;
@@ -92,6 +123,23 @@ interface NativeModule {
   segmentFile(segment: string): string;
   /** A binding for this thread. `onReady` is called when waits that were begun through it were poked. */
   open(threadId: number, onReady: () => void): NativeBinding;
+  /** Removes the file of a namespace if nobody is alive in it: a status. Without `remove` it only says whether it could. */
+  prune(segment: string, group: number, remove: boolean): number;
+  /** Starts a program that is killed when this process ends: its pid, or an errno below 0. */
+  startEnding(argv: readonly string[], env: readonly string[]): number;
+  /** How a program that was started so has ended: its exit code, or 256 + its signal; -1: it runs. */
+  reap(pid: number): number;
+  /**
+   * Whether a process stands still, and its arguments with a NUL after each (empty: they may not be read). `undefined` if it is
+   * not there any more, another one has its pid, or nothing can be told.
+   */
+  lookAt(
+    pid: number,
+    startTime: number,
+    pidNamespace: number,
+  ): [stopped: boolean, command: string] | undefined;
+  /** Whether the keys of the terminal send their signals to this process. */
+  isInForeground(): boolean;
 }
 
 /** Indices into the report: what a native call says beyond its result. */
@@ -107,7 +155,19 @@ export const Report = {
   FORKS: 8,
   UNSERVED: 9,
   MARKS_DROPPED: 10,
+  TOLD: 11,
 } as const;
+
+/** How to wait. */
+export const How = { ASYNC: 1, ENDS: 2, THROWS: 4 } as const;
+
+/** What a wait is told of a cycle that it is in, when it has tried again in vain, or has looked. */
+export const Told = { VICTIM: 1, WARNS: 2 } as const;
+
+/** The name of a segment, as the native part takes it; `group` is a gid, or -1 for this user. */
+export function segmentOf(namespace: string, group: number): string {
+  return group < 0 ? `/proclock-${process.geteuid?.()}-${namespace}` : `/proclock-g${group}-${namespace}`;
+}
 
 /** How a lock is wanted: what makes a key of its id. */
 export function wayOf(mode: LockMode, fair: boolean): number {
@@ -130,10 +190,22 @@ function packageFolder(): string {
   return join(__dirname, '../..');
 }
 
-function load(): NativeModule {
+// Not our own `require`: what is loaded first by a file keeps that file for ever, in a program that loads us anew.
+const requireFrom = (folder: string): NodeJS.Require => createRequire(join(folder, 'package.json'));
+
+/**
+ * The file of the native part.
+ * @throws {LockError} `ERR_LOCK_UNSUPPORTED`
+ */
+export function nativeFile(): string {
   const folder = packageFolder();
-  // Not our own `require`: what is loaded first by a file keeps that file for ever, in a program that loads us anew.
-  const requireForAll = createRequire(join(folder, 'package.json'));
+  return find(folder, requireFrom(folder));
+}
+
+/** @throws {LockError} `ERR_LOCK_UNSUPPORTED` */
+export function load(): NativeModule {
+  const folder = packageFolder();
+  const requireForAll = requireFrom(folder);
   const file = find(folder, requireForAll);
   let module: NativeModule;
   try {
@@ -253,6 +325,11 @@ export class Native {
   /** The file of a segment. */
   fileOf(segment: string): string {
     return this.module.segmentFile(segment);
+  }
+
+  /** What is known of a process beyond its locks: see `NativeModule.lookAt`. */
+  lookAt({ pid, pidNamespace, startTime }: NativeInfo): [stopped: boolean, command: string] | undefined {
+    return this.module.lookAt(pid, startTime, pidNamespace);
   }
 
   /** Why the last `openLock` failed. */

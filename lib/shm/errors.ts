@@ -21,6 +21,7 @@ export const Status = {
   SYSTEM: -12,
   STALLED: -13,
   STOLEN: -14,
+  UPGRADING: -15,
 } as const;
 
 /** What an error message needs to know of the lock that it is about. */

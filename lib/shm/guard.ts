@@ -1,10 +1,21 @@
-import { type LockError, nestedDowngradeError, notHeldError } from '../common/errors';
+import type { InspectOptions } from 'node:util';
+import { currentContext } from '../common/context';
+import {
+  isLoss,
+  nestedDowngradeError,
+  nestedUpgradeError,
+  notHeldError,
+  pendingUpgradeError,
+} from '../common/errors';
+import { type GuardData, guardData, INSPECT, type Inspect, inspectGuard } from '../common/inspect';
 import type { LeakFinder } from '../common/leaks';
+import { checkAcquireOptions, throwIfAborted } from '../common/options';
 import { HoldSet, OWNER, type Owner } from '../common/owner';
-import type { Abandoned, LockMode, LockSnapshot } from '../common/types';
-import type { Hold } from './hold';
+import type { Abandoned, LockMode, LockSnapshot, QueryOptions, WaitOptions } from '../common/types';
+import { type Hold, tokenOf } from './hold';
+import { tryUpgrade, upgrade } from './upgrade';
 
-/** Of guards that were asked for theirs. They are few, and the others need no room for it. */
+/** Of guards that were asked for theirs, or were lost. They are few, and the others need no room for it. */
 const signals = new WeakMap<LockGuard, AbortSignal>();
 
 /** What a guard shows of its lock: a `SharedLock` or `Lock`. */
@@ -14,7 +25,7 @@ export interface GuardedLock {
   /** The namespace of the lock. */
   readonly namespace: string;
   /** Who holds it and who waits for it, in every process. */
-  query(): LockSnapshot;
+  query(options?: QueryOptions): LockSnapshot;
   /** Gives the handle back. */
   close(): void;
   /** The same as {@link close}. */
@@ -38,11 +49,15 @@ export class LockGuard {
    * The last exclusive holder ended (died, was killed, forgot the lock and exited) without releasing, and nobody has
    * finished an exclusive hold since: what the lock protects may be half written. `null` if all is well.
    */
-  readonly abandoned: Abandoned | null;
+  get abandoned(): Abandoned | null {
+    return this.left;
+  }
+
   /** @internal */
   readonly hold: Hold;
-  private readonly tokenLow: number;
-  private readonly tokenHigh: number;
+  private tokenLow: number;
+  private tokenHigh: number;
+  private left: Abandoned | null;
   private currentMode: LockMode;
   private owner: Owner | undefined;
   private done = false;
@@ -55,12 +70,12 @@ export class LockGuard {
     this.hold = hold;
     this.tokenLow = hold.tokenLow;
     this.tokenHigh = hold.tokenHigh;
-    this.abandoned = hold.abandoned;
+    this.left = hold.abandoned;
     this.currentMode = mode;
     this.owner = owner;
   }
 
-  /** How it was acquired, or `'shared'` after {@link downgrade}. */
+  /** How it is held: as it was acquired, `'shared'` after {@link downgrade}, `'exclusive'` after {@link upgrade}. */
   get mode(): LockMode {
     return this.currentMode;
   }
@@ -71,7 +86,7 @@ export class LockGuard {
    * can do no harm. A shared guard has the token of the last exclusive grant.
    */
   get token(): bigint {
-    return (BigInt(this.tokenHigh >>> 0) << 32n) | BigInt(this.tokenLow >>> 0);
+    return tokenOf(this.tokenHigh, this.tokenLow);
   }
 
   /**
@@ -115,8 +130,49 @@ export class LockGuard {
     if (this.done) throw notHeldError(this.lock);
     if (this.currentMode !== 'exclusive')
       throw notHeldError(this.lock, 'it is held shared, there is nothing to downgrade');
-    if (!this.hold.downgrade()) throw nestedDowngradeError(this.lock);
+    if (this.hold.isNested) throw nestedDowngradeError(this.lock);
+    this.hold.downgrade();
     this.currentMode = 'shared';
+  }
+
+  /**
+   * Shared to exclusive, atomically: waits ahead of the whole queue, and with newcomers barred, until this is the only
+   * holder. Then the guard has a new {@link token}, and {@link abandoned} as it is at that moment. What fails leaves it shared.
+   * Exclusive already: does nothing. The event loop runs until it is decided.
+   * @param options `timeout` in milliseconds, by default none; `signal` to give up
+   * @throws {LockError} `ERR_LOCK_UPGRADE` at once if another holder waits to be upgraded, or guards of nested acquires are
+   * open; `ERR_LOCK_TIMEOUT`, with `holders`; `ERR_LOCK_NOT_HELD`, also if it is released meanwhile; `ERR_LOCK_LOST`;
+   * `options.signal.reason` on abort
+   *
+   * @example
+   * ```ts
+   * using guard = await lock.shared();
+   * if (isStale(await readFile('cache', 'utf8'))) {
+   *   await guard.upgrade();
+   *   await writeFile('cache', await compute());
+   * }
+   * ```
+   */
+  async upgrade(options?: WaitOptions): Promise<void> {
+    const wanted = checkAcquireOptions(options);
+    throwIfAborted(wanted.signal);
+    if (this.isExclusive()) return;
+    if (!this.isUpgradable())
+      throw this.hold.isNested ? nestedUpgradeError(this.lock) : pendingUpgradeError(this.lock);
+    if (this.hold.mode === 'shared') await upgrade(this, wanted, this.owner ?? currentContext());
+    this.becomeExclusive();
+  }
+
+  /**
+   * {@link upgrade} if this is the only holder. Never waits.
+   * @returns whether it is exclusive now
+   * @throws {LockError} `ERR_LOCK_NOT_HELD` if it was released before; `ERR_LOCK_LOST`
+   */
+  tryUpgrade(): boolean {
+    if (this.isExclusive()) return true;
+    if (!this.isUpgradable() || (this.hold.mode === 'shared' && !tryUpgrade(this.hold))) return false;
+    this.becomeExclusive();
+    return true;
   }
 
   /** Releases the lock unless that was done before. After a loss it does nothing. */
@@ -124,13 +180,23 @@ export class LockGuard {
     try {
       this.settle(true);
     } catch (error) {
-      if ((error as LockError).code !== 'ERR_LOCK_LOST') throw error;
+      if (!isLoss(error)) throw error;
     }
   }
 
   /** The same as `[Symbol.dispose]`. */
   async [Symbol.asyncDispose](): Promise<void> {
     this[Symbol.dispose]();
+  }
+
+  /** @internal Plain data, for `JSON.stringify()`. */
+  toJSON(): GuardData {
+    return guardData(this);
+  }
+
+  /** @internal */
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    return inspectGuard(this, options, inspect);
   }
 
   /** @internal The owner that `{ within: guard }` means. */
@@ -143,11 +209,35 @@ export class LockGuard {
   /** @internal Releases unless that was done; `finished` is false if a callback threw: then `abandoned` stays set. */
   settle(finished: boolean): void {
     if (!this.done) this.end(finished);
+    else if (signals.get(this)?.aborted === true) throw this.lost.reason;
+  }
+
+  private isExclusive(): boolean {
+    if (this.done) throw notHeldError(this.lock);
+    this.hold.checkNotLost();
+    return this.currentMode === 'exclusive';
+  }
+
+  private isUpgradable(): boolean {
+    return !this.hold.isNested && this.hold.upgrade === undefined;
+  }
+
+  private becomeExclusive(): void {
+    const { hold } = this;
+    this.currentMode = 'exclusive';
+    this.tokenLow = hold.tokenLow;
+    this.tokenHigh = hold.tokenHigh;
+    this.left = hold.abandoned;
   }
 
   private end(finished: boolean): void {
     this.done = true;
     this.watcher?.forget(this);
-    this.hold.leave(finished);
+    try {
+      this.hold.leave(finished);
+    } catch (error) {
+      if (isLoss(error)) signals.set(this, AbortSignal.abort(error));
+      throw error;
+    }
   }
 }

@@ -1,26 +1,47 @@
 // What this thread holds of the native locks.
-import type { LockError } from '../common/errors';
+import {
+  hasReleaseWatchers,
+  publishAbandoned,
+  publishLost,
+  publishRelease,
+  type WatchedHold,
+} from '../common/channels';
+import { now } from '../common/clock';
+import { type LockError, notHeldError } from '../common/errors';
 import type { Held, Owner } from '../common/owner';
 import { Recent } from '../common/recent';
 import type { Abandoned, LockMode } from '../common/types';
 import { type Native, Report } from './binding';
 import { errorOf, Status } from './errors';
 import { type Losable, Losses, stolenError } from './losses';
-import type { Ready } from './ready';
+import type { Ready, WaitedLock } from './ready';
 
 /** What a hold needs of its lock. */
-export type LockOfHold = Losable['record'] & {
-  /** Counts one hold. */
-  addUse(): void;
-  /** The hold has ended. */
-  forgetHold(hold: Hold): void;
-};
+export type LockOfHold = Losable['record'] &
+  WaitedLock & {
+    /** Looks whether those who hold it are alive; `wanted` is for the error where that fails. */
+    look(wanted: string): void;
+    /** How many are ahead of this wait in the queue. */
+    placeOf(index: number): number | undefined;
+    /** Counts one hold. */
+    addUse(): void;
+    /** The hold has ended. */
+    forgetHold(hold: Hold): void;
+    /** For how long this thread has held it so, as others see it. */
+    heldMs(mode: LockMode): number;
+  };
+
+/** An upgrade that waits. */
+export interface PendingUpgrade {
+  /** Gives it up. */
+  withdraw(reason: unknown): void;
+}
 
 /**
  * One hold of the native lock: what all guards of nested acquires have in common. One object per native index, used
  * again and again; `serial` grows when a hold ends.
  */
-export class Hold implements Held, Losable {
+export class Hold implements Held, Losable, WatchedHold {
   record!: LockOfHold;
   mode: LockMode = 'shared';
   serial = 0;
@@ -33,31 +54,60 @@ export class Hold implements Held, Losable {
   private isListed = false;
   tokenLow = 0;
   tokenHigh = 0;
+  /** Whether others were told in which context it is held. */
+  isInContext = false;
   /** Whether its end is that of a flight. */
   isFlight = false;
+  /** There is one at most. */
+  upgrade: PendingUpgrade | undefined = undefined;
+  /** By `now()`, of the hold with that serial: known where somebody watched. */
+  private granted = 0;
+  private grantedSerial = -1;
 
   private readonly native: Native;
 
   constructor(
     private readonly holds: Holds,
-    private readonly ready: Ready,
-    private readonly index: number,
+    readonly ready: Ready,
+    readonly index: number,
   ) {
     this.native = ready.native;
   }
 
   /** Called with the report of the native call that granted it, which says that nothing was abandoned. */
   begin(record: LockOfHold, mode: LockMode): this {
-    const { native } = this;
     this.record = record;
     this.mode = mode;
     this.depth = 1;
     this.finished = true;
-    this.tokenLow = native.reported(Report.TOKEN_LOW);
-    this.tokenHigh = native.reported(Report.TOKEN_HIGH);
+    this.readToken();
     this.abandoned = null;
     record.addUse();
     return this;
+  }
+
+  /** Called with the report of the native call that upgraded it. */
+  becomeExclusive(): void {
+    this.mode = 'exclusive';
+    this.readToken();
+    this.abandoned = null;
+    if (this.native.reported(Report.ABANDONED) !== 0) this.readAbandoned();
+  }
+
+  private readToken(): void {
+    const { native } = this;
+    this.tokenLow = native.reported(Report.TOKEN_LOW);
+    this.tokenHigh = native.reported(Report.TOKEN_HIGH);
+  }
+
+  get token(): bigint {
+    return tokenOf(this.tokenHigh, this.tokenLow);
+  }
+
+  grantedAt(time: number): void {
+    if (this.depth > 1) return;
+    this.granted = time;
+    this.grantedSerial = this.serial;
   }
 
   readAbandoned(): void {
@@ -65,6 +115,7 @@ export class Hold implements Held, Losable {
     if (found === undefined) return;
     const [pid, threadId, since, token] = found;
     this.abandoned = { pid, threadId, since: new Date(since), token };
+    publishAbandoned(this.record, this.mode, this.abandoned);
   }
 
   /** From now on `stolen` is called when somebody steals the lock. */
@@ -96,6 +147,15 @@ export class Hold implements Held, Losable {
     return this.holds.losses.signal(this);
   }
 
+  /** @throws {LockError} `ERR_LOCK_LOST` */
+  checkNotLost(): void {
+    if (this.wasLost()) throw stolenError(this.record);
+  }
+
+  get isNested(): boolean {
+    return this.depth > 1;
+  }
+
   /** A nested acquire of the same owner. */
   reenter(): Hold {
     this.depth++;
@@ -105,11 +165,15 @@ export class Hold implements Held, Losable {
   /**
    * One guard less; with the last one the lock is released.
    * @param finished whether its user came to the end of what was to be done: a callback that throws did not
+   * @throws {LockError} `ERR_LOCK_LOST`, with the last one
    */
   leave(finished: boolean): void {
     this.finished = this.finished && finished;
+    if (this.isInContext) this.leaveContext();
     if (--this.depth > 0) return;
     const { index, native, ready, record } = this;
+    this.upgrade?.withdraw(notHeldError(record, 'it was released while it was to be upgraded'));
+    const heldMs = hasReleaseWatchers() ? this.heldMs() : undefined;
     if (this.abandoned !== null || this.isFlight) this.finish();
     let loss: LockError | undefined;
     if (this.stolen !== undefined) {
@@ -125,32 +189,51 @@ export class Hold implements Held, Losable {
     const result = native.release(index);
     if (result !== Status.OK) ready.settle();
     // Before it is forgotten: then nobody may be left who has the lock open.
-    if (result === Status.STOLEN) loss ??= stolenError(record);
+    if (result === Status.STOLEN) loss ??= this.robbed();
     record.forgetHold(this);
     if (loss !== undefined) throw loss;
     if (result < 0) throw errorOf(result, 'release', record);
+    if (heldMs !== undefined) publishRelease(record, this.mode, heldMs);
+  }
+
+  /** For how long it has been held. */
+  private heldMs(): number {
+    const { granted, grantedSerial, serial } = this;
+    return grantedSerial === serial ? now() - granted : this.record.heldMs(this.mode);
+  }
+
+  private robbed(): LockError {
+    const loss = stolenError(this.record);
+    publishLost(this.record, this.mode, loss);
+    return loss;
+  }
+
+  /** Also if it is still held, by a nested guard: then the context that it was in may have ended. */
+  private leaveContext(): void {
+    this.isInContext = false;
+    this.native.binding.leaveContext(this.index);
   }
 
   /** What others are told of the end of an exclusive hold. */
   private finish(): void {
     const { abandoned, index, isFlight, native } = this;
     this.isFlight = false;
-    if (!this.finished || this.mode !== 'exclusive') return;
-    // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
-    if (abandoned !== null) native.binding.finishRepair(index);
     if (isFlight) native.binding.finishFlight(index);
+    // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
+    if (abandoned !== null && this.finished && this.mode === 'exclusive') native.binding.finishRepair(index);
   }
 
-  /** @returns false if nested guards still count on exclusive mode */
-  downgrade(): boolean {
-    if (this.depth > 1) return false;
+  downgrade(): void {
     const status = this.native.binding.downgrade(this.index);
     this.ready.settle();
     if (status !== Status.OK)
       throw this.wasLost() ? stolenError(this.record) : errorOf(status, 'downgrade', this.record);
     this.mode = 'shared';
-    return true;
   }
+}
+
+export function tokenOf(high: number, low: number): bigint {
+  return (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
 }
 
 /** The holds of this thread, by native index. */

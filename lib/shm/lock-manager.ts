@@ -1,4 +1,7 @@
+import type { InspectOptions } from 'node:util';
+import { type AcquireEvent, isWatched, traceAsync } from '../common/channels';
 import type { LockError } from '../common/errors';
+import { INSPECT, type Inspect, type ManagerData } from '../common/inspect';
 import { checkNamespace, NO_OPTIONS } from '../common/options';
 import {
   type LockManagerSnapshot,
@@ -29,7 +32,7 @@ class RecentNames {
   private readonly open = new Map<string, LockRecord>();
   private latest: string | undefined;
 
-  constructor(private readonly namespace: string) {}
+  constructor(readonly namespace: string) {}
 
   /** Does something with the lock of this name, in the namespace that is there now. */
   use<T>(name: string, work: (record: LockRecord) => T): T {
@@ -63,7 +66,7 @@ class RecentNames {
   }
 
   /** Takes the lock, or begins to wait for it. */
-  take(request: Request): Hold | Promise<Hold> | undefined {
+  take(request: Request, event?: AcquireEvent): Hold | Promise<Hold> | undefined {
     const { name, mode, signal } = request;
     return this.use(name, (record) => {
       const way = wayOf(mode, true);
@@ -71,9 +74,10 @@ class RecentNames {
       if (hold !== undefined) return hold;
       // Nobody waits for somebody, or robs somebody, in a namespace that was removed.
       record.checkNamespace();
-      if (request.steal) return Wait.begin(record, way, mode, NO_OPTIONS, undefined, true);
+      if (request.steal) return Wait.begin(record, way, mode, NO_OPTIONS, { steals: true });
       if (request.ifAvailable) return record.tryAgain(way, mode);
-      return Wait.begin(record, way, mode, { ...NO_OPTIONS, signal });
+      if (event !== undefined) event.contended = true;
+      return Wait.begin(record, way, mode, { ...NO_OPTIONS, signal }, {});
     });
   }
 
@@ -129,9 +133,23 @@ export class LockManager {
     return runRequest(this, name, [first, ...rest]);
   }
 
+  /** @internal Plain data, for `JSON.stringify()`. */
+  toJSON(): ManagerData {
+    return { namespace: this.names.namespace };
+  }
+
   /** @internal */
-  take(request: Request): Hold | Promise<Hold> | undefined {
-    return this.names.take(request);
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    return `LockManager ${inspect(this.toJSON(), options)}`;
+  }
+
+  /** @internal */
+  take(request: Request): Hold | Promise<Hold | undefined> | undefined {
+    const { names } = this;
+    if (!isWatched()) return names.take(request);
+    const { name, mode } = request;
+    const lock = { name, namespace: names.namespace };
+    return traceAsync<Hold | undefined>(lock, mode, (event) => names.take(request, event));
   }
 
   /** Every lock of the namespace that is held or waited for, by SharedLocks and the like as well, in all processes. */

@@ -1,15 +1,18 @@
 // Tells those who asked (`guard.lost`) that their hold has ended without them: a theft at once, for the thief rings their
 // doorbell; a namespace that was removed within a second or two, for nothing tells of that: the file is looked for.
+import { publishLost } from '../common/channels';
 import { startTimer } from '../common/clock';
 import { type LockError, lostError, Theft } from '../common/errors';
-import type { LockInfo } from '../common/types';
+import type { LockInfo, LockMode } from '../common/types';
 import { errorOf, Status, type Subject } from './errors';
 
 const LOOK_MS = 1000;
 
 /** What there is to be known of a hold. */
 export interface Losable {
+  readonly mode: LockMode;
   readonly record: Subject & {
+    readonly namespace: string;
     /** Whether the namespace was deleted since. */
     isGone(): boolean;
     /** Who holds it now; throws where that can not be seen at once. */
@@ -32,6 +35,11 @@ export function stolenError(record: Losable['record']): LockError {
   return lostError(record, new Theft(`it was stolen${by}`));
 }
 
+/** The error of a hold whose namespace was removed. */
+function removedError(record: Losable['record']): LockError {
+  return lostError(record, errorOf(Status.REMOVED, 'hold', record));
+}
+
 export class Losses {
   private readonly signals = new Map<Losable, AbortController>();
   private lookIsDue = false;
@@ -44,6 +52,7 @@ export class Losses {
       this.signals.set(hold, controller);
       hold.listen(() => this.stolen(hold));
       this.lookLater();
+      if (hold.record.isGone()) this.lose(hold, controller, removedError(hold.record));
     }
     if (!controller.signal.aborted && hold.wasLost()) this.stolen(hold);
     return controller.signal;
@@ -58,7 +67,14 @@ export class Losses {
   }
 
   private stolen(hold: Losable): void {
-    this.signals.get(hold)?.abort(stolenError(hold.record));
+    const controller = this.signals.get(hold);
+    if (controller !== undefined && !controller.signal.aborted)
+      this.lose(hold, controller, stolenError(hold.record));
+  }
+
+  private lose(hold: Losable, controller: AbortController, error: LockError): void {
+    controller.abort(error);
+    publishLost(hold.record, hold.mode, error);
   }
 
   private lookLater(): void {
@@ -66,9 +82,9 @@ export class Losses {
     this.lookIsDue = true;
     startTimer(() => {
       this.lookIsDue = false;
-      for (const [{ record }, controller] of this.signals) {
-        if (!controller.signal.aborted && record.isGone())
-          controller.abort(lostError(record, errorOf(Status.REMOVED, 'hold', record)));
+      for (const [hold, controller] of this.signals) {
+        const { record } = hold;
+        if (!controller.signal.aborted && record.isGone()) this.lose(hold, controller, removedError(record));
       }
       if (this.signals.size > 0) this.lookLater();
     }, LOOK_MS);

@@ -1,8 +1,8 @@
+import { isLoss } from '../common/errors';
 import {
   acquireMany,
   deadlineOf,
   inPlaces,
-  isLoss,
   Many,
   restOf,
   type Steps,
@@ -103,25 +103,35 @@ export function acquireAllSync<T>(
 ): MultiGuard | T {
   const all = stepsOf<NamedLock>(wanted, 'local');
   const { options, fn } = restOf<SyncWork<T>>(first, second);
-  const deadline = deadlineOf(options);
+  const deadline = deadlineOf(all, options);
   const guards: LockGuard[] = [];
   if (fn === undefined) {
     return takeNow(all, (lock, mode) => lock.runSync(mode, deadline(), undefined) as LockGuard) as MultiGuard;
   }
+  let guard: MultiGuard | undefined;
   const enter = (index: number): T => {
     const step = all.steps[index];
-    if (step === undefined) return fn(multi(all, guards));
+    if (step === undefined) {
+      guard = multi(all, guards);
+      return fn(guard);
+    }
     return step.lock.runSync(step.mode, deadline(), (guard) => {
       guards.push(guard);
       return enter(index + 1);
     }) as T;
   };
-  return enter(0);
+  try {
+    return enter(0);
+  } finally {
+    guard?.end();
+  }
 }
 
 /** Takes all of the locks if that is possible at once, or none of them. Never waits; `null` if one is taken, by whomever. */
 export function tryAcquireAll(wanted: readonly Wanted[]): MultiGuard | null {
-  return takeNow(stepsOf<NamedLock>(wanted, 'local'), (lock, mode) => lock.tryRun(mode));
+  const all = stepsOf<NamedLock>(wanted, 'local');
+  for (const handle of all.handles) handle.checkOpen();
+  return takeNow(all, (lock, mode) => lock.tryRun(mode));
 }
 
 /** Takes them one after the other. Where one fails, or is refused, what was taken is given back. */
@@ -140,6 +150,17 @@ function takeNow(
     complete = true;
     return multi(all, taken);
   } finally {
-    if (!complete) for (const guard of taken.reverse()) guard[Symbol.dispose]();
+    if (!complete) giveBackNow(taken);
+  }
+}
+
+/** As {@link giveBack}. */
+function giveBackNow(guards: readonly LockGuard[]): void {
+  for (const guard of [...guards].reverse()) {
+    try {
+      guard.settle(false);
+    } catch {
+      // It was lost: nothing is held any more.
+    }
   }
 }

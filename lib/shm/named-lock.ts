@@ -1,25 +1,30 @@
 // What all lock classes have in common: a handle on a named lock, and one way behind all that acquire it.
 import { randomUUID } from 'node:crypto';
+import type { InspectOptions } from 'node:util';
 import { callSync, callUntilSettled, modeOf, optionsOf, workOf } from '../common/call';
+import { type AcquireEvent, isWatched, traceAsync, traceSync } from '../common/channels';
 import { beginContext, currentContext } from '../common/context';
 import { argumentValueError, closedError } from '../common/errors';
+import { INSPECT, type Inspect, inspectLock, type LockData, lockData } from '../common/inspect';
 import { LOCKABLE } from '../common/many';
 import {
   type Acquire,
   checkAcquireOptions,
   checkName,
   checkNamespace,
+  checkQueryOptions,
   throwIfAborted,
 } from '../common/options';
 import { checkNested, type HoldSet, mayNest, OWNER, type Owner } from '../common/owner';
-import type { LockMode, LockSnapshot } from '../common/types';
+import type { LockMode, LockSnapshot, QueryOptions } from '../common/types';
 import { wayOf } from './binding';
 import { LockGuard } from './guard';
 import type { Hold } from './hold';
 import { type AcquireOptions, checkLockOptions, type LockOptions } from './options';
+import { timedOut } from './pending';
 import { type LockRecord, threadOwner } from './record';
 import { droppedHandles, leaks, records } from './thread';
-import { timedOut, Wait, waitSync } from './wait';
+import { Wait, waitSync } from './wait';
 
 /** A function that is called while the lock is held. */
 export type Work<T> = (guard: LockGuard) => T | PromiseLike<T>;
@@ -46,6 +51,12 @@ function groupId(group: string | number | undefined): number {
   const id = records().ready.native.binding.groupId(group);
   if (id < 0) throw argumentValueError('options.group', 'must be a group of this system', group);
   return id;
+}
+
+/** It has to wait, unless it only tries. */
+function contended(plan: Plan, event: AcquireEvent): Plan {
+  event.contended = plan.options.timeout > 0;
+  return plan;
 }
 
 export abstract class NamedLock {
@@ -80,10 +91,14 @@ export abstract class NamedLock {
     droppedHandles.register(this, this.record, this);
   }
 
-  /** Who holds this lock and who waits for it, in every process. */
-  query(): LockSnapshot {
+  /**
+   * Who holds this lock and who waits for it, in every process.
+   * @throws {LockError} `ERR_LOCK_CLOSED`, and those of the namespace
+   */
+  query(options?: QueryOptions): LockSnapshot {
+    const processes = checkQueryOptions(options);
     this.checkOpen();
-    return this.record.snapshot();
+    return this.record.snapshot(processes);
   }
 
   /**
@@ -102,6 +117,21 @@ export abstract class NamedLock {
   /** The same as {@link close}. */
   [Symbol.dispose](): void {
     this.close();
+  }
+
+  /** @internal Plain data, for `JSON.stringify()`. */
+  toJSON(): LockData {
+    return lockData(this);
+  }
+
+  /** @internal */
+  [INSPECT](_depth: number, options: InspectOptions, inspect: Inspect): string {
+    return inspectLock(this, options, inspect);
+  }
+
+  /** @internal */
+  get origin(): string {
+    return this.record.file;
   }
 
   /** @internal */
@@ -135,6 +165,7 @@ export abstract class NamedLock {
         const guard = this.quick(mode ?? 'shared', false);
         if (guard !== undefined) return Promise.resolve(guard);
       }
+      if (isWatched()) return this.runWatched(mode, first, second);
       const plan = this.plan(mode, optionsOf<Options>(first, second), false);
       const fn = workOf<Options, Work<T>>(first, second);
       const hold = plan.nested ?? this.tryNow(plan.wanted);
@@ -158,8 +189,10 @@ export abstract class NamedLock {
       const guard = this.quick(mode ?? 'shared', true);
       if (guard !== undefined) return guard;
     }
-    const plan = this.plan(mode, optionsOf<Options>(first, second), true);
+    const options = optionsOf<Options>(first, second);
     const fn = workOf<Options, SyncWork<T>>(first, second);
+    if (isWatched()) return this.runSyncWatched(mode, options, fn);
+    const plan = this.plan(mode, options, true);
     const hold = plan.nested ?? this.tryNow(plan.wanted) ?? this.waitSync(plan);
     return this.use(plan, hold, fn) as LockGuard | T;
   }
@@ -171,6 +204,16 @@ export abstract class NamedLock {
   tryRun(wanted: LockMode): LockGuard | null {
     const guard = this.quick(wanted, true);
     if (guard !== undefined) return guard;
+    if (!isWatched()) return this.tryPlanned(wanted);
+    let watched: LockGuard | null = null;
+    traceSync(this, wanted, () => {
+      watched = this.tryPlanned(wanted);
+      return watched?.hold;
+    });
+    return watched;
+  }
+
+  private tryPlanned(wanted: LockMode): LockGuard | null {
     const held = this.heldBy(undefined, currentContext(), true);
     if (held !== undefined && !mayNest(this.reentrant, held.mode, wanted)) {
       this.checkOpen();
@@ -181,13 +224,44 @@ export abstract class NamedLock {
     return hold === undefined ? null : (this.use(plan, hold, undefined) as LockGuard);
   }
 
+  /** As {@link run}, where somebody wants to hear of it. */
+  private runWatched<T>(
+    mode: LockMode | undefined,
+    first: Options | Work<T> | undefined,
+    second: Work<T> | undefined,
+  ): Promise<LockGuard | T> {
+    const options = optionsOf<Options>(first, second);
+    const fn = workOf<Options, Work<T>>(first, second);
+    let plan!: Plan;
+    const hold = traceAsync(this, mode ?? modeOf(options), (event) => {
+      plan = this.plan(mode, options, false);
+      return plan.nested ?? this.tryNow(plan.wanted) ?? this.wait(contended(plan, event));
+    });
+    if (!(hold instanceof Promise)) return Promise.resolve(this.use(plan, hold, fn));
+    return hold.then((granted) => this.use(plan, granted, fn));
+  }
+
+  /** As {@link runSync}, where somebody wants to hear of it. */
+  private runSyncWatched<T>(
+    mode: LockMode | undefined,
+    options: Options | undefined,
+    fn: SyncWork<T> | undefined,
+  ): LockGuard | T {
+    let plan!: Plan;
+    const hold = traceSync(this, mode ?? modeOf(options), (event) => {
+      plan = this.plan(mode, options, true);
+      return plan.nested ?? this.tryNow(plan.wanted) ?? this.waitSync(contended(plan, event));
+    });
+    return this.use(plan, hold, fn) as LockGuard | T;
+  }
+
   /**
    * The uncontended acquire without options, outside of callbacks, of an owner that holds nothing. Leaves everything else
    * to the long way.
    */
   private quick(wanted: LockMode, sync: boolean): LockGuard | undefined {
     const { record } = this;
-    if (this.closed || currentContext() !== undefined) return undefined;
+    if (this.closed || currentContext() !== undefined || isWatched()) return undefined;
     if (!sync) {
       const hold = this.tryNow(wanted);
       return hold === undefined ? undefined : this.watchedGuard(hold, wanted, undefined);
@@ -240,7 +314,8 @@ export abstract class NamedLock {
     return guard;
   }
 
-  private checkOpen(): void {
+  /** @internal */
+  checkOpen(): void {
     if (this.closed) throw closedError(this);
   }
 
@@ -256,14 +331,17 @@ export abstract class NamedLock {
     return this.record.tryAgain(this.way(wanted), wanted);
   }
 
-  private wait({ wanted, options }: Plan): Promise<Hold> {
+  private wait({ wanted, options, owner, context }: Plan): Promise<Hold> {
     if (options.timeout === 0) return Promise.resolve(this.tryOnce(wanted));
-    return Wait.begin(this.record, this.way(wanted), wanted, options, this.waits);
+    return Wait.begin(this.record, this.way(wanted), wanted, options, {
+      group: this.waits,
+      owner: owner ?? context,
+    });
   }
 
   private waitSync({ wanted, options }: Plan): Hold {
     if (options.timeout === 0) return this.tryOnce(wanted);
-    return waitSync(this.record, this.way(wanted), wanted, options.timeout);
+    return waitSync(this.record, this.way(wanted), wanted, options);
   }
 
   private tryOnce(wanted: LockMode): Hold {

@@ -27,6 +27,14 @@ export interface LockOptions {
 export interface AcquireOptions extends WaitOptions {
   /** Acquire as the owner of that guard. */
   within?: LockGuard;
+  /**
+   * What becomes of this wait if it goes round in a circle that only the code of its members could end: those that wait in
+   * callbacks, or `within` a guard. `'warn'`: a `process` warning, `PROCLOCK_DEADLOCK`, once for each process with a member.
+   * `'throw'`: the youngest of those that say so fails with `ERR_LOCK_DEADLOCK` instead. Where all members block their
+   * threads, the youngest fails in any case.
+   * @default 'warn'
+   */
+  deadlock?: 'throw' | 'warn';
 }
 
 export function checkLockOptions(options: LockOptions): void {

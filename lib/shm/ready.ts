@@ -1,10 +1,16 @@
 // The native part of this thread, and who of the thread wants to hear from it: which wait or hold is meant by which native
 // index, and what is tried again because another process was stopped in the middle of a change.
-import { startTimer } from '../common/clock';
+import { now, startTimer } from '../common/clock';
+import type { LockInfo } from '../common/types';
 import { Native, Report } from './binding';
+import type { Subject } from './errors';
 
 /** How long until work that a stopped process kept us from is tried again. */
 const STALLED_RETRY_MS = 10;
+/** After how long a wait looks for a deadlock, and how often. */
+export const LOOK_MS = 1000;
+/** How soon it looks whether what it has found is still there. Also how often, at most, this thread looks. */
+export const LOOK_AGAIN_MS = 50;
 /** How often an event loop does what the native thread would do, where none can be had. */
 const SERVE_MS = 10;
 
@@ -14,6 +20,18 @@ export interface Waiting {
   react(): void;
   /** The queue may be accessible again. @returns whether it still is not */
   enqueue(): boolean;
+  /** When it looks for a deadlock that it is in, for the next time. */
+  looksAt: number;
+  /** @returns whether to look again soon */
+  look(): boolean;
+}
+
+/** A lock, as far as a wait for it needs it. */
+export interface WaitedLock extends Subject {
+  readonly ready: Ready;
+  readonly namespace: string;
+  /** The cycle that a wait was told of, from it on, if it is still there. */
+  cycleOf(index: number): LockInfo[];
 }
 
 export class Ready {
@@ -29,6 +47,7 @@ export class Ready {
   private pending = 0;
   private retryIsDue = false;
   private serviceIsDue = false;
+  private lookIsDue = false;
 
   constructor() {
     this.native = Native.open(this.onReady);
@@ -50,6 +69,26 @@ export class Ready {
   register(index: number, wait: Waiting): void {
     this.waits.set(index, wait);
     this.serveIfNeeded();
+    if (!this.lookIsDue) this.lookLater(LOOK_MS);
+  }
+
+  /** One timer for all waits, that goes on for as long as there are any. */
+  private lookLater(ms: number): void {
+    this.lookIsDue = true;
+    startTimer(() => {
+      this.lookIsDue = false;
+      this.lookForDeadlocks();
+    }, ms);
+  }
+
+  private lookForDeadlocks(): void {
+    let next = Number.POSITIVE_INFINITY;
+    const time = now();
+    for (const wait of this.waits.values()) {
+      if (wait.looksAt <= time) wait.looksAt = time + (wait.look() ? LOOK_AGAIN_MS : LOOK_MS);
+      next = Math.min(next, wait.looksAt - time);
+    }
+    if (this.waits.size > 0) this.lookLater(Math.ceil(Math.max(next, LOOK_AGAIN_MS)));
   }
 
   /** From now on `stolen` is called when that hold is poked. */

@@ -1,9 +1,19 @@
 // The locks that are open in this thread.
+import { threadId } from 'node:worker_threads';
 import type { Owner } from '../common/owner';
-import type { LockInfo, LockMode, LockSnapshot } from '../common/types';
-import { ATTENTION, keyOf, type Native, type NativeInfo, Report } from './binding';
+import type { Abandoned, LockInfo, LockMode, LockSnapshot } from '../common/types';
+import {
+  type AbandonedTuple,
+  ATTENTION,
+  keyOf,
+  type Native,
+  type NativeInfo,
+  Report,
+  segmentOf,
+} from './binding';
 import { errorOf, Status } from './errors';
 import { type Hold, Holds, type LockOfHold } from './hold';
+import { detailsOf, isStopped } from './processes';
 import { Ready } from './ready';
 
 /** In place of a native id, of which there are never so many. */
@@ -38,6 +48,10 @@ export class LockRecord implements LockOfHold {
 
   get file(): string {
     return this.space.file;
+  }
+
+  get namespace(): string {
+    return this.space.namespace;
   }
 
   /** Counts one handle, which is to call {@link leave}. */
@@ -107,32 +121,74 @@ export class LockRecord implements LockOfHold {
 
   /** Once more, after a look whether those who hold it are alive. */
   tryAgain(way: number, mode: LockMode): Hold | undefined {
-    const status = this.native.binding.look(this.open());
-    this.ready.settle();
-    if (status !== Status.OK) throw errorOf(status, `acquire (${mode})`, this);
+    this.look(`acquire (${mode})`);
     return this.tryNow(way, mode);
   }
 
+  look(wanted: string): void {
+    const status = this.native.binding.look(this.open());
+    this.ready.settle();
+    if (status !== Status.OK) throw errorOf(status, wanted, this);
+  }
+
   /** Blocks for up to a second if a process was stopped in the middle of a change. */
-  snapshot(): LockSnapshot {
+  snapshot(processes = false): LockSnapshot {
     const infos = this.native.binding.query(this.open(), true);
     this.ready.settle(); // it may have found somebody dead
-    return this.snapshotOf(infos);
+    return this.snapshotOf(infos, processes);
   }
 
   /**
    * Who holds it.
+   * @param stopped is given those that do not run
    * @throws {LockError} `ERR_LOCK_TIMEOUT` where that can not be seen at once
    */
-  holders(): LockInfo[] {
+  holders(stopped?: Set<LockInfo>): LockInfo[] {
     const infos = this.native.binding.query(this.open(), false);
     this.ready.settle();
-    return this.snapshotOf(infos).held;
+    const { held } = this.snapshotOf(infos);
+    for (const [index, holder] of held.entries()) {
+      if (stopped !== undefined && isStopped(this.native, (infos as NativeInfo[])[index] as NativeInfo))
+        stopped.add(holder);
+    }
+    return held;
+  }
+
+  /** For how long this thread has held it so; of several holds, the oldest one. */
+  heldMs(mode: LockMode): number {
+    const infos = this.native.binding.query(this.open(), false);
+    if (typeof infos === 'number') return 0;
+    const isOurs = (info: NativeInfo): boolean =>
+      info.pid === process.pid && info.threadId === threadId && info.exclusive === (mode === 'exclusive');
+    const since = infos.filter(isOurs).map((info) => info.since);
+    return since.length === 0 ? 0 : Math.max(Date.now() - Math.min(...since), 0);
   }
 
   /** A place in its queue. */
-  enqueue(way: number, async: boolean): number {
-    return this.native.binding.enqueue(keyOf(this.open(), way), async);
+  enqueue(way: number, how: number): number {
+    return this.native.binding.enqueue(keyOf(this.open(), way), how);
+  }
+
+  /** The cycle that a wait was told of, from it back to itself; none: it goes on. */
+  cycleOf(index: number): LockInfo[] {
+    const infos = this.native.binding.cycleOf(index);
+    if (typeof infos === 'number' || infos.length === 0) return [];
+    const cycle = infos.map((info) => this.info(info, false));
+    return [...cycle, cycle[0] as LockInfo];
+  }
+
+  /** The names of the locks of its namespace that are waited for in cycles. */
+  locksInCycles(): string[] {
+    const names = this.native.binding.locksInCycles(this.open());
+    this.ready.settle();
+    if (typeof names === 'number') throw errorOf(names, 'query', this);
+    return names;
+  }
+
+  /** How many wait ahead of that wait, if it can be seen at once. */
+  placeOf(wait: number): number | undefined {
+    const place = this.native.binding.place(wait);
+    return place < 0 ? undefined : place;
   }
 
   steal(way: number): number {
@@ -145,17 +201,25 @@ export class LockRecord implements LockOfHold {
   }
 
   /** All locks of this one's namespace. */
-  snapshotOfAll(): LockSnapshot {
+  snapshotOfAll(processes = false): LockSnapshot {
     const infos = this.native.binding.queryAll(this.open());
     this.ready.settle();
-    return this.snapshotOf(infos);
+    return this.snapshotOf(infos, processes);
   }
 
-  private snapshotOf(infos: NativeInfo[] | number): LockSnapshot {
+  /** The locks of its namespace that a dead holder has left, by name. */
+  marks(): Map<string, Abandoned> {
+    const marks = this.native.binding.marks(this.open());
+    this.ready.settle();
+    if (typeof marks === 'number') throw errorOf(marks, 'query', this);
+    return new Map(marks.map(({ abandoned, name }) => [name, abandonedOf(abandoned)]));
+  }
+
+  private snapshotOf(infos: NativeInfo[] | number, processes = false): LockSnapshot {
     if (typeof infos === 'number') throw errorOf(infos, 'query', this);
     return {
-      held: infos.filter((info) => !info.pending).map((info) => this.info(info)),
-      pending: infos.filter((info) => info.pending).map((info) => this.info(info)),
+      held: infos.filter((info) => !info.pending).map((info) => this.info(info, processes)),
+      pending: infos.filter((info) => info.pending).map((info) => this.info(info, processes)),
     };
   }
 
@@ -176,7 +240,7 @@ export class LockRecord implements LockOfHold {
     return this.native.binding.flights(this.open());
   }
 
-  private info(info: NativeInfo): LockInfo {
+  private info(info: NativeInfo, processes: boolean): LockInfo {
     return {
       name: info.name ?? this.name,
       mode: info.exclusive ? 'exclusive' : 'shared',
@@ -184,8 +248,13 @@ export class LockRecord implements LockOfHold {
       pid: info.pid,
       threadId: info.threadId,
       since: new Date(info.since),
+      ...(processes && detailsOf(this.native, info)),
     };
   }
+}
+
+export function abandonedOf([pid, threadId, since, token]: AbandonedTuple): Abandoned {
+  return { pid, threadId, since: new Date(since), token };
 }
 
 /** A namespace in which locks of this thread are open. */
@@ -260,14 +329,13 @@ export class Records {
   private spaceOf(namespace: string, group: number): Space {
     const known = this.spaces(group).get(keyOfSpace(namespace, group));
     if (known !== undefined) return known;
-    const segment = group < 0 ? this.ownSegment(`-${namespace}`) : `/proclock-g${group}-${namespace}`;
+    const segment = this.segmentOf(namespace, group);
     return { namespace, group, segment, file: this.ready.native.fileOf(segment), records: new Map() };
   }
 
-  private ownSegment(suffix: string): string {
-    const prefix = '/proclock-';
-    const inUse = this.ready.native.binding.segmentInUse(prefix, suffix);
-    return inUse !== '' ? inUse : `${prefix}${process.geteuid?.()}${suffix}`;
+  private segmentOf(namespace: string, group: number): string {
+    const inUse = group < 0 ? this.ready.native.binding.segmentInUse('/proclock-', `-${namespace}`) : '';
+    return inUse !== '' ? inUse : segmentOf(namespace, group);
   }
 
   private spaces(group: number): Map<string, Space> {

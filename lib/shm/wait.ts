@@ -1,65 +1,69 @@
 // Pending acquires of this thread.
-import { now, startTimer, type Timer } from '../common/clock';
-import { deadlockError, type LockError, timeoutError } from '../common/errors';
-import { type Acquire, reasonOf } from '../common/options';
-import type { LockInfo, LockMode } from '../common/types';
-import { Report } from './binding';
+import { now } from '../common/clock';
+import { wouldDeadlockError } from '../common/errors';
+import type { Acquire } from '../common/options';
+import type { Owner } from '../common/owner';
+import type { LockMode } from '../common/types';
+import { How, Report } from './binding';
+import { hearOfCycle, ownedBy } from './deadlock';
 import { errorOf, Status } from './errors';
-import type { Hold } from './hold';
-import type { Ready, Waiting } from './ready';
+import { Hold } from './hold';
+import { Pending, timedOut } from './pending';
+import { LOOK_AGAIN_MS, LOOK_MS } from './ready';
 import type { LockRecord } from './record';
 
-/** One pending acquire. It ends once: granted, timed out, aborted, closed, or with an error. */
-export class Wait implements Waiting {
-  private readonly ready: Ready;
-  private index = -1;
-  private timer: Timer | undefined;
-  private readonly deadline: number;
-  private ended = false;
+/** What a wait may have beside its options. */
+interface Extra {
+  /** Has the wait for as long as it is pending. */
+  readonly group?: Set<Wait>;
+  /** Who waits. */
+  readonly owner?: Owner | undefined;
+  /** Takes the lock by force. */
+  readonly steals?: boolean;
+}
 
+/** How the native part is to wait. */
+function howOf({ timeout, signal, deadlock }: Acquire): number {
+  const ends = timeout !== Number.POSITIVE_INFINITY || signal !== undefined;
+  return (ends ? How.ENDS : 0) | (deadlock === 'throw' ? How.THROWS : 0);
+}
+
+/** One pending acquire. */
+export class Wait extends Pending {
   private constructor(
-    private readonly record: LockRecord,
+    protected override readonly record: LockRecord,
     private readonly way: number,
     private readonly mode: LockMode,
     private readonly options: Acquire,
-    private readonly group: Set<Wait> | undefined,
-    private readonly steals: boolean,
+    private readonly extra: Extra,
     private readonly resolve: (hold: Hold) => void,
     private readonly reject: (reason: unknown) => void,
   ) {
-    this.ready = record.ready;
-    this.deadline = now() + options.timeout;
-    options.signal?.addEventListener('abort', this.onAbort, { once: true });
-    if (options.timeout !== Number.POSITIVE_INFINITY) this.arm();
-    group?.add(this);
-    this.ready.addPending();
+    super(record, options);
+    extra.group?.add(this);
     record.addUse();
   }
 
-  /** Queues for the lock, or steals it. `group` has the wait for as long as it is pending. */
+  /** Queues for the lock, or steals it. */
   static begin(
     record: LockRecord,
     way: number,
     mode: LockMode,
     options: Acquire,
-    group?: Set<Wait>,
-    steals = false,
+    extra: Extra,
   ): Promise<Hold> {
     return new Promise((resolve, reject) => {
-      const wait = new Wait(record, way, mode, options, group, steals, resolve, reject);
-      if (wait.enqueue()) record.ready.enqueueLater(wait);
-      record.ready.settle();
+      new Wait(record, way, mode, options, extra, resolve, reject).start();
     });
   }
 
-  /** Takes its place in the queue. @returns whether it has to wait until the queue can be touched again */
   enqueue(): boolean {
-    const { ready, record, steals, way } = this;
-    const index = steals ? record.steal(way) : record.enqueue(way, true);
+    const { ready, record, way } = this;
+    const steals = this.extra.steals === true;
+    const index = steals ? record.steal(way) : record.enqueue(way, How.ASYNC | howOf(this.options));
     if (index === Status.STALLED) return true;
     if (index >= 0 && !steals && ready.native.reported(Report.GRANTED) === 0) {
-      this.index = index;
-      ready.register(index, this);
+      this.queued(index);
       return false;
     }
     this.end();
@@ -67,53 +71,29 @@ export class Wait implements Waiting {
     return false;
   }
 
-  /** Was poked: tries again. */
-  react(): void {
-    const status = this.ready.native.binding.react(this.index);
-    if (status === Status.AGAIN) return;
-    this.end();
-    this.settle(status, this.index);
+  protected owned(): number[] | undefined {
+    return ownedBy(this.extra.owner, this.options.within, this.ready.native);
   }
 
-  /** Leaves the queue, unless it has ended. */
-  withdraw(reason: unknown): void {
-    if (this.ended) return;
-    const { index, ready } = this;
-    this.end();
-    if (index >= 0) ready.native.binding.withdraw(index);
+  protected isToFail(): boolean {
+    return this.options.deadlock === 'throw';
+  }
+
+  protected timedOut(ahead: number | undefined): unknown {
+    return timedOut(this.record, this.mode, this.timeout, ahead);
+  }
+
+  protected override end(): void {
+    super.end();
+    this.extra.group?.delete(this);
+  }
+
+  protected refuse(reason: unknown): void {
     this.reject(reason);
     this.record.endUse();
-    ready.settle();
   }
 
-  private readonly onAbort = (): void => this.withdraw(reasonOf(this.options.signal as AbortSignal));
-
-  private arm(): void {
-    const left = Math.max(this.deadline - now(), 0);
-    this.timer = startTimer(() => this.onTimer(), Math.ceil(left));
-  }
-
-  private onTimer(): void {
-    if (now() < this.deadline) {
-      this.arm();
-      return;
-    }
-    // The poke may have come in time, and only its delivery be late on a busy event loop.
-    if (this.index >= 0) this.react();
-    if (this.ended) return;
-    const error = timedOut(this.record, this.mode, this.options.timeout);
-    if (!this.ended) this.withdraw(error); // looking for the holders may have found a dead one
-  }
-
-  private end(): void {
-    this.ended = true;
-    this.timer?.clear();
-    this.options.signal?.removeEventListener('abort', this.onAbort);
-    this.group?.delete(this);
-    this.ready.endPending(this.index, this);
-  }
-
-  private settle(status: number, index: number): void {
+  protected settle(status: number, index: number): void {
     const { record, mode } = this;
     if (status === Status.OK) this.resolve(record.holds.granted(record, index, mode));
     else this.reject(errorOf(status, `acquire (${mode})`, record));
@@ -121,47 +101,54 @@ export class Wait implements Waiting {
   }
 }
 
-/** Blocks this thread until the lock is granted, for at most `timeoutMs`. */
-export function waitSync(record: LockRecord, way: number, mode: LockMode, timeoutMs: number): Hold {
+/** Blocks this thread until the lock is granted. */
+export function waitSync(record: LockRecord, way: number, mode: LockMode, options: Acquire): Hold {
   const { ready } = record;
-  if (record.isHeldByThread()) throw deadlockError(record, mode);
+  if (record.isHeldByThread()) throw wouldDeadlockError(record, mode);
   try {
-    const hold = blockUntil(now() + timeoutMs, record, way, mode);
-    if (hold === undefined) throw timedOut(record, mode, timeoutMs);
-    return hold;
+    const hold = block(record, way, mode, options);
+    if (hold instanceof Hold) return hold;
+    throw timedOut(record, mode, options.timeout, hold.ahead);
   } finally {
     ready.settle(); // asynchronous waits of this thread, which were poked meanwhile
   }
 }
 
-/** Blocks in slices, between which a worker can be terminated. `undefined`: the time is up. */
-function blockUntil(deadline: number, record: LockRecord, way: number, mode: LockMode): Hold | undefined {
+/** The time is up. */
+interface TooLate {
+  /** How many were ahead in the queue, if that is known. */
+  readonly ahead: number | undefined;
+}
+
+/** Blocks in slices, between which a worker can be terminated. */
+function block(record: LockRecord, way: number, mode: LockMode, options: Acquire): Hold | TooLate {
   const { native } = record.ready;
-  let index = record.enqueue(way, false);
+  const begun = now();
+  const deadline = begun + options.timeout;
+  const how = howOf(options);
+  let index = record.enqueue(way, how);
   while (index === Status.STALLED && now() < deadline) {
-    index = record.enqueue(way, false);
+    index = record.enqueue(way, how);
   }
-  if (index === Status.STALLED) return undefined;
+  if (index === Status.STALLED) return { ahead: undefined };
   if (index < 0) throw errorOf(index, `acquire (${mode})`, record);
   if (native.reported(Report.GRANTED) !== 0) return record.holds.granted(record, index, mode);
+  let looksAt = begun + LOOK_MS;
   for (;;) {
     const status = native.binding.wait(index, Math.max(deadline - now(), 0));
     if (status === Status.OK) return record.holds.granted(record, index, mode);
     if (status !== Status.AGAIN) throw errorOf(status, `acquire (${mode})`, record);
-    if (now() < deadline) continue;
+    let error = hearOfCycle(record, index);
+    const time = now();
+    if (error === undefined && looksAt <= time) {
+      const again = native.binding.lookForCycle(index, []);
+      looksAt = time + (again ? LOOK_AGAIN_MS : LOOK_MS);
+      error = hearOfCycle(record, index);
+    }
+    if (error === undefined && time < deadline) continue;
+    const ahead = error === undefined ? record.placeOf(index) : undefined;
     native.binding.withdraw(index);
-    return undefined;
+    if (error !== undefined) throw error;
+    return { ahead };
   }
-}
-
-/** The error of an acquire whose time is up, with who holds the lock at this moment. */
-export function timedOut(record: LockRecord, mode: LockMode, timeoutMs: number): LockError {
-  let holders: LockInfo[] = [];
-  try {
-    holders = record.holders();
-  } catch (error) {
-    // What keeps us from looking is the better answer, unless that is a matter of time as well.
-    if ((error as LockError).code !== 'ERR_LOCK_TIMEOUT') return error as LockError;
-  }
-  return timeoutError(record, mode, timeoutMs, holders);
 }

@@ -9,10 +9,12 @@
 //   transfer.h   downgrade, steal, the abandoned record
 //   queue.h      waiting: the queue, pokes, the barrier
 //   wait.h       what a waiter does: queues itself, reacts, settles, withdraws
+//   upgrade.h    from shared to exclusive, without letting go
 //   recovery.h   what happens when a process, or a thread, died
 //   rebuild.h    what happens when the latch's owner died
 //   detect.h     how a death is noticed
 //   snapshot.h   what query() shows
+//   deadlock.h   who waits in a circle
 //
 // Conventions. A function that takes a `const Latched&` needs the latch; the parameter is the proof. A field of the segment
 // is read once into a local, and that is checked and used. References go through at(), which answers an impossible index
@@ -33,6 +35,7 @@
 
 #include "layout.h"
 #include "types.h"
+#include "wait_graph.h"
 
 namespace proclock {
 
@@ -52,6 +55,11 @@ class Arena {
     uint32_t lock_index = 0;
     uint64_t tag = 0;  // of the slot's word, for as long as it is ours
   };
+  // A hold of one's own, and the context that it belongs to.
+  struct Owned {
+    uint32_t context;
+    SlotRef hold;
+  };
 
   static constexpr uint64_t kLatchPeriodMinNs = 1000000;
   static constexpr uint64_t kLatchPeriodMaxNs = 50000000;
@@ -70,6 +78,7 @@ class Arena {
   static constexpr uint32_t kLookBehindMax = 64;  // and are looked for among so many waits
   static constexpr uint32_t kSpareStorages = 8;   // kept for recovery, which must not fail for want of space
   static constexpr uint32_t kNumberTriesMax = 1000;
+  static constexpr double kCycleWaitMs = 1000;  // a wait that has not lasted so long is no deadlock yet
   // What one entry into the latch may cost, in steps: so many, and once more so many for each entry in use.
   static constexpr uint64_t kStepsMin = uint64_t{1} << 20;
   static constexpr uint64_t kStepsPerEntry = 64;
@@ -123,6 +132,10 @@ class Arena {
   Status withdraw(const SlotRef& ref);
   void waits_no_more(const SlotRef& ref);
 
+  // upgrade.h
+  Status upgrade(const SlotRef& ref, bool waits, uint64_t* token);
+  uint32_t upgrader(const Latched& latched, uint32_t lock);
+
   // queue.h
   bool is_overdue(uint32_t lock, PokeSeen* seen) const;
   Status open_barrier_if_overdue(uint32_t lock, PokeSeen* seen);
@@ -148,6 +161,17 @@ class Arena {
   // snapshot.h
   Status snapshot(uint32_t lock, std::vector<HolderInfo>* infos, bool waiters = true);
   Status snapshot_all(std::vector<HolderInfo>* infos, std::unordered_map<uint32_t, LockName>* names);
+  Status snapshot_marks(std::vector<MarkedLock>* marks);
+  Status place(const SlotRef& ref, uint32_t* ahead);
+
+  // deadlock.h
+  bool is_wanted(const SlotRef& hold) const;
+  uint32_t told_of_cycle(const SlotRef& wait) const;
+  void leave_context(const SlotRef& hold);
+  Status look_for_cycle(const SlotRef& wait, const std::vector<Owned>& owned, CycleSeen* seen);
+  Status cycle_of(const SlotRef& wait, std::vector<HolderInfo>* infos,
+                  std::unordered_map<uint32_t, LockName>* names);
+  Status locks_in_cycles(std::vector<LockName>* names);
 
  private:
   void become_idle(const SlotRef& ref, std::memory_order order);
@@ -185,9 +209,9 @@ class Arena {
 
   // Tables.
   template <class T>
-  T* find(const Table<T>& table, uint32_t index) const;
+  [[gnu::always_inline]] T* find(const Table<T>& table, uint32_t index) const;
   template <class T>
-  bool extend(Table<T>& table, uint32_t index);
+  [[gnu::noinline, gnu::cold]] bool extend(Table<T>& table, uint32_t index);
   template <class T>
   T& at(Table<T>& table, uint32_t index);
   template <class T>
@@ -266,6 +290,15 @@ class Arena {
   Status come_back(const SlotRef& ref, uint32_t* flags);
   bool may_overtake(const Lock<P>& entry) const;
 
+  // Upgrading.
+  void lead_queue(const Latched& latched, const SlotRef& ref);
+  void demote_followers(const Latched& latched, const SlotRef& ref);
+  void end_upgrade(const Latched& latched, uint32_t slot_index);
+  bool has_other_holder(const Latched& latched, const SlotRef& ref);
+  Status become_exclusive(const Latched& latched, const SlotRef& ref, uint64_t* token);
+  void take_over(const Latched& latched, const SlotRef& ref, uint32_t current, uint32_t fresh,
+                 uint64_t* token);
+
   // Recovery.
   bool is_live(uint32_t process_index);  // as far as is known
   bool is_gone(uint64_t word) { return is_left(word) || !is_live(owner_of(word)); }
@@ -283,7 +316,10 @@ class Arena {
   void check_processes(const Latched& latched, const std::vector<uint32_t>& suspects);
   void look_latched(const Latched& latched, uint32_t lock_index);
   static bool is_involved(uint64_t word, uint32_t flags);
+  static AbandonedInfo mark_of(const Lock<P>& entry);
   static bool is_pending(uint64_t word, uint32_t flags);
+  static bool is_upgrading(uint64_t word, uint32_t flags);
+  static bool waits(uint64_t word, uint32_t flags);
   void set_gate(Lock<P>& entry, uint32_t storage);
   void record_abandoned(Lock<P>& entry, const Slot<P>& holder, uint64_t word);
 
@@ -305,6 +341,14 @@ class Arena {
   void rebuild_fronts(const Latched& latched);
 
   HolderInfo describe(const Slot<P>& slot, uint64_t word, uint32_t flags, bool pending) const;
+
+  // Deadlocks.
+  void say_contexts(const Latched& latched, const SlotRef& wait, const std::vector<Owned>& owned);
+  void copy_waits(const Latched& latched, WaitGraph* graph);
+  uint64_t print_of(const WaitGraph& graph, const WaitGraph::Cycle& cycle);
+  bool all_live(const Latched& latched, const WaitGraph& graph, const WaitGraph::Cycle& cycle);
+  const WaitGraph::Wait* victim_of(const WaitGraph& graph, const WaitGraph::Cycle& cycle, bool certain);
+  void tell_processes(const Latched& latched, const WaitGraph& graph, const WaitGraph::Cycle& cycle);
 
   Memory& memory_;
   PokeSink& sink_;

@@ -3,6 +3,7 @@
 
 #include "arena.h"
 #include "attach.h"
+#include "deadlock.h"
 #include "detect.h"
 #include "latch.h"
 #include "names.h"
@@ -13,4 +14,6 @@
 #include "snapshot.h"
 #include "tables.h"
 #include "transfer.h"
+#include "upgrade.h"
 #include "wait.h"
+#include "wait_graph.h"

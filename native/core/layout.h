@@ -59,6 +59,15 @@ constexpr uint32_t kSlotOnDoorbell = 64;  // is on its process's stack of poked 
 constexpr uint32_t kSlotExclusive = 128;  // waits for exclusive mode
 constexpr uint32_t kSlotGranted =
     256;  // waits no more, and the latch was stalled when it was to leave the queue
+// Holds, shared, and waits ahead of the queue to hold exclusively (upgrade.h). Always together with QUEUED.
+constexpr uint32_t kSlotUpgrading = 512;
+// Of deadlocks (deadlock.h).
+constexpr uint32_t kSlotEnds = 1 << 16;       // waits with a time-out or a signal
+constexpr uint32_t kSlotThrows = 1 << 17;     // is to fail where a deadlock is likely
+constexpr uint32_t kSlotInContext = 1 << 18;  // `wake` says in which context it waits or holds
+constexpr uint32_t kSlotVictim = 1 << 19;     // is to fail
+constexpr uint32_t kSlotTold = 1 << 20;       // is in a cycle of which all members were told
+constexpr uint32_t kSlotWarns = 1 << 21;      // is to say so for its process
 // Has a place in the queue in which nobody waits for it, and nothing is to be expected from it.
 constexpr uint32_t kSlotPassedOver = kSlotSkipped | kSlotGranted;
 
@@ -148,7 +157,7 @@ struct alignas(64) Lock {
       barrier_ns;              // monotonic time from which nobody overtakes the queue; 0: now, ~0: not at all
   Atomic<uint32_t> pokes;      // grows with every poke of the front
   Atomic<uint32_t> unwatched;  // not 0: some that wait look seldom, see Q1 to Q4 in queue.h
-  Atomic<uint32_t> abandoned;  // see is_abandoned(). Written by exclusive holders and by recovery
+  Atomic<uint32_t> abandoned;  // see is_abandoned(). Written by holders and by recovery, behind the latch
   Atomic<uint32_t> holder;     // slot of the last exclusive grant: where to look for a death first (a hint)
   Atomic<uint32_t> queue_head;  // derived
   Atomic<uint32_t> queue_tail;
@@ -181,13 +190,14 @@ template <class P>
 struct alignas(64) Slot {
   template <class T>
   using Atomic = typename P::template Atomic<T>;
-  Atomic<uint64_t> word;        // see words.h
-  Atomic<uint64_t> since;       // bits of a double: when it was granted, or queued; ms since the epoch
-  Atomic<uint32_t> wake;        // futex of a synchronous waiter; grows with every poke
-  Atomic<uint32_t> ticket;      // place in the queue
-  Atomic<uint32_t> lock;        // written last when the slot is bound, first when it is given back; 0: free
-  Atomic<uint32_t> thread;      // worker_threads.threadId
-  Atomic<uint32_t> flags;       // kSlot*
+  Atomic<uint64_t> word;   // see words.h
+  Atomic<uint64_t> since;  // bits of a double: when it was granted, or queued; ms since the epoch
+  Atomic<uint32_t>
+      wake;  // futex of a synchronous waiter; grows with every poke. Of others: see kSlotInContext
+  Atomic<uint32_t> ticket;  // place in the queue. Of a hold with kSlotInContext: the context around its own
+  Atomic<uint32_t> lock;    // written last when the slot is bound, first when it is given back; 0: free
+  Atomic<uint32_t> thread;  // worker_threads.threadId
+  Atomic<uint32_t> flags;   // kSlot*
   Atomic<uint32_t> poked_next;  // link of the doorbell stack
   Atomic<uint32_t> queue_next;  // derived
   Atomic<uint32_t> queue_prev;

@@ -37,7 +37,7 @@ uint32_t Arena<P>::buckets_in_use() {
       fault_ = true;
       return kBucketsMin;
     }
-    buckets_limit_ = count;
+    buckets_limit_ = static_cast<uint32_t>((to - Layout<P>::kBuckets) / sizeof(uint32_t));
   }
   return count;
 }

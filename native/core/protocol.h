@@ -13,7 +13,7 @@
 //        phase      refers to    holds   who moves it on
 //        IDLE       nothing      no      its owner (A2)
 //        TRYING     storage g    no      its owner (A3, A5), or a recovery: to STALE (V2)
-//        HELD       storage g    yes     its owner (R1); a recovery changes g (V3); a thief: to STOLEN (S3)
+//        HELD       storage g    yes     its owner (R1, U6); a recovery changes g (V3); a thief: to STOLEN (S3)
 //        RELEASING  storage g    no      its owner (R4)
 //        STALE      storage g    no      its owner (A5)
 //        STOLEN     nothing      no      its owner (A6, R1)
@@ -56,6 +56,15 @@
 //        exclusively, add 1 to the token, our own slot := TRYING(exclusive, s)
 //    S4  V5 with s
 //    S5  our own slot := HELD(exclusive, s); tell the owners of the slots that were stolen
+// Upgrade is V1 to V5 by a shared holder, if it is the only one; how it waits until it is: upgrade.h:
+//    U1  recover a lock that says RECOVERING
+//    U2  if another slot says HELD: not now. Otherwise pick a storage s as in V3
+//    U3  V1
+//    U4  V2
+//    U5  if another slot says HELD by now: gate := g, and not now
+//    U6  initialise s, take it exclusively, add 1 to the token, our own slot HELD(shared, g) := TRYING(exclusive, s)
+//    U7  V5 with s
+//    U8  our own slot := HELD(exclusive, s)
 //
 // INV-1  Nobody blocks inside a rwlock: a process killed there leaves it corrupt for everybody. Only try, unlock, init.
 // INV-2  Unlock runs on the thread that locked exclusively: glibc tells a write lock by the thread id of its owner.
@@ -79,7 +88,11 @@
 //       the storage back; or V3's comes first, and R1's loop reads s and unlocks s.
 //   (5) A thief is a holder by s, and S3 leaves no holder by g: none comes after S2 by (2), all that were there say STOLEN
 //       or are releasing. That the code of a robbed holder runs on is what stealing means; its token is smaller.
-// Tokens. Acquirer and thief add in one atomic step each. An acquirer whose A6 comes after the thief's addition finds STOLEN
+//   (6) An upgrader is a holder by s, and U5 leaves no other holder by g: none comes after U4 by (2). It has not let go in
+//       between. Whoever could get g from U3 on finds RECOVERING, and s is locked before U7 names it; to steal or to recover takes
+//       the latch. A death before U7 is that of a shared holder, one before U8 of nobody, one after it of an exclusive holder.
+//       The old storage keeps the shared lock of our hold, and is initialised before it is used again.
+// Tokens. Acquirer, thief and upgrader add in one atomic step each. An acquirer whose A6 comes after the thief's addition finds STOLEN
 // there, and nobody has learned of its token; one whose A6 comes before has the smaller token. So among those that were
 // told that they hold, tokens grow in the order of the grants.
 // A5's CAS and V2's: whichever comes first decides, both see the other. The undo is a release (R3): somebody may have

@@ -135,6 +135,9 @@ bool Arena<P>::rebuild_slots(const Latched& latched) {
       put_on_doorbell(latched, index);
       ring(latched, index);  // whoever put it there may have died before the bell rang
     }
+    // An upgrade ends with the shared hold that it is of, and maybe nobody came to take it out of the queue.
+    if ((flags_of(entry) & kSlotUpgrading) != 0 && !holds(word, Mode::kShared))
+      entry.flags.fetch_and(kSlotOnDoorbell, std::memory_order_relaxed);
     push_slot(lock(lock_index).slots_head, kByLock, index);
     push_slot(process(owner).slots_head, kByProcess, index);
   }

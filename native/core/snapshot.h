@@ -23,6 +23,18 @@ bool Arena<P>::is_pending(uint64_t word, uint32_t flags) {
   return (flags & (kSlotQueued | kSlotGranted)) == kSlotQueued && !is_held(word);
 }
 
+// Does the slot hold, shared, and wait to be upgraded?
+template <class P>
+bool Arena<P>::is_upgrading(uint64_t word, uint32_t flags) {
+  return (flags & (kSlotUpgrading | kSlotGranted)) == kSlotUpgrading && holds(word, Mode::kShared);
+}
+
+// Does its owner wait for anything?
+template <class P>
+bool Arena<P>::waits(uint64_t word, uint32_t flags) {
+  return is_pending(word, flags) || is_upgrading(word, flags);
+}
+
 template <class P>
 HolderInfo Arena<P>::describe(const Slot<P>& slot, uint64_t word, uint32_t flags, bool pending) const {
   HolderInfo info;
@@ -104,6 +116,39 @@ Status Arena<P>::snapshot_all(std::vector<HolderInfo>* infos, std::unordered_map
   std::sort(infos->begin(), infos->end(), [newest](const HolderInfo& a, const HolderInfo& b) {
     if (a.pending != b.pending) return b.pending;
     return a.pending ? newest - a.ticket > newest - b.ticket : a.since_ms < b.since_ms;
+  });
+  return latched.status();
+}
+
+// All locks of the namespace that are marked as abandoned, whether somebody has them open or not.
+template <class P>
+Status Arena<P>::snapshot_marks(std::vector<MarkedLock>* marks) {
+  Latched latched(*this);
+  if (!ok(latched.status())) return latched.status();
+  const uint32_t locks = used(locks_);
+  size_t name_bytes = 0;
+  for (uint32_t index = 1; index <= locks && !fault_; index++) {
+    const Lock<P>& entry = lock(index);
+    MarkedLock marked;
+    if (!is_abandoned(get(entry.abandoned)) || !read_name(latched, index, &marked.name)) continue;
+    name_bytes += marked.name.bytes.size();
+    if (name_bytes > names_bytes_max()) fault_ = true;
+    marked.mark = mark_of(entry);
+    marks->push_back(std::move(marked));
+  }
+  return latched.status();
+}
+
+// How many wait ahead of this wait.
+template <class P>
+Status Arena<P>::place(const SlotRef& ref, uint32_t* ahead) {
+  Latched latched(*this);
+  if (!ok(latched.status())) return latched.status();
+  *ahead = 0;
+  each_slot(ref.lock->queue_head, kByQueue, [&](uint32_t index, Slot<P>& other) {
+    if (index == ref.slot_index) return false;
+    if (is_pending(word_of(other), flags_of(other))) ++*ahead;
+    return true;
   });
   return latched.status();
 }

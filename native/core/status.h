@@ -22,6 +22,7 @@ enum class Status : int32_t {
   kSystem = -12,       // any other failure of a system call; errno tells
   kStalled = -13,  // the latch's owner does not go on (it was stopped there): nothing was done yet, try again
   kStolen = -14,   // the hold was taken from its owner by LockManager.request() with `steal`
+  kUpgrading = -15,  // another holder waits to be upgraded: each would wait for the other
 };
 
 constexpr bool ok(Status status) { return status == Status::kOk; }

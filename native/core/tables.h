@@ -12,7 +12,7 @@ namespace proclock {
 // The entry, or null where the index is none of the table's. Needs no latch.
 template <class P>
 template <class T>
-T* Arena<P>::find(const Table<T>& table, uint32_t index) const {
+inline T* Arena<P>::find(const Table<T>& table, uint32_t index) const {
   if (index == 0) return nullptr;
   if (index > table.limit.load(std::memory_order_relaxed)) {
     if (!const_cast<Arena*>(this)->extend(const_cast<Table<T>&>(table), index)) return nullptr;

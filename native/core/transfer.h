@@ -1,5 +1,5 @@
 // What changes a hold other than by acquire and release: downgrade, steal, and the record that is left by a dead holder.
-// The steps and the argument are in protocol.h.
+// (From shared to exclusive: upgrade.h.) The steps and the argument are in protocol.h.
 #pragma once
 
 #include "protocol.h"
@@ -65,27 +65,39 @@ Status Arena<P>::steal(const SlotRef& ref, uint64_t* token) {
       record_abandoned(entry, other, word);
     return true;
   });
-  P::try_lock(&storage.rwlock, Mode::kExclusive);
-  *token = entry.token.fetch_add(1, std::memory_order_acq_rel) + 1;
-  entry.holder.store(ref.slot_index, std::memory_order_relaxed);
+  for (const uint32_t index : robbed) end_upgrade(latched, index);
   ref.slot->since.store(bits_of(P::wall_ms()), std::memory_order_relaxed);
-  const uint64_t trying = slot_word(Phase::kTrying, Mode::kExclusive, fresh, ref.tag);
-  ref.slot->word.store(trying, std::memory_order_seq_cst);
-  set_gate(entry, fresh);  // S4
-  // S5. After S4, because: a death before it leaves a lock that nobody held, one after it an abandoned hold.
-  ref.slot->word.store(with_phase(trying, Phase::kHeld), std::memory_order_seq_cst);
-  retire_storage(latched, ref.lock_index, current);
+  take_over(latched, ref, current, fresh, token);
   for (const uint32_t index : robbed) ring(latched, index);
   return latched.status();
 }
 
-// By an exclusive holder that comes to its end. Behind the latch, since it may be robbed at any moment.
+// The end of S3, S4 and S5; U6 to U8. Nobody holds but by our own slot, and nobody comes to hold: makes it the exclusive
+// holder, by a storage that nobody refers to.
+template <class P>
+void Arena<P>::take_over(const Latched& latched, const SlotRef& ref, uint32_t current, uint32_t fresh,
+                         uint64_t* token) {
+  Lock<P>& entry = *ref.lock;
+  P::try_lock(&at(storages_, fresh).rwlock, Mode::kExclusive);
+  *token = entry.token.fetch_add(1, std::memory_order_acq_rel) + 1;
+  entry.holder.store(ref.slot_index, std::memory_order_relaxed);
+  const uint64_t trying = slot_word(Phase::kTrying, Mode::kExclusive, fresh, ref.tag);
+  ref.slot->word.store(trying, std::memory_order_seq_cst);
+  set_gate(entry, fresh);  // S4, U7
+  // S5, U8. After the gate, because: a death before it leaves a lock that nobody held, one after it an abandoned hold.
+  ref.slot->word.store(with_phase(trying, Phase::kHeld), std::memory_order_seq_cst);
+  retire_storage(latched, ref.lock_index, current);
+}
+
+// By a holder that comes to its end. Behind the latch, since it may be robbed at any moment.
 template <class P>
 Status Arena<P>::finish(const SlotRef& ref, Finished what) {
   Latched latched(*this);
   if (!ok(latched.status())) return latched.status();
   const uint64_t word = ref.slot->word.load(std::memory_order_relaxed);
-  if (!holds(word, Mode::kExclusive) || tag_of(word) != ref.tag) return Status::kNotHeld;
+  // A repair is the exclusive holder's; whoever has flown may have downgraded since.
+  const bool holds_so = what == Finished::kRepair ? holds(word, Mode::kExclusive) : is_held(word);
+  if (!holds_so || tag_of(word) != ref.tag) return Status::kNotHeld;
   if (what == Finished::kRepair) ref.lock->abandoned.fetch_and(~kMarkAbandoned, std::memory_order_relaxed);
   if (what == Finished::kFlight) ref.lock->abandoned.fetch_add(kMarkFlight, std::memory_order_relaxed);
   return latched.status();
@@ -106,7 +118,11 @@ void Arena<P>::record_abandoned(Lock<P>& entry, const Slot<P>& holder, uint64_t 
 
 template <class P>
 AbandonedInfo Arena<P>::abandoned(const SlotRef& ref) const {
-  const Lock<P>& entry = *ref.lock;
+  return mark_of(*ref.lock);
+}
+
+template <class P>
+AbandonedInfo Arena<P>::mark_of(const Lock<P>& entry) {
   AbandonedInfo info;
   info.pid = entry.abandoned_pid.load(std::memory_order_relaxed);
   info.thread = entry.abandoned_thread.load(std::memory_order_relaxed);

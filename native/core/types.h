@@ -41,6 +41,12 @@ struct AbandonedInfo {
   uint64_t token = 0;
 };
 
+// A lock that a dead holder has left, and its name.
+struct MarkedLock {
+  LockName name;
+  AbandonedInfo mark;
+};
+
 // How an exclusive holder comes to its end, as far as others want to know.
 enum class Finished {
   kRepair,  // of what a dead holder left: its mark goes
@@ -87,6 +93,12 @@ struct OwedSeen {
 // What one ticker knows of the detector's word.
 struct ScanSeen {
   uint64_t word = ~uint64_t{0};
+};
+
+// What one wait saw when it last looked for a cycle.
+struct CycleSeen {
+  uint64_t print = 0;   // of all that makes the cycle; 0: there was none
+  bool is_new = false;  // it was not there at the look before
 };
 
 // How long the entries of this thread into latches may take together, for as long as the object lives.

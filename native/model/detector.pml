@@ -8,6 +8,8 @@
  * if it still has this number.
  *
  * Steps. A process that waits does all of them on each of its ticks; k entries are asked in a turn.
+ *    D0  own: the latch is called by our own number, and we are not inside: a foreign hand wrote that. To all others it
+ *        looks like somebody who is stopped. Enter it, which takes it for a dead owner's, rebuilds, and leave it
  *    D1  mark: the bit of the process that it waits for := 1, if it is 0
  *    D2  look: load {turn, cursor}. Changed since our last tick: keep the new value, the tick is over. Can not ask (the
  *        descriptor is not ours any more, say): the tick is over, too
@@ -44,6 +46,9 @@
  *               recovers whoever is dead, and treats all slots that say LEFT; it may be given up once (GIVE_UP). Nobody
  *               is stopped inside: then nobody gets in, and D7 says stalled, STALLS times.
  *   D6, D8      read a number and ask about it in one step: a number that dies in between is dead at the next turn.
+ *   FORGED      a foreign hand calls a free latch by the number of a process that lives and is not inside, so many
+ *               times. Over one that is inside it could do worse: then two are in, and the faults that stay (latch.h)
+ *               are what is left.
  *   HINTS       the first answer may be wrong, so many times: it may be that of a pidfd or a start time. The second is
  *               the token's, and true.
  *   attaching   is one step behind the latch: a newcomer takes the first entry that is free, or a dead process's.
@@ -53,10 +58,10 @@
  *
  * Claims. alive: nobody alive is recovered. once: nobody is recovered twice. wishes: D1 leads to a question that begins
  * after it, unless whoever took the bit dies. Under weak fairness: in the end no entry of a dead process is left, no
- * slot that says LEFT, no dead owner of the latch and no rebuild that is due, however many winners died or stopped,
- * whatever bits are set. Not here: how long it takes. That is counted in ticks, and is the simulation's.
+ * slot that says LEFT, no dead owner of the latch, no owner that is not inside, and no rebuild that is due, however many
+ * winners died or stopped, whatever bits are set. Not here: how long it takes. That is counted in ticks, and is the simulation's.
  *
- * Switches: NP, ENTRIES, K (1: no bits, the cursor alone), KILLS, STOPS, BLINDS, LEFTS, GOES, STALLS, HINTS, GIVE_UP,
+ * Switches: NP, ENTRIES, K (1: no bits, the cursor alone), KILLS, STOPS, BLINDS, LEFTS, GOES, STALLS, FORGED, HINTS, GIVE_UP,
  * NO_NEWCOMERS; WISHES (that claim); LIVENESS; MUTANT_x, see mutants.json.
  */
 #ifndef NP
@@ -83,6 +88,9 @@
 #ifndef STALLS
 #define STALLS 0
 #endif
+#ifndef FORGED
+#define FORGED 0
+#endif
 #ifndef HINTS
 #define HINTS 0
 #endif
@@ -108,6 +116,7 @@ bit slot[ENTRIES];        /* one of its slots says LEFT */
 #endif
 byte latch = 0;           /* the number of who is inside */
 bit dirty = 0;            /* a rebuild is due */
+bit forged = 0;           /* its owner is not inside: what the checker knows */
 byte last = 0;
 #ifdef MUTANT_TURN_HELD
 bit held = 0;
@@ -125,7 +134,7 @@ bit gone[NUMBERS];        /* recovered, or gone */
 bit wish[ENTRIES];
 byte hand[NP];            /* the entry that was taken and not asked about yet, plus 1 */
 #endif
-byte kills = 0, stops = 0, blinds = 0, lefts = 0, goes = 0, stalls = 0, hints = 0;
+byte kills = 0, stops = 0, blinds = 0, lefts = 0, goes = 0, stalls = 0, forges = 0, hints = 0;
 #ifdef GIVE_UP
 bit gave_up = 0;
 #endif
@@ -149,7 +158,7 @@ hidden byte alive, once, wishes;
 #endif
 #define DEAD(e) (num[e] != 0 && !token[num[e]])
 #define UNTREATED(e) (DEAD(e) || SLOT(e))
-#define CLEAN (!ANY_ENTRY(UNTREATED) && !dirty && (latch == 0 || token[latch]))
+#define CLEAN (!ANY_ENTRY(UNTREATED) && !dirty && !forged && (latch == 0 || token[latch]))
 #define HAS_E(p) (hand[p] == e + 1)
 #define LOST(e) (wish[e] && !wanted[e])
 
@@ -186,7 +195,10 @@ enter: /* D7 */
     atomic {
       if
       :: latch == 0 -> latch = number[me]
-      :: latch != 0 && !token[latch] && !blind[me] -> latch = number[me]; dirty = 1
+      :: latch != 0 && !token[latch] && !blind[me] -> latch = number[me]; dirty = 1; forged = 0
+#if FORGED > 0
+      :: latch == number[me] -> dirty = 1; forged = 0
+#endif
 #if STALLS > 0
       :: latch != 0 && stalls < STALLS && why == RECOVER ->
         stalls++; wanted[e] = 1; x = 0; is_dead = 0; left = 0; e = 0; why = 0; goto take
@@ -276,6 +288,11 @@ leave:
     atomic { token[number[me]] = 0; number[me] = 0; goto start };
 
 tick:
+#if FORGED > 0 && !defined(MUTANT_OWN_NUMBER_BELIEVED)
+    atomic { /* D0 */
+      if :: latch == number[me] -> why = OWNER; goto enter :: else fi
+    };
+#endif
     atomic { /* D1 */
       if
       :: true -> goto look
@@ -416,7 +433,9 @@ inline kill(p) {
   kills++; dead[p] = 1; stopped[p] = 0; blind[p] = 0; token[number[p]] = 0; number[p] = 0;
   WISH(if :: hand[p] != 0 -> wish[hand[p] - 1] = 0; hand[p] = 0 :: else fi)
 }
+inline forge(p) { forges++; forged = 1; latch = number[p] }
 #define FATE(p) \
+  :: atomic { forges < FORGED && number[p] != 0 && latch == 0 -> forge(p) } \
   :: atomic { kills < KILLS && number[p] != 0 -> kill(p) } \
   :: atomic { stops < STOPS && number[p] != 0 && latch != number[p] -> stops++; stopped[p] = 1 } \
   :: atomic { stopped[p] -> stopped[p] = 0 } \

@@ -1,4 +1,4 @@
-/* Waiting, as in queue.h: the queue, pokes, who may try, withdrawing, skipping, over a lock that slots.pml has shown to
+/* Waiting, as in queue.h and upgrade.h: the queue, pokes, who may try, withdrawing, skipping, upgrading, over a lock that slots.pml has shown to
  * be right. The claim: nobody who lives sleeps for ever, whoever dies or is stopped, and nobody is starved.
  *
  * NP processes acquire (shared, exclusive), wait, withdraw, release, downgrade and steal for ever. A process may be
@@ -27,6 +27,9 @@
  *                until S4: the thief's slot is `old` until then. Being robbed is no rest: who was robbed owes nothing,
  *                so whatever it may do yet does not count as something that is going to happen.
  *
+ *   upgrades     one that waits is woken as any other wait, by its wake word or by its doorbell (the code has the latter
+ *                alone). What the change of generation takes is in slots.pml: here it is one step, as a downgrade is.
+ *                Each hold asks once: otherwise one that is refused could go on asking, and never release.
  *   a stalled latch  only what is done later for it differs: LATE leaves the queue some time after the grant, maybe
  *                after the release. Everything else that was stalled blocks on the latch instead.
  *
@@ -40,7 +43,7 @@
  * nobody was poked. Each of the two runs on by itself here, where a real thread does one thing at a time: there are
  * more interleavings, not fewer. Only slot 2 is killed then.
  *
- * Switches: NP, KILLS, NO_SHARED, ASYNC (a bit mask of processes), WITHDRAW, TICK, STOP, DOWNGRADE, NO_OVERTAKING,
+ * Switches: NP, KILLS, NO_SHARED, ASYNC (a bit mask of processes), WITHDRAW, TICK, STOP, DOWNGRADE, UPGRADE, NO_OVERTAKING,
  * LATE; PAIR; SPIN (who belongs to the front tries before it reacts); STEAL (with LIVENESS once, and not by process 0:
  * who is robbed for ever gets nothing for ever); MEET (shared holders may stay for ever, since they wait for each
  * other: a reader that fits in must not sleep); WRITERS (LIVENESS: a bit mask of the processes that are exclusive, the
@@ -76,6 +79,7 @@
 #define DOWN 8
 #define STEALING 9
 #define FINISH 10
+#define UPGRADING 11
 
 /* the slots: word */
 byte ph[NP];
@@ -92,6 +96,9 @@ bit granted[NP];
 #define PASSED_OVER(i) (skipped[i] || granted[i])
 #else
 #define PASSED_OVER(i) (skipped[i])
+#endif
+#ifdef UPGRADE
+bit up[NP];     /* holds, and waits to be upgraded */
 #endif
 bit on_bell[NP];
 /* wake words: changed since W1; doorbells: changed since the doorbell thread looked */
@@ -204,6 +211,9 @@ inline remove(who) {
   j = 0;
   if :: !IS_ASYNC(who) -> woken[who] = 0 :: else fi;
   queued[who] = 0; eligible[who] = 0; poked[who] = 0; skipped[who] = 0; exclusive[who] = 0;
+#ifdef UPGRADE
+  up[who] = 0;
+#endif
 #ifdef LATE
   granted[who] = 0;
 #endif
@@ -235,12 +245,36 @@ inline choose_mode() {
 }
 
 inline front_changed() {
-#ifdef LIVENESS
+#if defined(LIVENESS) && defined(UPGRADE)
+  barrier = (qn > 0 && up[q[0]])
+#elif defined(LIVENESS)
   barrier = 0
 #else
   skip
 #endif
 }
+
+#ifdef UPGRADE
+#define IS_UP(i) (up[i])
+#define HOLDS_AS_WELL(i) (i != me && ph[i] == HELD)
+/* Who belonged to the front behind an upgrader may try no more. */
+inline demote() {
+  i = 1;
+  do
+  :: i < qn && (eligible[q[i]] || PASSED_OVER(q[i])) ->
+    eligible[q[i]] = 0;
+    if :: !skipped[q[i]] -> poked[q[i]] = 0 :: else fi;
+    i++
+  :: else -> break
+  od;
+  i = 0
+}
+/* An upgrade that has come to its end leaves the queue. */
+inline end_upgrade(who) {
+  remove(who); front_changed();
+  POKED = 0
+}
+#endif
 
 /* A new generation: live shared holders are carried over, what else refers to the old storage is on its own. */
 inline change() {
@@ -268,6 +302,10 @@ inline freeze() {
   od;
   i = 0
 }
+#ifdef UPGRADE
+/* U2 to U8 */
+inline take_alone() { change(); rd = 0; wr = 1; ex[me] = 1 }
+#endif
 /* The doorbell of a process. */
 inline ring(who) { on_bell[who] = 1; rung[who] = 1; bell_asleep[who] = 0 }
 
@@ -298,13 +336,21 @@ proctype P(byte me) {
 #ifdef MUTANT_THIEF_POKES_NOBODY
   bit thief = 0;
 #endif
+#ifdef UPGRADE
+  bit asked = 0;
+#endif
 
 start:
   dead[me] = 0;
   {
     ph[me] = IDLE;
 idle:
-    atomic { m = 0; front = 0; undo = 0; at[me] = RESTS };
+    atomic {
+      m = 0; front = 0; undo = 0; at[me] = RESTS
+#ifdef UPGRADE
+      ; asked = 0
+#endif
+    };
 
     /* ---- acquire */
 A1:
@@ -423,6 +469,9 @@ holding:
 #ifdef DOWNGRADE
       :: ex[me] -> why = DOWN; goto enter
 #endif
+#ifdef UPGRADE
+      :: ph[me] == HELD && !ex[me] && !asked -> asked = 1; why = UPGRADING; goto enter
+#endif
       fi
     };
     /* ---- release */
@@ -533,12 +582,43 @@ asleep:
       fi
     };
 
+#ifdef UPGRADE
+    /* ---- wait to be upgraded */
+up_again:
+    atomic { woken[me] = 0; at[me] = BUSY; why = UPGRADING; goto enter };
+up_to_sleep:
+    atomic {
+      if
+      :: woken[me] -> goto up_again
+      :: else -> at[me] = ASLEEP
+      fi
+    };
+up_asleep:
+    atomic {
+      if
+      :: at[me] == BUSY -> goto up_again /* one that is stopped goes on holding: nobody is to get in */
+      :: ANY(GONE) -> why = LOOK; goto enter
+#ifdef TICK
+      :: POKED -> why = SKIP; goto enter
+#endif
+#ifdef WITHDRAW
+      :: at[me] = BUSY; why = LEAVE; goto enter
+#endif
+      fi
+    };
+#endif
+
     /* ---- under the latch */
 enter:
     atomic {
       (latch == NONE || dead[latch]) -> again = latch != NONE; latch = me;
       if
-      :: again -> again = 0; rebuilt = 1; POKED = 0; QUEUED = qn > 0
+      :: again -> again = 0; rebuilt = 1;
+#if defined(UPGRADE) && defined(STEAL)
+        /* An upgrade ends with its hold. */
+        if :: qn > 0 && up[q[0]] && ph[q[0]] != HELD -> remove(q[0]) :: else fi;
+#endif
+        POKED = 0; QUEUED = qn > 0
 #if defined(STEAL) && ASYNC != 0 && !defined(MUTANT_REBUILD_TELLS_NO_ROBBED)
         ; i = 0; do :: i < NP -> if :: ph[i] == STOLEN && IS_ASYNC(i) -> ring(i) :: else fi; i++ :: else -> break od; i = 0
 #endif
@@ -650,10 +730,48 @@ work:
 #ifdef STEAL
       :: why == STEALING -> goto S1
 #endif
+#ifdef UPGRADE
+      :: why == UPGRADING && ph[me] != HELD -> if :: up[me] -> end_upgrade(me) :: else fi; goto leave
+      :: why == UPGRADING && ph[me] == HELD && up[me] ->
+        poked[me] = 0;
+        if :: skipped[me] -> skipped[me] = 0; demote(); front_changed() :: else fi;
+        goto U_W2
+      :: why == UPGRADING && ph[me] == HELD && !up[me] ->
+        if
+#ifndef MUTANT_UPGRADE_SECOND
+        :: ANY(IS_UP) -> goto leave
+#endif
+        :: else -> if :: !ANY(HOLDS_AS_WELL) -> take_alone(); goto upgraded :: else fi
+        fi;
+        i = qn;
+        do :: i > 0 -> q[i] = q[i - 1]; i-- :: else -> break od;
+        q[0] = me; qn++;
+        queued[me] = 1; exclusive[me] = 1; eligible[me] = 1; up[me] = 1; woken[me] = 0;
+        demote();
+        front_changed(); goto U_queued
+#endif
       :: why == LOOK || why == FINISH -> goto leave
       fi
     };
     QUEUED = 1; /* W2 */
+#ifdef UPGRADE
+    goto leave;
+U_queued:
+    QUEUED = 1;
+U_W2:
+#ifndef MUTANT_UPGRADE_KEEPS_POKED
+    POKED = 0; /* W2 */
+#endif
+    atomic {
+      if
+      :: ANY(HOLDS_AS_WELL) -> goto leave /* U2 */
+      :: ANY(HOLDS_AS_WELL) -> freeze(); goto leave /* U5 */
+      :: else -> take_alone()
+      fi
+    };
+upgraded:
+    atomic { if :: up[me] -> end_upgrade(me) :: else fi };
+#endif
 leave:
     atomic {
       latch = NONE;
@@ -670,9 +788,18 @@ leave:
       :: why == SETTLE && ph[me] == IDLE -> why = 0; goto idle
       :: (why == SETTLE && ph[me] != IDLE) || why == DOWN || why == STEALING -> why = 0; goto holding
       :: why == FINISH -> why = 0; goto A1
-      :: why == LEAVE -> why = 0; goto idle
+#ifdef UPGRADE
+      :: why == UPGRADING -> why = 0; if :: up[me] -> goto up_to_sleep :: else -> goto holding fi
+      :: why == LEAVE && ph[me] != IDLE -> why = 0; goto holding
+      :: (why == SKIP || why == LOOK) && ph[me] != IDLE -> why = 0; goto up_asleep
+#endif
+      :: why == LEAVE && ph[me] == IDLE -> why = 0; goto idle
       :: why == UNSKIP -> why = 0; goto react
+#ifdef UPGRADE
+      :: (why == SKIP || why == LOOK) && ph[me] == IDLE -> why = 0; goto asleep
+#else
       :: why == SKIP || why == LOOK -> why = 0; goto asleep
+#endif
       :: why == POKE -> why = 0
       fi
     };
@@ -707,6 +834,9 @@ S3:
       if
       :: k < NP ->
         ph[k] = STOLEN; ex[k] = 0; old[k] = 0;
+#ifdef UPGRADE
+        if :: up[k] -> end_upgrade(k); woken[k] = 1; if :: at[k] == ASLEEP -> at[k] = BUSY :: else fi :: else fi;
+#endif
 #if ASYNC != 0
         informed[k] = 0;
         if :: IS_ASYNC(k) -> todo = todo | (1 << k) :: else fi;
@@ -939,6 +1069,9 @@ poked_all:
 
   d_step { k = 0; d = NONE; why = 0; todo = 0; later = 0; back = 0; i = 0; j = 0; m = 0; front = 0; undo = 0;
     rebuilt = 0; again = 0; told = 0; was = 0;
+#ifdef UPGRADE
+    asked = 0;
+#endif
 #ifdef PAIR
     passing = 0
 #endif
@@ -1004,8 +1137,12 @@ end:
   :: QUEUED && !barrier -> barrier = 1
   od
 }
-#define WAITS(i) (queued[i])
+#ifdef UPGRADE
+/* An upgrade is granted, or refused, whatever stream of readers and writers comes. */
+ltl upgraded { [] ((up[0]) -> <> (!up[0] || dead[0])) }
+#else
 ltl served { [] ((queued[0]) -> <> (!queued[0] || dead[0])) }
+#endif
 #else
 active proctype Watch() {
 end:

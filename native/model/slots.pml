@@ -1,6 +1,6 @@
-/* The slot protocol of protocol.h and recovery.h: acquire, release, recovery, downgrade, steal, over one lock.
+/* The slot protocol of protocol.h and recovery.h: acquire, release, recovery, downgrade, upgrade, steal, over one lock.
  *
- * NP processes with one slot each acquire (shared, exclusive), steal, release, downgrade, and clear or record the
+ * NP processes with one slot each acquire (shared, exclusive), steal, release, downgrade, upgrade, and clear or record the
  * abandoned mark, for ever: there is no bound on the number of operations. A process may be killed between any two
  * steps, KILLS times in all, and is started anew once somebody has recovered it. Or it just does not go on, which is
  * what a model of interleavings means by a straggler.
@@ -39,7 +39,7 @@
  * is written here for a LEFT slot that a thief finds after S0. The code writes one: whether the thread ended first or was
  * robbed first nobody can tell, and a mark too many does no harm.
  *
- * Switches: NP, KILLS, NO_SHARED, DOWNGRADE, STEAL, LEAVES, MARKS (holders clear the mark, or record one),
+ * Switches: NP, KILLS, NO_SHARED, DOWNGRADE, UPGRADE, STEAL, LEAVES, MARKS (holders clear the mark, or record one),
  * POKES (a releaser enters the latch in R3 at any time, not only where its owner has died); MUTANT_x, see
  * mutants.json.
  */
@@ -70,6 +70,7 @@
 #define STEALING 5
 #define CLEAR 6
 #define RECORD 7
+#define UP 8
 
 /* the slot words: phase, mode, storage. Written in one step each. */
 byte ph[NP];
@@ -127,6 +128,7 @@ hidden byte exclusion, storage, tokens, abandoned, progress;
 #else
 #define LEAKED(i) 0
 #endif
+#define HOLDS_AS_WELL(i) (i != me && ph[i] == HELD)
 #define BESIDE(i) (i != me && !dead[i] && ph[i] == HELD && (ex[me] || ex[i]))
 #define TORN(i) (torn[i] != 0)
 #define TOUCHES(i) (!dead[i] && touch[i] == n)
@@ -326,6 +328,9 @@ holding:
 #ifdef DOWNGRADE
       :: ex[me] -> why = DOWN; goto enter
 #endif
+#ifdef UPGRADE
+      :: !ex[me] -> why = UP; goto enter
+#endif
 #ifdef MARKS
       :: ex[me] && mark -> why = CLEAR; goto enter
       :: ex[me] && !mark -> why = RECORD; goto enter
@@ -422,7 +427,7 @@ forget:
 looked:
     atomic {
       if
-      :: gr && (rebuilt || why == FINISH || why == STEALING) -> back = FINISH; goto V1
+      :: gr && (rebuilt || why == FINISH || why == STEALING || why == UP) -> back = FINISH; goto V1
       :: else
       fi;
 settled:
@@ -430,6 +435,7 @@ settled:
       if
       :: why == DOWN && ph[me] == HELD -> back = DOWN; goto V1
       :: why == STEALING -> back = STEALING; goto V1
+      :: why == UP && ph[me] == HELD && !ANY(HOLDS_AS_WELL) -> back = UP; goto V1 /* U2, U3 */
 #ifdef MUTANT_CLEAR_UNCHECKED
       :: why == CLEAR -> mark = 0; if :: ph[me] == HELD -> owed = 0 :: else fi
 #else
@@ -467,6 +473,9 @@ V2:
 #ifdef MUTANT_STEAL_NO_FREEZE
       if :: back == STEALING -> k = NP :: else fi;
 #endif
+#ifdef MUTANT_UPGRADE_NO_FREEZE
+      if :: back == UP -> k = NP :: else fi;
+#endif
       if :: k == me -> k++ :: else fi;
       if
       :: k < NP -> if :: ph[k] == TRYING && st[k] == 0 && !known[k] -> ph[k] = STALE :: else fi; k++
@@ -485,6 +494,7 @@ V3:
       if
       :: back == DOWN -> goto downgrade
       :: back == STEALING -> goto steal
+      :: back == UP -> goto upgrade
       :: else
       fi;
       do
@@ -626,6 +636,29 @@ downgrade:
     d_step { set_gate() };
 #endif
     atomic { tidy(n); n = 0; back = 0; goto leave };
+
+    /* U5 to U8 */
+upgrade:
+    atomic {
+      if
+#ifndef MUTANT_UPGRADE_UNCHECKED
+      :: ANY(HOLDS_AS_WELL) ->
+#ifndef MUTANT_UPGRADE_LEFT_RECOVERING
+        gr = 0;
+#endif
+        back = 0; goto leave
+#endif
+      :: else -> take_storage()
+      fi
+    };
+    atomic { token++; mine[me] = token; close_gaps() };
+#ifdef MUTANT_UPGRADE_HELD_FIRST
+    d_step { wr[n] = 1; SET(me, HELD, 1, n); touch[me] = n };
+#else
+    d_step { wr[n] = 1; SET(me, TRYING, 1, n); touch[me] = n }; /* U6 */
+#endif
+    d_step { set_gate() }; /* U7 */
+    atomic { ph[me] = HELD; check_held(); check_mark(); grant_token(); tidy(n); n = 0; back = 0; goto leave }; /* U8 */
 
     /* S3 to S5 */
 steal:

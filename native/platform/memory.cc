@@ -106,13 +106,13 @@ Status SegmentMemory::open(const char* name, int64_t group, OpenFailure* failure
 }
 
 // With the attach byte locked exclusively nobody enters, and who waits for it finds that the file has no name any more.
-Status SegmentMemory::prune(const char* name, int64_t group, OpenFailure* failure) {
+Status SegmentMemory::prune(const char* name, int64_t group, OpenFailure* failure, bool remove) {
   reset();
   Status status = open_file(name, group, false);
   if (ok(status) && !lock_byte(F_WRLCK, kAttach)) status = Status::kBusy;
   if (ok(status)) status = check_name();
   if (ok(status) && anybody_alive()) status = Status::kBusy;
-  if (ok(status) && System::File::unlink(name) != 0) status = fail(errno);
+  if (ok(status) && remove && System::File::unlink(name) != 0) status = fail(errno);
   reset();
   *failure = failure_;
   return status;

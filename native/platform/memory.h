@@ -16,7 +16,8 @@ class SegmentMemory {
   Status open(const char* name, int64_t group, OpenFailure* failure);
   void attached();
   // Gives the file of a namespace back. kBusy: somebody is alive in it, or enters it at this moment. Leaves this object empty.
-  Status prune(const char* name, int64_t group, OpenFailure* failure);
+  // Without `remove` it only says whether that could be done.
+  Status prune(const char* name, int64_t group, OpenFailure* failure, bool remove = true);
 
   char* base() const { return base_; }
   Status reserve(size_t offset, size_t bytes);

@@ -17,6 +17,13 @@ namespace proclock {
 
 class SegmentMemory;
 
+// What is known of a process beyond its locks.
+struct ProcessDetails {
+  bool stopped = false;  // by SIGSTOP or a debugger
+  std::string
+      command;  // its arguments, with a 0 after each, or the beginning of that; empty: it may not be read
+};
+
 struct UnixPlatform {
   template <class T>
   using Atomic = std::atomic<T>;
@@ -59,7 +66,25 @@ struct UnixPlatform {
 
   static int64_t group_id(const char* name);  // -1: there is no such group
 
+  // ---- for the command, children.cc
+
+  // How this child has ended: its exit code, or 256 + its signal; -1: it runs. Takes all others that have ended as well.
+  static int32_t reap(int32_t pid);
+  // Does this process get the signals of its terminal's keys?
+  static bool is_in_foreground();
+
  protected:
+  static constexpr int kStandardFds = 3;
+  static constexpr int kNotStarted = 127;  // the exit code of a child that did not become its program
+  static constexpr size_t kCommandMax = 4096;
+
+  // Null at the end, as exec takes them.
+  static std::vector<char*> pointers_to(const std::vector<std::string>& strings);
+  // In a child, before exec. Nothing is allocated in them.
+  static void forget_handlers();
+  static void keep_standard_fds();
+  static void unblock_signals();
+
   static uint64_t read_clock(clockid_t clock);
 
   static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the low half of a word comes first");

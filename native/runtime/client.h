@@ -5,6 +5,8 @@
 //   client_locks.h   opening and closing, the slots that a lock has ready, what is owed, the end of the thread
 //   client_holds.h   acquire without a wait, release, and all that is done to a hold
 //   client_waits.h   waits
+//   client_upgrades.h  from shared to exclusive
+//   client_cycles.h  waits that go round in a circle
 #pragma once
 
 #include "runtime.h"
@@ -55,6 +57,7 @@ struct Report {
   int32_t forks;     // raw fork()s that made this process from one that had this client
   int32_t unserved;  // no native thread can be had: serve() every few milliseconds, as long as anybody waits
   int32_t marks_dropped;  // abandoned records that had to make room for other names
+  int32_t told;           // with kAgain: what this wait is told of a cycle that it is in: kVictim, kWarns
 };
 
 template <class P>
@@ -79,15 +82,21 @@ class Client {
   static constexpr uint32_t kKeyBits = 2;
   // Each returns a hold (>= 0) or a Status.
   int32_t try_acquire(uint32_t key);
-  int32_t enqueue(uint32_t key, bool async);
+  // How to wait.
+  static constexpr uint32_t kAsync = 1;
+  static constexpr uint32_t kEnds = 2;    // it has a time-out or a signal
+  static constexpr uint32_t kThrows = 4;  // it is to fail where a deadlock is likely
+  int32_t enqueue(uint32_t key, uint32_t how);
   int32_t steal(uint32_t key);       // the exclusive hold of this lock, from whoever has it
   Status check(uint32_t id);         // is the namespace still the one that newcomers find?
   Status look(uint32_t id);          // for somebody who was refused: is there a dead holder?
   Status listen(uint32_t hold);      // from now on it becomes ready when it is stolen; kStolen: it was
   Status check_hold(uint32_t hold);  // kOk or kStolen
   Status wait(uint32_t hold, double timeout_ms);
-  Status react(uint32_t hold) { return react(hold, 0); }
-  Status withdraw(uint32_t hold);
+  Status react(uint32_t hold);     // a wait, or a hold that waits to be upgraded
+  Status withdraw(uint32_t hold);  // the same
+  Status try_upgrade(uint32_t hold);
+  Status upgrade(uint32_t hold);  // kAgain: it is going to be ready
   Status release(uint32_t hold);
   Status downgrade(uint32_t hold);
   Status abandoned(uint32_t hold, AbandonedInfo* info) const;
@@ -98,7 +107,30 @@ class Client {
   // The whole namespace of that lock.
   Status query_all(uint32_t id, std::vector<HolderInfo>* infos,
                    std::unordered_map<uint32_t, LockName>* names);
+  // The locks of that namespace that a dead holder has left.
+  Status marks(uint32_t id, std::vector<MarkedLock>* marks);
+  int32_t place(uint32_t hold);      // how many wait ahead of this wait; or a Status
   bool held_by_thread(uint32_t id);  // by any instance of the addon in this thread
+
+  // What a wait is told of a cycle.
+  static constexpr int32_t kVictim = 1;  // it is to fail
+  static constexpr int32_t kWarns = 2;   // it is to say so
+  // A hold of this thread, and the context that it belongs to.
+  struct Owned {
+    uint32_t context;
+    uint32_t hold;
+  };
+  uint32_t new_context();
+  bool is_wanted(uint32_t hold);
+  void leave_context(uint32_t hold);
+  // For a wait that has lasted a second. `owned`: what the owner of an asynchronous one holds, from the inside out. True: it is
+  // to look again soon. The report says what it is told.
+  bool look_for_cycle(uint32_t wait, const std::vector<Owned>& owned);
+  // The cycle that the wait was told of, if it is still there; otherwise the wait goes on.
+  Status cycle_of(uint32_t wait, std::vector<HolderInfo>* infos,
+                  std::unordered_map<uint32_t, LockName>* names);
+  // Of the namespace of that lock.
+  Status locks_in_cycles(uint32_t id, std::vector<LockName>* names);
 
   std::vector<uint32_t> take_ready();
   uint32_t settle_owed();  // how many are left
@@ -139,6 +171,8 @@ class Client {
     Mode mode = Mode::kShared;
     uint8_t owed = 0;
     bool listens = false;
+    bool upgrading = false;  // holds, and waits to be upgraded
+    CycleSeen cycle;         // of a wait
   };
   // A call of ours is under way: its caller is going to look at report_->ready.
   class Entered {
@@ -158,21 +192,31 @@ class Client {
   Hold* hold_at(uint32_t index, State state);
   Hold* waiting_at(uint32_t index);
   bool holds(const OpenLock& wanted) const;
-  Status take_idle(uint32_t id, OpenLock& lock, uint32_t* hold);
+  [[gnu::always_inline]] Status take_idle(uint32_t id, OpenLock& lock, uint32_t* hold);
+  [[gnu::noinline, gnu::cold]] Status bind_idle(uint32_t id, OpenLock& lock);
   void add_hold(uint32_t id, OpenLock& lock, const SlotRef& ref);
-  void give_idle(uint32_t index, Hold& hold);
+  [[gnu::always_inline]] void give_idle(uint32_t index, Hold& hold);
+  [[gnu::noinline, gnu::cold]] void unbind_idle(uint32_t index, Hold& hold);
   void end_lock(uint32_t id);
   void end_hold(uint32_t index, Hold& hold, uint8_t owed);
   void owe(uint32_t index, uint8_t what);
   void waive(uint32_t index, uint8_t what);
   Status settle(uint32_t index);
-  Status granted(uint32_t index, Hold& hold, uint64_t token);
+  [[gnu::always_inline]] Status granted(uint32_t index, Hold& hold, uint64_t token);
   void fill_report(const Hold& hold, uint64_t token);
   int32_t spin(uint32_t key, OpenLock& lock);
   Status react(uint32_t hold, int spin_rounds);
+  Hold* upgrading_at(uint32_t index);
   void begin_wait(uint32_t index, Hold& hold);
   void end_wait(Hold& hold);
+  Hold* upgradable_at(uint32_t index);
+  Status react_upgrade(uint32_t index, Hold& hold);
+  Status upgraded(Hold& hold, Status status, uint64_t token);
+  void withdraw_upgrade(uint32_t index, Hold& hold);
   void tick(OpenLock& lock);
+  Hold* wanting_at(uint32_t index);
+  void tell(const Hold& wait);
+  bool holds_wanted(const Space<P>& space) const;
 
   // The clients of a thread: a list of its own, because another thread's change of a common one may be half done when the
   // process forks, and stays so in the child.
@@ -222,6 +266,12 @@ template <class P>
 typename Client<P>::Hold* Client<P>::waiting_at(uint32_t index) {
   Hold* hold = hold_at(index, State::kWaiting);
   return hold != nullptr ? hold : hold_at(index, State::kWaitingAsync);
+}
+
+template <class P>
+typename Client<P>::Hold* Client<P>::upgrading_at(uint32_t index) {
+  Hold* hold = hold_at(index, State::kHeld);
+  return hold != nullptr && hold->upgrading ? hold : nullptr;
 }
 
 template <class P>

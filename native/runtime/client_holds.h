@@ -14,7 +14,7 @@ void Client<P>::fill_report(const Hold& hold, uint64_t token) {
 
 // The slot holds. Only now and then it is asked whether the segment still has its name.
 template <class P>
-Status Client<P>::granted(uint32_t index, Hold& hold, uint64_t token) {
+inline Status Client<P>::granted(uint32_t index, Hold& hold, uint64_t token) {
   hold.state = State::kHeld;
   hold.lock->held++;
   fill_report(hold, token);
@@ -28,7 +28,7 @@ template <class P>
 int32_t Client<P>::try_acquire(uint32_t key) {
   OpenLock* lock = open_lock_at(key >> kKeyBits);
   if (lock == nullptr) return static_cast<int32_t>(Status::kClosed);
-  uint32_t index;
+  uint32_t index = 0;
   Status status = take_idle(key >> kKeyBits, *lock, &index);
   if (status == Status::kStalled) status = Status::kBusy;
   if (!ok(status)) return static_cast<int32_t>(status);
@@ -62,7 +62,7 @@ template <class P>
 int32_t Client<P>::steal(uint32_t key) {
   OpenLock* lock = open_lock_at(key >> kKeyBits);
   if (lock == nullptr) return static_cast<int32_t>(Status::kClosed);
-  uint32_t index;
+  uint32_t index = 0;
   Status status = take_idle(key >> kKeyBits, *lock, &index);
   if (!ok(status)) return static_cast<int32_t>(status);
   Hold& hold = holds_[index];
@@ -102,6 +102,7 @@ template <class P>
 Status Client<P>::release(uint32_t index) {
   Hold* hold = hold_at(index, State::kHeld);
   if (hold == nullptr) return Status::kNotHeld;
+  if (hold->upgrading) withdraw_upgrade(index, *hold);
   hold->lock->held--;
   if (hold->listens) {
     hold->lock->space->remove_async(hold->ref.slot_index);
@@ -140,7 +141,7 @@ Status Client<P>::abandoned(uint32_t index, AbandonedInfo* info) const {
 template <class P>
 Status Client<P>::finish(uint32_t index, Finished what) {
   Hold* hold = hold_at(index, State::kHeld);
-  if (hold == nullptr || hold->mode != Mode::kExclusive) return Status::kNotHeld;
+  if (hold == nullptr) return Status::kNotHeld;
   if (hold->lock->space->state() == Status::kClosed) return Status::kClosed;
   const Entered entered(*this);
   Arena<P>& arena = hold->lock->space->arena();
@@ -210,6 +211,29 @@ Status Client<P>::query_all(uint32_t id, std::vector<HolderInfo>* infos,
   const Entered entered(*this);
   Arena<P>& arena = lock->space->arena();
   return patiently(arena, [&] { return arena.snapshot_all(infos, names); });
+}
+
+template <class P>
+Status Client<P>::marks(uint32_t id, std::vector<MarkedLock>* marks) {
+  OpenLock* lock = open_lock_at(id);
+  if (lock == nullptr) return Status::kClosed;
+  const Status state = lock->space->check_now(P::wall_ms());
+  if (!ok(state)) return state;
+  const Entered entered(*this);
+  Arena<P>& arena = lock->space->arena();
+  return patiently(arena, [&] { return arena.snapshot_marks(marks); });
+}
+
+template <class P>
+int32_t Client<P>::place(uint32_t index) {
+  const Hold* hold = waiting_at(index);
+  if (hold == nullptr) return static_cast<int32_t>(Status::kNotHeld);
+  const Status state = hold->lock->space->state();
+  if (!ok(state)) return static_cast<int32_t>(state);
+  const Entered entered(*this);
+  uint32_t ahead = 0;
+  const Status status = hold->lock->space->arena().place(hold->ref, &ahead);
+  return ok(status) ? static_cast<int32_t>(ahead) : static_cast<int32_t>(status);
 }
 
 template <class P>

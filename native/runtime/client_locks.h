@@ -29,7 +29,8 @@ Client<P>::~Client() {
   for (Hold& hold : holds_) {
     if (hold.state == State::kFree) continue;
     Space<P>& space = *hold.lock->space;
-    if (hold.state == State::kWaiting || hold.state == State::kWaitingAsync) end_wait(hold);
+    const bool waits = hold.state == State::kWaiting || hold.state == State::kWaitingAsync;
+    if (waits || hold.upgrading) end_wait(hold);
     if (hold.listens) space.remove_async(hold.ref.slot_index);
     if (space.state() == Status::kClosed) continue;
     space.arena().leave(hold.ref);
@@ -126,28 +127,39 @@ void Client<P>::add_hold(uint32_t id, OpenLock& lock, const SlotRef& ref) {
 
 // A bound slot for the next acquire; it stays on the idle list until that succeeds.
 template <class P>
-Status Client<P>::take_idle(uint32_t id, OpenLock& lock, uint32_t* index) {
+inline Status Client<P>::take_idle(uint32_t id, OpenLock& lock, uint32_t* index) {
   const Status state = lock.space->state();
   if (!ok(state)) return state;
   if (lock.idle.empty()) {
-    SlotRef ref;
-    const Entered entered(*this);
-    const Status status = lock.space->arena().bind(lock.index, thread_, &ref);
+    const Status status = bind_idle(id, lock);
     if (!ok(status)) return status;
-    add_hold(id, lock, ref);
   }
   *index = lock.idle.back();
   return Status::kOk;
 }
 
 template <class P>
-void Client<P>::give_idle(uint32_t index, Hold& hold) {
+Status Client<P>::bind_idle(uint32_t id, OpenLock& lock) {
+  SlotRef ref;
+  const Entered entered(*this);
+  const Status status = lock.space->arena().bind(lock.index, thread_, &ref);
+  if (ok(status)) add_hold(id, lock, ref);
+  return status;
+}
+
+template <class P>
+inline void Client<P>::give_idle(uint32_t index, Hold& hold) {
   OpenLock& lock = *hold.lock;
   const uint32_t id = hold.lock_id;
   hold.state = State::kIdle;
   lock.idle.push_back(index);
   if (lock.closed) return end_lock(id);
-  if (lock.idle.size() <= kIdleHoldsMax || !ok(lock.space->state())) return;
+  if (lock.idle.size() > kIdleHoldsMax && ok(lock.space->state())) unbind_idle(index, hold);
+}
+
+template <class P>
+void Client<P>::unbind_idle(uint32_t index, Hold& hold) {
+  OpenLock& lock = *hold.lock;
   if (lock.space->arena().unbind(hold.ref) == Status::kStalled) return;
   lock.idle.pop_back();
   hold = Hold();
@@ -199,7 +211,7 @@ Status Client<P>::settle(uint32_t index) {
   pay(kReleaseDuty, [&] { return arena.release_duty(hold.ref); });
   pay(kWithdraw, [&] { return arena.withdraw(hold.ref); });
   pay(kReact, [&] {
-    if (hold.state == State::kWaitingAsync) notify_ready(index);
+    if (hold.state == State::kWaitingAsync || hold.upgrading) notify_ready(index);
     return Status::kOk;
   });
   if (hold.owed == 0 && hold.state == State::kEnding) give_idle(index, hold);

@@ -1,7 +1,7 @@
 // Waits. What a waiter does is in core/queue.h and core/wait.h; here it is done on the right thread, at the right time.
 #pragma once
 
-#include "client_holds.h"
+#include "client_cycles.h"
 
 namespace proclock {
 
@@ -24,12 +24,13 @@ int32_t Client<P>::spin(uint32_t key, OpenLock& lock) {
   return got;
 }
 
-// Known to this process before it is in the queue: it may be poked at once.
+// Known to this process before it is in the queue: it may be poked at once. A synchronous wait has a wake word of its own, all
+// others are told through the doorbell.
 template <class P>
 void Client<P>::begin_wait(uint32_t index, Hold& hold) {
   Space<P>& space = *hold.lock->space;
   space.add_wait(hold.lock->index);
-  if (hold.state != State::kWaitingAsync) return;
+  if (hold.state == State::kWaiting) return;
   async_waits_++;
   space.add_async(hold.ref.slot_index, this, index);
   if (space.is_slow() || !runtime_.is_served()) report_->unserved = !runtime_.attend();
@@ -38,13 +39,14 @@ void Client<P>::begin_wait(uint32_t index, Hold& hold) {
 template <class P>
 void Client<P>::end_wait(Hold& hold) {
   hold.lock->space->remove_wait(hold.lock->index);
-  if (hold.state != State::kWaitingAsync) return;
-  hold.lock->space->remove_async(hold.ref.slot_index);
+  if (hold.state == State::kWaiting) return;
+  if (!hold.listens) hold.lock->space->remove_async(hold.ref.slot_index);
   async_waits_--;
 }
 
 template <class P>
-int32_t Client<P>::enqueue(uint32_t key, bool async) {
+int32_t Client<P>::enqueue(uint32_t key, uint32_t how) {
+  const bool async = (how & kAsync) != 0;
   report_->granted = 0;
   OpenLock* lock = open_lock_at(key >> kKeyBits);
   if (lock == nullptr) return static_cast<int32_t>(Status::kClosed);
@@ -56,7 +58,7 @@ int32_t Client<P>::enqueue(uint32_t key, bool async) {
   // Who blocks its thread anyway may wait for a stalled latch as long as for the lock: for a slot as well as for a place in the
   // queue, since its caller comes again at once, and would spin for as long as the latch is stalled.
   const auto patience_ns = [&] { return async ? Patience::until_ns() : P::monotonic_ns() + kTickNs; };
-  uint32_t index;
+  uint32_t index = 0;
   Status status = Status::kOk;
   {
     const Patience patience(patience_ns());
@@ -67,6 +69,7 @@ int32_t Client<P>::enqueue(uint32_t key, bool async) {
   Hold& hold = holds_[index];
   hold.mode = static_cast<Mode>(key & kKeyExclusive);
   hold.state = async ? State::kWaitingAsync : State::kWaiting;
+  hold.cycle = {};
   begin_wait(index, hold);
   // Once more, now that we would be told: the namespace may have gone before.
   status = lock->space->state();
@@ -75,7 +78,8 @@ int32_t Client<P>::enqueue(uint32_t key, bool async) {
     give_idle(index, hold);
     return static_cast<int32_t>(status);
   }
-  const uint32_t flags = (async ? kSlotAsync : 0) | ((key & kKeyFair) != 0 ? kSlotFair : 0);
+  const uint32_t flags = (async ? kSlotAsync : 0) | ((key & kKeyFair) != 0 ? kSlotFair : 0) |
+                         ((how & kEnds) != 0 ? kSlotEnds : 0) | ((how & kThrows) != 0 ? kSlotThrows : 0);
   const Entered entered(*this);
   {
     const Patience patience(patience_ns());
@@ -118,7 +122,10 @@ Status Client<P>::react(uint32_t index, int spin_rounds) {
     owe(index, kReact);
     status = Status::kAgain;
   }
-  if (status == Status::kAgain) return status;
+  if (status == Status::kAgain) {
+    tell(*hold);
+    return status;
+  }
   if (!ok(status)) {
     if (status == Status::kCorrupt) space.arena().condemn();
     withdraw(index);
@@ -143,7 +150,7 @@ Status Client<P>::wait(uint32_t index, double timeout_ms) {
     // W1. acquire: pairs with the poke.
     const uint32_t seen = hold->ref.slot->wake.load(std::memory_order_acquire);
     const Status status = react(index, spin_rounds);
-    if (status != Status::kAgain) return status;
+    if (status != Status::kAgain || report_->told != 0) return status;
     if (P::monotonic_ns() >= deadline) {
       const Entered entered(*this);
       if (!owed_.empty()) settle_owed();
@@ -158,8 +165,19 @@ Status Client<P>::wait(uint32_t index, double timeout_ms) {
 }
 
 template <class P>
+Status Client<P>::react(uint32_t index) {
+  Hold* upgrading = upgrading_at(index);
+  return upgrading != nullptr ? react_upgrade(index, *upgrading) : react(index, 0);
+}
+
+template <class P>
 Status Client<P>::withdraw(uint32_t index) {
-  Hold* hold = waiting_at(index);
+  Hold* hold = upgrading_at(index);
+  if (hold != nullptr) {
+    withdraw_upgrade(index, *hold);
+    return Status::kOk;
+  }
+  hold = waiting_at(index);
   if (hold == nullptr) return Status::kNotHeld;
   end_wait(*hold);
   Status status = Status::kOk;

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "../platform/core.h"
-#include "client_waits.h"
+#include "client_upgrades.h"
 #include "serve.h"
 
 #ifdef PROCLOCK_SUPPORTED

@@ -10,12 +10,12 @@ export class Actor {
   #ended;
   #pending = null;
 
-  /** @param launcher a command that starts Node */
-  constructor(launcher) {
+  /** @param launcher a command that starts Node. @param script what the child runs */
+  constructor(launcher, script) {
     const [execPath, ...execArgv] = [...launcher, process.execPath];
     // What a launcher has to say is not what was asked for.
     const stderr = launcher.length > 0 ? 'ignore' : 'inherit';
-    this.#child = fork(CHILD, [], { execPath, execArgv, stdio: ['ignore', 'inherit', stderr, 'ipc'] });
+    this.#child = fork(script, [], { execPath, execArgv, stdio: ['ignore', 'inherit', stderr, 'ipc'] });
     this.#ended = once(this.#child, 'exit');
     this.#child.on('message', ({ result, error }) => {
       const { resolve, reject } = this.#pending;
@@ -28,8 +28,8 @@ export class Actor {
     });
   }
 
-  static async start(launcher = []) {
-    const actor = new Actor(launcher);
+  static async start(launcher = [], script = CHILD) {
+    const actor = new Actor(launcher, script);
     await actor.call('ready');
     return actor;
   }

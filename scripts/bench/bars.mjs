@@ -6,7 +6,9 @@ const atMost = (bar) => ({ text: `at most ${bar}`, isMet: (value) => value <= ba
 const atLeast = (bar) => ({ text: `at least ${bar}`, isMet: (value) => value >= bar });
 
 /** [what, measured, bar] of the scenarios that were run. */
-function* comparisons({ uncontended, callbacks, requests, contended, handover, recovery, scale, waiting }) {
+function* comparisons(scenarios) {
+  const { uncontended, callbacks, requests, contended, handover, recovery, tasks, scale, waiting } =
+    scenarios;
   if (uncontended) yield* uncontendedBars(uncontended);
   if (callbacks) {
     const mutex = callbacks['async-mutex runExclusive(fn)']?.median;
@@ -32,6 +34,7 @@ function* comparisons({ uncontended, callbacks, requests, contended, handover, r
     yield [`SIGKILL to grant, ms, p50: ${kind}`, toGrant.median, atMost(2)];
     yield [`SIGKILL to grant, ms, p99: ${kind}`, toGrant.p99, atMost(10)];
   }
+  if (tasks) yield* tasksBars(tasks);
   if (scale) yield* scaleBars(scale);
   if (waiting) {
     yield [
@@ -60,6 +63,11 @@ function* uncontendedBars(figures) {
     ours / figures['async-mutex acquire + release']?.median,
     atMost(1),
   ];
+  const downgraded = figures['exclusiveSync() + downgrade() + release()'].median;
+  const downgrade = downgraded - figures['exclusiveSync() + release()'].median;
+  const upgraded = figures['tryShared() + tryUpgrade() + downgrade() + release()'].median;
+  const upgrade = upgraded - figures['tryShared() + release()'].median - downgrade;
+  yield ['upgrade by the only reader / downgrade', upgrade / downgrade, atMost(10)];
   const native = figures['fs-native-extensions waitForLock + unlock']?.median;
   yield ['fs-native-extensions waitForLock / await exclusive()', native / ours, atLeast(100)];
 }
@@ -88,6 +96,29 @@ function* contendedBars(rows) {
   const shared = of('proclock sync', 10, 0.9).perSecond.median;
   const flockShared = of('flock (fs-ext) sync', 10, 0.9)?.perSecond.median;
   yield ['4 processes, 90 % shared, 10 us: sync / flock', shared / flockShared, atLeast(2)];
+}
+
+function* tasksBars(rows) {
+  for (const count of [100, 1000]) {
+    const of = (kind) =>
+      rows.find(
+        (row) => row.processes === 1 && row.section === 'empty' && row.tasks === count && row.kind === kind,
+      )?.sectionNs.median;
+    if (of('exclusive(fn)') === undefined) continue;
+    const [mutex, lock] = [of('async-mutex runExclusive(fn)'), of('async-lock acquire(fn)')];
+    const name = `${count} tasks:`;
+    yield [`${name} exclusive(fn) / async-mutex`, of('exclusive(fn)') / mutex, atMost(1)];
+    yield [`${name} await exclusive() / async-mutex`, of('await exclusive()') / mutex, atMost(1)];
+    yield [`${name} exclusive(fn) / async-lock`, of('exclusive(fn)') / lock, atMost(2)];
+    yield [`${name} shared(fn) / async-lock`, of('shared(fn)') / lock, atMost(1.5)];
+    yield [`${name} locks.request(fn) / async-mutex`, of('locks.request(fn)') / mutex, atMost(1.5)];
+  }
+  const many = rows.find(
+    (row) =>
+      row.processes === 4 && row.section === 'empty' && row.tasks === 100 && row.kind === 'exclusive(fn)',
+  );
+  yield ['4 processes x 100 tasks: longest wait, ms', many.longestMs.median, atMost(100)];
+  yield ['  least / most served', many.leastToMost.median, atLeast(0.7)];
 }
 
 function* scaleBars({ names, holds, waiters, processes }) {

@@ -43,6 +43,52 @@ const CONTENDERS = {
   },
 };
 
+/** How a task of many has its section, by the kinds of tasks.mjs. */
+const TASKS = {
+  'exclusive(fn)': (namespace) => {
+    const lock = lockOf('tasks', namespace);
+    return (section) => lock.exclusive(section);
+  },
+  'await exclusive()': (namespace) => {
+    const lock = lockOf('tasks', namespace);
+    return async (section) => {
+      const guard = await lock.exclusive();
+      await section();
+      guard.release();
+    };
+  },
+  'shared(fn)': (namespace) => {
+    const lock = lockOf('tasks', namespace);
+    return (section) => lock.shared(section);
+  },
+  '90 % shared(fn)': (namespace) => {
+    const lock = lockOf('tasks', namespace);
+    let turn = process.pid;
+    return (section) => (turn++ % 10 === 0 ? lock.exclusive(section) : lock.shared(section));
+  },
+  'locks.request(fn)': (namespace) => {
+    const locks = new proclock.LockManager({ namespace });
+    return (section) => locks.request('tasks', section);
+  },
+  'async-mutex runExclusive(fn)': () => {
+    const mutex = new (peer('async-mutex').Mutex)();
+    return (section) => mutex.runExclusive(section);
+  },
+  'async-lock acquire(fn)': () => {
+    const lock = new (peer('async-lock'))({ maxPending: Number.POSITIVE_INFINITY });
+    return (section) => lock.acquire('tasks', section);
+  },
+};
+
+/** What a task does in its section. */
+const SECTIONS = {
+  empty: async () => {},
+  '10 us': async () => {
+    for (const end = performance.now() + 0.01; performance.now() < end; );
+  },
+  awaiting: () => new Promise(setImmediate),
+};
+
 function syncLock(lock) {
   return {
     acquire: (shared) => (shared ? lock.sharedSync() : lock.exclusiveSync()),
@@ -75,6 +121,7 @@ const methods = {
   waitAsync: async (name, namespace) => report(await lockOf(name, namespace).exclusive()),
   waitSync: (name, namespace) => report(lockOf(name, namespace).exclusiveSync()),
   hammer,
+  hammerTasks,
   takeSide,
   pingPong,
   beginWaits,
@@ -109,6 +156,29 @@ async function hammer(kind, where, { sectionUs, sharedPart }, beginNs, endNs) {
     last = now;
   }
   return { count, waits };
+}
+
+/** So many tasks that have one section after the other, each as soon as it may, until that point in time. */
+async function hammerTasks(kind, namespace, { section, tasks }, beginNs, endNs) {
+  const runSection = TASKS[kind](namespace);
+  const work = SECTIONS[section];
+  const waits = new Histogram();
+  let count = 0;
+  while (nowNs() < beginNs);
+  const startMs = performance.now();
+  const endMs = startMs + (endNs - nowNs()) / 1e6;
+  const task = async () => {
+    while (performance.now() < endMs) {
+      const calledMs = performance.now();
+      await runSection(() => {
+        // Not each: it would cost as much as a section.
+        if (count++ % 8 === 0) waits.add((performance.now() - calledMs) * 1000);
+        return work();
+      });
+    }
+  };
+  await Promise.all(Array.from({ length: tasks }, task));
+  return { count, waits, tookNs: (performance.now() - startMs) * 1e6 };
 }
 
 /**

@@ -1,6 +1,7 @@
 // npm run bench: measures, prints tables, writes build/bench.json. It judges nothing: the bars beside the figures are
 // there to be looked at. Options: --quick (ends within a minute); --charts (draws docs/bench/*.svg); and names of
-// scenarios to run only those. With --from FILE it measures nothing, and draws what that file says.
+// scenarios to run only those. With --from FILE it measures nothing, and draws what that file says. With --engines it measures
+// the locks beyond one machine instead.
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -20,6 +21,7 @@ import {
   requests,
   scale,
   stolenLine,
+  tasks,
   uncontended,
   waiting,
 } from './report.mjs';
@@ -36,6 +38,7 @@ const SCENARIOS = {
   handover: { module: 'handover', options: {}, show: handover },
   recovery: { module: 'recovery', options: {}, show: recovery },
   contended: { module: 'contended', options: {}, show: contended },
+  tasks: { module: 'tasks', options: {}, show: tasks },
   scale: { module: 'scale', options: {}, show: scale },
   waiting: { module: 'waiting', options: {}, show: waiting },
 };
@@ -45,6 +48,7 @@ const { values, positionals } = parseArgs({
     quick: { type: 'boolean', default: false },
     charts: { type: 'boolean', default: false },
     from: { type: 'string' },
+    engines: { type: 'boolean', default: false },
   },
   allowPositionals: true,
 });
@@ -59,6 +63,11 @@ if (process.platform !== 'linux') {
 }
 
 ensurePeers();
+if (values.engines) {
+  const { benchEngines } = await import('./engines/index.mjs');
+  await benchEngines(values.quick);
+  process.exit();
+}
 const result = values.from === undefined ? await measure() : JSON.parse(readFileSync(values.from, 'utf8'));
 if (values.charts) {
   const { drawCharts } = await import('./charts.mjs');

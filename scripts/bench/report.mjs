@@ -115,6 +115,28 @@ export function contended(rows) {
     .join('\n');
 }
 
+export function tasks(rows) {
+  return [...new Set(rows.map((row) => row.section))]
+    .map(
+      (section) =>
+        heading(`Many tasks on one lock: ${section} sections`) +
+        table(
+          ['processes x tasks', 'ns a section', 'wait p50, us', 'p99, us', 'longest, ms', 'least/most'],
+          rows
+            .filter((row) => row.section === section)
+            .map(({ processes, tasks: each, kind, sectionNs, waitUs, longestMs, leastToMost }) => [
+              `${processes} x ${each} ${kind}`,
+              number(sectionNs.median),
+              number(waitUs.p50),
+              number(waitUs.p99),
+              number(longestMs.median),
+              number(leastToMost.median),
+            ]),
+        ),
+    )
+    .join('\n');
+}
+
 export function sectionName(us) {
   return us === 0 ? 'empty section' : us < 1000 ? `${us} us sections` : `${us / 1000} ms sections`;
 }

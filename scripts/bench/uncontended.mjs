@@ -54,6 +54,17 @@ function guardForms(lock, file) {
     'await exclusive() + release()': async () => (await lock.exclusive()).release(),
     'await shared() + release()': async () => (await lock.shared()).release(),
     'query()': () => lock.query(),
+    'exclusiveSync() + downgrade() + release()': () => {
+      const guard = lock.exclusiveSync();
+      guard.downgrade();
+      guard.release();
+    },
+    'tryShared() + tryUpgrade() + downgrade() + release()': () => {
+      const guard = lock.tryShared();
+      guard.tryUpgrade();
+      guard.downgrade();
+      guard.release();
+    },
     ...flock(file),
     ...fsNative(file),
     ...asyncMutex((mutex) => ({

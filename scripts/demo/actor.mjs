@@ -4,8 +4,8 @@
 // Reports:  `ready`, `progress`, `told` (a hold began with `abandoned` set), `half-written`, `done`, `failed`.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { isMainThread, parentPort, threadId, workerData } from 'node:worker_threads';
-import { SharedLock } from 'proclock';
 import { Ledger } from './ledger.mjs';
+import { enter } from './world.mjs';
 
 const REPORT_MS = 100;
 const PATIENCE_MS = 5000; // whoever waits longer than this is stuck
@@ -13,14 +13,12 @@ const WRITER_PAUSE_MS = 2;
 const AUDITOR_PAUSE_MS = 40;
 const FOREVER = new Promise(() => {});
 
-const { role, number, path, name, namespace } = isMainThread
-  ? JSON.parse(process.env.PROCLOCK_DEMO)
-  : workerData;
+const { role, number, path, place } = isMainThread ? JSON.parse(process.env.PROCLOCK_DEMO) : workerData;
 const report = isMainThread
   ? (message) => process.send(message)
   : (message) => parentPort.postMessage(message);
 const ledger = await Ledger.open(path);
-const lock = new SharedLock(name, { namespace });
+const { lock, close } = await enter(place);
 
 let stopping = false;
 let tearing = false;
@@ -87,7 +85,7 @@ try {
   report({ type: 'failed', message: error.stack });
 }
 clearInterval(reporting);
-lock.close();
+await close();
 await ledger.close();
 if (isMainThread) process.disconnect();
 else parentPort.close();

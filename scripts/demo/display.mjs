@@ -1,5 +1,6 @@
 // What a person sees: on a terminal a table that is drawn again in place, elsewhere a line now and then.
 import { performance } from 'node:perf_hooks';
+import screen from '../../dist/cli/screen.js';
 
 const FRAME_MS = 80;
 const LINE_MS = 1000;
@@ -7,7 +8,6 @@ const RATE_MS = 1000; // over which throughput is averaged
 const BAR_COLUMNS = 20;
 const EVENTS_SHOWN = 6;
 
-const STYLES = { bold: 1, dim: 2, red: 31, green: 32, yellow: 33, cyan: 36 };
 const TABLE_HEAD = `  ${'who'.padEnd(10)} ${'pid/thread'.padEnd(11)} ${'state'.padEnd(24)} entries`;
 const SPARK = '▁▂▃▄▅▆▇█';
 
@@ -15,32 +15,30 @@ export const thousands = (value) => value.toLocaleString('en-US');
 
 export class Display {
   #out;
-  #live;
-  #colours;
+  #screen;
   #snapshot;
   #actors = [];
   #events = [];
   #samples = [];
   #rates = [];
-  #rows = 0;
   #started = 0;
   #duration;
+  #where;
   #timer;
 
-  /** `snapshot()` says who holds and who waits. */
-  constructor(out, durationMs, snapshot) {
+  /** `snapshot()` says who holds and who waits, `where` where the lock is. */
+  constructor(out, durationMs, snapshot, where) {
     this.#out = out;
-    this.#live = out.isTTY === true && process.env.TERM !== 'dumb';
-    this.#colours = this.#live && !process.env.NO_COLOR;
+    this.#screen = new screen.Screen(out);
     this.#duration = durationMs;
     this.#snapshot = snapshot;
+    this.#where = where;
   }
 
   begin(actors) {
     this.#actors = actors;
     this.#started = performance.now();
-    if (this.#live) this.#out.write('\x1b[?25l'); // no cursor
-    this.#timer = setInterval(() => this.#show(), this.#live ? FRAME_MS : LINE_MS);
+    this.#timer = setInterval(() => this.#show(), this.#screen.isLive ? FRAME_MS : LINE_MS);
     this.#show();
   }
 
@@ -48,12 +46,12 @@ export class Display {
   event(text, style = 'bold') {
     const at = `${this.#seconds().toFixed(2).padStart(6)} s`;
     this.#events.push({ at, text, style });
-    if (!this.#live) this.#out.write(`${at}  ${text}\n`);
+    if (!this.#screen.isLive) this.#out.write(`${at}  ${text}\n`);
   }
 
   /** The last picture stays on the terminal. */
   end() {
-    if (this.#live && this.#timer !== undefined) this.#show();
+    if (this.#screen.isLive && this.#timer !== undefined) this.#show();
     this.stop();
   }
 
@@ -62,11 +60,11 @@ export class Display {
     if (this.#timer === undefined) return;
     clearInterval(this.#timer);
     this.#timer = undefined;
-    if (this.#live) this.#out.write('\x1b[?25h');
+    this.#screen.end();
   }
 
   paint(style, text) {
-    return this.#colours ? `\x1b[${STYLES[style]}m${text}\x1b[0m` : text;
+    return this.#screen.paint(style, text);
   }
 
   #seconds() {
@@ -89,7 +87,7 @@ export class Display {
   #show() {
     const { held, pending } = this.#snapshot();
     const rate = this.#rate();
-    if (this.#live) this.#draw(held, pending, rate);
+    if (this.#screen.isLive) this.#draw(held, pending, rate);
     else this.#print(held, pending, rate);
   }
 
@@ -115,7 +113,7 @@ export class Display {
   }
 
   #draw(held, pending, rate) {
-    const lines = [this.#heading(), '', [['dim', TABLE_HEAD]]];
+    const lines = [this.#heading(), [], [['dim', TABLE_HEAD]]];
     const most = Math.max(1, ...this.#actors.map((actor) => (actor.role === 'writer' ? actor.count : 0)));
     for (const actor of this.#actors) {
       const id = actor.kind === 'thread' ? `${actor.pid}/${actor.threadId}` : `${actor.pid}`;
@@ -134,22 +132,22 @@ export class Display {
       ]);
     }
     const holders = held.length === 0 ? 'free' : `held ${held[0].mode} by ${this.#labels(held)}`;
-    lines.push('', [['', `  lock     ${holders}, ${pending.length} waiting`]], this.#throughput(rate), '');
+    lines.push([], [['', `  lock     ${holders}, ${pending.length} waiting`]], this.#throughput(rate), []);
     const shown = this.#events.slice(-EVENTS_SHOWN);
     for (const { at, text, style } of shown)
       lines.push([
         ['dim', ` ${at}  `],
         [style, text],
       ]);
-    for (let row = shown.length; row < EVENTS_SHOWN; row++) lines.push('');
-    this.#redraw(lines);
+    for (let row = shown.length; row < EVENTS_SHOWN; row++) lines.push([]);
+    this.#screen.draw(lines);
   }
 
   #heading() {
     const seconds = Math.min(this.#seconds(), this.#duration / 1000).toFixed(1);
     return [
       ['bold', 'proclock'],
-      ['', ` ${this.#actors.length} processes and threads, one ledger`],
+      ['', ` ${this.#actors.length} processes and threads, one ledger${this.#where && ` ${this.#where}`}`],
       ['dim', `   ${seconds} of ${this.#duration / 1000} s`],
     ];
   }
@@ -164,27 +162,5 @@ export class Display {
       ['', text],
       ['cyan', spark],
     ];
-  }
-
-  /** Over the last picture. Lines are cut to the terminal: one that wraps would spoil the count of rows. */
-  #redraw(lines) {
-    const columns = (this.#out.columns ?? 80) - 1;
-    const rows = Math.max(1, (this.#out.rows ?? 24) - 1);
-    const up = this.#rows > 0 ? `\x1b[${this.#rows}A\r` : '';
-    const shown = lines.slice(0, rows);
-    const text = shown.map((line) => `${this.#fit(line, columns)}\x1b[K\n`).join('');
-    this.#out.write(`${up}${text}\x1b[J`);
-    this.#rows = shown.length;
-  }
-
-  #fit(line, columns) {
-    let left = columns;
-    let text = '';
-    for (const [style, part] of typeof line === 'string' ? [['', line]] : line) {
-      const cut = part.slice(0, left);
-      left -= cut.length;
-      text += style === '' ? cut : this.paint(style, cut);
-    }
-    return text;
   }
 }

@@ -1,4 +1,5 @@
-// `npm run demo`: ten seconds in the life of a ledger that ten processes and threads share.
+// `npm run demo`: ten seconds in the life of a ledger that ten processes and threads share. With `-- --postgres [URL]` the lock
+// is over that PostgreSQL, or over one that is started for it.
 //
 // Eight writers append under `exclusive`, two auditors read all of it under `shared`. One writer is killed between the
 // halves of an entry, another while it waits. Exits with 0 if the ledger is right, the dead one's successor was told,
@@ -8,10 +9,10 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { SharedLock } from 'proclock';
 import { startAll } from './cast.mjs';
 import { Display, thousands } from './display.mjs';
 import { Ledger } from './ledger.mjs';
+import { enter, placeOf } from './world.mjs';
 
 const DURATION_MS = 10_000;
 const FIRST_DEATH_MS = 3000;
@@ -28,11 +29,12 @@ const told = [];
 let actors = [];
 let display;
 let killedAt;
+let leave = () => {};
 
 function cleanUp() {
   for (const actor of actors) if (!actor.ended) actor.kill();
   rmSync(folder, { recursive: true, force: true });
-  rmSync(`/dev/shm/proclock-${process.geteuid()}-${namespace}`, { force: true });
+  leave();
   display?.stop();
 }
 
@@ -53,7 +55,7 @@ watchdog.unref();
 
 /** Resolves when `condition` holds; what is to be waited for is in other processes, so it is looked at. */
 async function until(what, condition) {
-  for (let waited = 0; !condition(); waited += POLL_MS) {
+  for (let waited = 0; !(await condition()); waited += POLL_MS) {
     if (waited > PATIENCE_MS) throw new Error(`waited in vain until ${what}`);
     await sleep(POLL_MS);
   }
@@ -93,7 +95,7 @@ async function killHolder(lock, victim) {
   victim.send('tear');
   await halfWritten;
   display.event(`${victim.label} has written half an entry, and does not go on`, 'yellow');
-  await until('the others queue', () => lock.query().pending.length > 0);
+  await until('the others queue', async () => (await lock.query()).pending.length > 0);
   await sleep(LOOK_MS);
   const exit = once(victim, 'exit');
   victim.fate = 'killed in a write';
@@ -107,7 +109,7 @@ async function killHolder(lock, victim) {
 async function killWaiter(lock, victim) {
   const guard = await lock.exclusive({ timeout: PATIENCE_MS });
   try {
-    await until(`${victim.label} waits`, () => lock.query().pending.some((info) => victim.is(info)));
+    await until(`${victim.label} waits`, () => waits(lock, victim));
     display.event(`${victim.label} waits for the lock (held back by main)`, 'yellow');
     await sleep(LOOK_MS);
     const exit = once(victim, 'exit');
@@ -115,11 +117,15 @@ async function killWaiter(lock, victim) {
     victim.kill();
     display.event(`${victim.label} gets SIGKILL, waiting`, 'red');
     await exit;
-    await until('the queue is rid of it', () => !lock.query().pending.some((info) => victim.is(info)));
+    await until('the queue is rid of it', async () => !(await waits(lock, victim)));
     display.event('the dead one has left the queue, the others go on', 'green');
   } finally {
-    guard.release();
+    await guard.release();
   }
+}
+
+async function waits(lock, actor) {
+  return (await lock.query()).pending.some((info) => actor.is(info));
 }
 
 async function play(lock) {
@@ -191,10 +197,15 @@ function summarise(found, repairs) {
 }
 
 writeFileSync(path, '');
-const lock = new SharedLock('ledger', { namespace });
-display = new Display(process.stdout, DURATION_MS, () => lock.query());
+let lock;
+let close = () => {};
 try {
-  actors = startAll({ path, name: lock.name, namespace });
+  const found = await placeOf(process.argv.slice(2), { name: 'ledger', namespace });
+  leave = found.leave;
+  const world = await enter(found.place);
+  ({ lock, close } = world);
+  display = new Display(process.stdout, DURATION_MS, world.snapshot, found.where);
+  actors = startAll({ path, place: found.place });
   const failure = Promise.race(actors.map(watch));
   await Promise.race([failure, Promise.all(actors.map((actor) => nextReport(actor, 'ready')))]);
   display.begin(actors);
@@ -202,9 +213,10 @@ try {
   display.end();
   summarise(await finalAudit(lock), checkTold(actors[1]));
 } catch (error) {
-  display.end();
+  display?.end();
   problems.push(error.message);
-  console.error(display.paint('red', error.stack));
+  console.error(display?.paint('red', error.stack) ?? error.message);
 }
-lock.close();
+await close();
+await leave();
 process.exit(problems.length === 0 ? 0 : 1);

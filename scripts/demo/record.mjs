@@ -1,70 +1,83 @@
-// Runs the demo and draws what a terminal shows: `node scripts/demo/record.mjs`, which writes docs/demo.svg and prints the
-// same as text. The picture is the last one in which somebody waits, with the summary below it.
-import { execFileSync } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+// Runs the demo, or `proclock watch` beside some processes, and draws what a terminal shows: `node scripts/demo/record.mjs
+// [watch]`, which writes docs/demo.svg or docs/watch.svg, and prints the same as text.
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { framesOf, pictureOf, plain, terminal } from './picture.mjs';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
 const COLUMNS = 100;
 const ROWS = 40;
-const LINE_HEIGHT = 18;
-const CHARACTER_WIDTH = 8.4; // of the font size below, in most fixed-width fonts
-const MARGIN = 16;
-const COLOURS = { 31: '#f07178', 32: '#7fd962', 33: '#e6b450', 36: '#59c2ff' };
-const ESC = String.fromCharCode(27);
-const SGR = new RegExp(`${ESC}\\[(\\d+)m`, 'g');
-const FRAME = new RegExp(`${ESC}\\[\\d+A\\r`);
-const ERASE = new RegExp(`${ESC}\\[(\\?25[lh]|[KJ])`, 'g');
+const env = { ...process.env, TERM: 'xterm', NO_COLOR: '' };
 
-// The demo draws in place if stdout is a terminal; here it is told so.
-const terminal = `Object.assign(process.stdout, { isTTY: true, columns: ${COLUMNS}, rows: ${ROWS} })`;
-const output = execFileSync(
-  process.execPath,
-  ['--import', `data:text/javascript,${encodeURIComponent(terminal)}`, join(root, 'scripts/demo/index.mjs')],
-  { cwd: root, encoding: 'utf8', env: { ...process.env, TERM: 'xterm', NO_COLOR: '' } },
-);
-const frames = output.replaceAll(ERASE, (code) => (code.endsWith('J') ? '\f' : '')).split(FRAME);
-const [, summary] = frames.at(-1).split('\f');
-const [picture] = frames.findLast((frame) => frame.includes('waits, number')).split('\f');
-const lines = `${picture.trimEnd()}\n${summary.trimEnd()}`.split('\n');
+const [lines, name] = process.argv[2] === 'watch' ? [await watched(), 'watch'] : [demonstrated(), 'demo'];
+const title = name === 'watch' ? 'proclock watch' : 'npm run demo';
+writeFileSync(join(root, `docs/${name}.svg`), pictureOf(title, lines, COLUMNS));
+console.log(lines.map(plain).join('\n'));
 
-const escaped = (text) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll(' ', '&#160;');
-
-/** One line as text elements, each where its first character belongs, whatever the font. */
-function drawn(line, row) {
-  const y = MARGIN + (row + 1) * LINE_HEIGHT;
-  let column = 0;
-  let style = '';
-  return line
-    .split(SGR)
-    .map((part, index) => {
-      if (index % 2 === 1) {
-        const code = Number(part);
-        style = { 0: '', 1: ' font-weight="bold"', 2: ' opacity="0.55"' }[code] ?? ` fill="${COLOURS[code]}"`;
-        return '';
-      }
-      const x = MARGIN + column * CHARACTER_WIDTH;
-      column += part.length;
-      return part.trim() === '' ? '' : `<text x="${x.toFixed(1)}" y="${y}"${style}>${escaped(part)}</text>`;
-    })
-    .join('');
+/** The last picture in which somebody waits, with the summary below it. */
+function demonstrated() {
+  const args = [...terminal(COLUMNS, ROWS), join(root, 'scripts/demo/index.mjs')];
+  const frames = framesOf(execFileSync(process.execPath, args, { cwd: root, encoding: 'utf8', env }));
+  const [, summary] = frames.at(-1).split('\f');
+  const [picture] = frames.findLast((frame) => frame.includes('waits, number')).split('\f');
+  return `${picture.trimEnd()}\n${summary.trimEnd()}`.split('\n');
 }
 
-const width = Math.ceil(2 * MARGIN + COLUMNS * CHARACTER_WIDTH);
-const height = 2 * MARGIN + (lines.length + 1) * LINE_HEIGHT;
-writeFileSync(
-  join(root, 'docs/demo.svg'),
-  `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">
-<title>npm run demo</title>
-<rect width="100%" height="100%" rx="8" fill="#0f131a"/>
-<g font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace" font-size="14" fill="#d6d9de">
-${lines
-  .map(drawn)
-  .filter((line) => line !== '')
-  .join('\n')}
-</g>
-</svg>
-`,
-);
-console.log(lines.map((line) => line.replaceAll(SGR, '').trimEnd()).join('\n'));
+/** A holder with two that wait, one that stands still, and what a dead one has left. */
+async function watched() {
+  const folder = mkdtempSync(join(tmpdir(), 'proclock-record-'));
+  const namespace = 'shop';
+  const program = `
+    const { SharedLock } = require(${JSON.stringify(root)});
+    const [mode, name] = process.argv.slice(2);
+    const lock = new SharedLock(name, { namespace: process.env.WATCHED });
+    lock[mode]().then(() => setInterval(() => {}, 1000));
+    setImmediate(() => process.send('asked'));`;
+  const children = [];
+  const begin = async (file, ...args) => {
+    writeFileSync(join(folder, file), program);
+    const child = spawn('node', [file, ...args], {
+      cwd: folder,
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      env: { ...env, WATCHED: namespace },
+    });
+    children.push(child);
+    await once(child, 'message');
+    return child;
+  };
+  try {
+    await begin('import.js', 'exclusive', 'ledger');
+    await begin('audit.js', 'shared', 'ledger');
+    await begin('import.js', 'exclusive', 'ledger');
+    const stopped = await begin('serve.js', 'shared', 'prices');
+    await begin('serve.js', 'shared', 'prices');
+    const dead = await begin('report.js', 'exclusive', 'report');
+    const ended = once(dead, 'exit');
+    dead.kill('SIGKILL');
+    await ended;
+    stopped.kill('SIGSTOP');
+    const args = [
+      ...terminal(COLUMNS, ROWS),
+      join(root, 'dist/cli/main.js'),
+      'watch',
+      '--namespace',
+      namespace,
+    ];
+    const watch = spawn(process.execPath, args, { env, stdio: ['ignore', 'pipe', 'inherit'] });
+    let output = '';
+    for await (const text of watch.stdout.setEncoding('utf8')) {
+      output += text;
+      if (framesOf(output).length > 10) watch.kill('SIGINT');
+    }
+    const [picture] = framesOf(output).at(-2).split('\f');
+    return picture.trimEnd().split('\n');
+  } finally {
+    for (const child of children) child.kill('SIGKILL');
+    rmSync(folder, { recursive: true });
+    rmSync(`/dev/shm/proclock-${process.geteuid()}-${namespace}`);
+  }
+}

@@ -1,6 +1,7 @@
 // What the calls of macOS that the port uses do, on Linux: as xnu's sources say it, with what is awkward of it. So every line of
 // native/platform/darwin runs in the tests. Whether a Mac does the same, only a Mac can tell; what the locks rest on is checked
 // there by the port itself, for each segment (File::prove).
+#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
@@ -11,10 +12,12 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <mutex>
 
+#include "crt_externs.h"
 #include "libproc.h"
 #include "mach/mach.h"
 #include "sys/sysctl.h"
@@ -51,7 +54,14 @@ int minherit(void* address, size_t bytes, int inheritance) {
   return -1;
 }
 
+constexpr int kArgMax = 1 << 20;
+
 int sysctlbyname(const char* name, void* old, size_t* old_size, void*, size_t) {
+  if (strcmp(name, "kern.argmax") == 0) {
+    *old_size = sizeof kArgMax;
+    memcpy(old, &kArgMax, sizeof kArgMax);
+    return 0;
+  }
   if (strcmp(name, "kern.bootsessionuuid") != 0) {
     errno = ENOENT;
     return -1;
@@ -77,7 +87,50 @@ int sysctlbyname(const char* name, void* old, size_t* old_size, void*, size_t) {
 
 // ---- processes
 
+char*** _NSGetEnviron() { return &environ; }
+
+// How many arguments, the path of the program, zeros, the arguments, and what is behind them: the variables.
+int sysctl(int* name, unsigned length, void* old, size_t* old_size, void*, size_t) {
+  errno = EINVAL;
+  if (length != 3 || name[0] != CTL_KERN || name[1] != KERN_PROCARGS2 || *old_size < kArgMax) return -1;
+  char path[64];
+  snprintf(path, sizeof path, "/proc/%d/cmdline", name[2]);
+  FILE* file = fopen(path, "re");
+  if (file == nullptr) return -1;
+  static const char before[] = "/usr/local/bin/program\0\0\0";
+  static const char behind[] = "HOME=/Users/anybody\0USER=anybody";
+  auto* text = static_cast<char*>(old);
+  char* at = text + sizeof(int);
+  at = static_cast<char*>(memcpy(at, before, sizeof before)) + sizeof before;
+  const size_t room = *old_size - static_cast<size_t>(at - text) - sizeof behind;
+  const size_t bytes = fread(at, 1, room, file);
+  fclose(file);
+  if (bytes == 0) return -1;
+  const int count = static_cast<int>(std::count(at, at + bytes, '\0'));
+  memcpy(text, &count, sizeof count);
+  memcpy(at + bytes, behind, sizeof behind);
+  *old_size = static_cast<size_t>(at - text) + bytes + sizeof behind;
+  return 0;
+}
+
+// As many as there is room for.
+static int list_descriptors(proc_fdinfo* found, int size) {
+  DIR* folder = opendir("/proc/self/fd");
+  if (folder == nullptr) return 0;
+  int bytes = 0;
+  for (const dirent* entry; bytes + static_cast<int>(sizeof *found) <= size && (entry = readdir(folder));) {
+    const int fd = atoi(entry->d_name);
+    if (entry->d_name[0] == '.' || fd == dirfd(folder)) continue;
+    *found++ = {fd, 0};
+    bytes += sizeof *found;
+  }
+  closedir(folder);
+  return bytes;
+}
+
 int proc_pidinfo(int pid, int flavor, uint64_t, void* buffer, int size) {
+  if (flavor == PROC_PIDLISTFDS && pid == getpid())
+    return list_descriptors(static_cast<proc_fdinfo*>(buffer), size);
   if (flavor != PROC_PIDTBSDINFO || size < static_cast<int>(sizeof(proc_bsdinfo))) {
     errno = EINVAL;
     return 0;
@@ -104,7 +157,7 @@ int proc_pidinfo(int pid, int flavor, uint64_t, void* buffer, int size) {
     return 0;
   }
   auto* info = static_cast<proc_bsdinfo*>(buffer);
-  *info = {static_cast<uint32_t>(pid), ticks / 100, ticks % 100 * 10000};
+  *info = {(state | 0x20) == 't' ? 4u : 2u, static_cast<uint32_t>(pid), ticks / 100, ticks % 100 * 10000};
   return sizeof *info;
 }
 

@@ -58,6 +58,11 @@ export class NetworkProxy {
     }
   }
 
+  /** How many connections go through it. */
+  get count(): number {
+    return this.links.size;
+  }
+
   async stop(): Promise<void> {
     this.reset();
     await new Promise((resolve) => this.server.close(resolve));

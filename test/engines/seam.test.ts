@@ -70,8 +70,8 @@ class Line implements Session, Client {
     return this.ask('release', () => this.server.release(this, slot.id, leaving));
   }
 
-  downgrade(slot: Slot) {
-    return this.ask('downgrade', () => this.server.downgrade(this, slot.id));
+  downgrade(slot: Slot, repaired: boolean) {
+    return this.ask('downgrade', () => this.server.downgrade(this, slot.id, repaired));
   }
 
   upgrade(slot: Slot, how: 'wait' | 'try') {
@@ -102,6 +102,7 @@ class Line implements Session, Client {
 class EngineBehindLine implements Engine {
   readonly kind = 'memory';
   readonly namespace = 'default';
+  readonly origin = '';
   readonly lines: Line[] = [];
   /** Why it can not be opened. */
   refusal: LockError | undefined;
@@ -227,6 +228,21 @@ describe('an engine that does not answer', () => {
     await until(() => state().flat().length === 0);
   });
 
+  test('one that answers others first is waited for', async () => {
+    const guard = await lock.shared();
+    const { line } = engine;
+    line.there.shut();
+    const released = track(guard.release());
+    for (let second = 0; second < 6; second++) {
+      await sleep(1000);
+      line.events.certainUntil(now() + 1e6);
+    }
+    expect(released.settled).toBe(false);
+    line.there.open();
+    await released.promise;
+    expect(state()).toEqual(IDLE);
+  });
+
   test.each(['there', 'back'] as const)(
     'a timeout that can not be told to it (%s): ERR_LOCK_UNAVAILABLE, and no ghost when it goes on',
     async (side) => {
@@ -349,6 +365,39 @@ describe('an answer that crosses', () => {
       expect(state()).toEqual([[mode], []]);
       await guard.release();
     }
+  });
+
+  test('a refusal of an upgrade that crosses the timeout: the hold stays shared', async () => {
+    const theirs = await others.shared();
+    const guard = await lock.shared();
+    const first = track(theirs.upgrade());
+    await until(async () => (await others.tryShared()) === null);
+    engine.line.back.shut();
+    const upgraded = track(guard.upgrade({ timeout: 10 }));
+    await until(() => engine.line.asked.includes('withdraw'));
+    engine.line.back.open();
+    await expectError(() => upgraded.promise, 'ERR_LOCK_TIMEOUT');
+    expect(guard.mode).toBe('shared');
+    expect(first.settled).toBe(false);
+    await guard.release();
+    await first.promise;
+    await theirs.release();
+    expect(state()).toEqual(IDLE);
+  });
+
+  test('an upgrade of a hold that is being upgraded is refused, and says so', async () => {
+    const theirs = await others.shared();
+    const guard = await lock.shared();
+    const first = track(guard.upgrade());
+    const error = await errorOf(() => guard.upgrade());
+    expect(error).toMatchObject({
+      code: 'ERR_LOCK_UPGRADE',
+      message: expect.stringContaining('being upgraded already'),
+    });
+    expect(await guard.tryUpgrade()).toBe(false);
+    await theirs.release();
+    await first.promise;
+    await guard.release();
   });
 
   test('a session that ends before the answer came: the question is put again in the next one', async () => {

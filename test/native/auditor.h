@@ -74,6 +74,10 @@ class BasicAuditor {
       CHECK(get(s.lock) <= locks && named(get(s.lock)));
       if ((get(s.flags) & proclock::kSlotQueued) != 0) {
         queues[get(s.lock)].push_back({get(s.ticket), index});
+        // Whoever waits to be upgraded holds.
+        const uint32_t upgrades = get(s.flags) & (proclock::kSlotUpgrading | proclock::kSlotGranted);
+        if (upgrades == proclock::kSlotUpgrading)
+          CHECK(proclock::holds(get(s.word), proclock::Mode::kShared));
         census.queued++;
       }
     }

@@ -25,6 +25,7 @@ void check_aftermath(Stage& s) {
     CHECK_EQ(boss.acquire(probe, Mode::kExclusive, Turn::kFront), Try::kBusy);
     boss.unbind(probe);
   }
+  s.be_upgraded();
   s.let_go();
   if (s.async.slot != nullptr) {
     // Tries only when it is told to, as an event loop does.

@@ -29,6 +29,17 @@ void may_rob_boss(Stage& s) {
   s.may_be_robbed = true;
   s.hold(mode);
 }
+inline void writer_and_reader_wait(Stage& s) {
+  s.add_waiter(Mode::kExclusive);
+  s.add_waiter(Mode::kShared);
+}
+inline void upgrade(Victim& v, Status expected) {
+  CHECK_EQ(v.self.arena->upgrade(v.ref, true, &v.self.token), expected);
+}
+inline void waits_to_upgrade(Victim& v) {
+  take<Mode::kShared>(v);
+  upgrade(v, Status::kAgain);
+}
 inline void steal(Victim& v) { v.self.steal(v.ref); }
 inline void release(Victim& v) { CHECK_EQ(v.self.arena->release(v.ref), Status::kOk); }
 
@@ -185,6 +196,36 @@ inline const Scenario kScenarios[] = {
        release(v);
      }},
 
+    {"upgrade", true, nothing, take<kS>, nothing, [](Victim& v) { upgrade(v, Status::kOk); }},
+    {"upgrade with a writer and a reader waiting", true, nothing, take<kS>, writer_and_reader_wait,
+     [](Victim& v) { upgrade(v, Status::kOk); }},
+    {"upgrade, and release it", true, nothing, take<kS>, one_waits<kX>,
+     [](Victim& v) {
+       upgrade(v, Status::kOk);
+       release(v);
+     }},
+    {"begin to wait for an upgrade, with a writer and a reader waiting", true, boss_holds<kS>, take<kS>,
+     writer_and_reader_wait, [](Victim& v) { upgrade(v, Status::kAgain); }},
+    {"be upgraded when the last reader has released", true, boss_holds<kS>, waits_to_upgrade,
+     [](Stage& s) {
+       s.add_waiter(kS);
+       s.let_go();
+     },
+     [](Victim& v) { upgrade(v, Status::kOk); }},
+    {"give up an upgrade, with a reader waiting", true, boss_holds<kS>, waits_to_upgrade, one_waits<kS>,
+     [](Victim& v) { CHECK_EQ(v.self.arena->withdraw(v.ref), Status::kOk); }},
+    {"be refused an upgrade, and release", true, boss_holds<kS>, take<kS>,
+     [](Stage& s) {
+       s.wait_to_upgrade(false);
+       s.add_waiter(kS);
+     },
+     [](Victim& v) {
+       upgrade(v, Status::kUpgrading);
+       release(v);
+     }},
+    {"end the thread of a reader that waits to be upgraded", true, boss_holds<kS>, waits_to_upgrade,
+     one_waits<kS>, end_thread},
+
     {"steal what nobody holds", true, nothing, idle, nothing, steal},
     {"steal from a reader", true, may_rob_boss<kS>, idle, nothing, steal},
     {"steal from a writer", true, may_rob_boss<kX>, idle, nothing, steal},
@@ -195,6 +236,12 @@ inline const Scenario kScenarios[] = {
        release(v);
      }},
     {"steal from a dead writer", true, nothing, idle, somebody_died_holding<kX>, steal},
+    {"steal from a reader that waits to be upgraded, with a reader waiting", true, may_rob_boss<kS>, idle,
+     [](Stage& s) {
+       s.wait_to_upgrade(true);
+       s.add_waiter(kS);
+     },
+     steal},
     {"release what was stolen", true, nothing, take<kX>,
      [](Stage& s) {
        s.boss.steal(s.ref);
@@ -289,6 +336,37 @@ inline const Scenario kScenarios[] = {
        s.add_waiter(kX);
        s.add_waiter(kS);
        s.add_waiter(kS, proclock::kSlotFair);
+     },
+     idle,
+     [](Stage& s) {
+       s.add_dead([](Member& self, const Ref& slot) {
+         TestPlatform::arm(8, die_inside);
+         self.arena->enqueue(slot, kX, 0);
+         CHECK(!"reached");
+       });
+     },
+     recover_everybody},
+    {"recover from a dead reader that an upgrade waits for", true, boss_holds<kS>, idle,
+     [](Stage& s) {
+       somebody_died_holding<kS>(s);
+       s.wait_to_upgrade(false);
+     },
+     recover_everybody},
+    {"recover from a dead reader that waited to be upgraded", true, boss_holds<kS>, idle,
+     [](Stage& s) {
+       s.add_dead([](Member& self, const Ref& slot) {
+         uint64_t token;
+         CHECK_EQ(self.acquire(slot, kS), Try::kAcquired);
+         CHECK_EQ(self.arena->upgrade(slot, true, &token), Status::kAgain);
+       });
+     },
+     recover_everybody},
+    {"rebuild a queue with an upgrade ahead of it", true,
+     [](Stage& s) {
+       s.hold(kS);
+       s.add_waiter(kX);
+       s.wait_to_upgrade(true);
+       s.add_waiter(kS);
      },
      idle,
      [](Stage& s) {

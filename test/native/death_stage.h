@@ -108,6 +108,43 @@ struct Stage {
     CHECK(proclock::holds(ref.slot->word.load(std::memory_order_relaxed), held));
     boss.release(ref);
   }
+  // Our shared hold waits to be upgraded; `by_ourselves`: because of another one of ours.
+  void wait_to_upgrade(bool by_ourselves) {
+    if (by_ourselves) {
+      beside = boss.bind(ref, 4);
+      CHECK_EQ(boss.acquire(beside, Mode::kShared, Turn::kFront), Try::kAcquired);
+    }
+    CHECK_EQ(upgrade(), Status::kAgain);
+    upgrades = true;
+  }
+  Status upgrade() {
+    return Member::unstalled([&] { return boss.arena->upgrade(ref, true, &boss.token); });
+  }
+  // Nobody else holds any more.
+  void be_upgraded() {
+    if (!upgrades) return;
+    if (beside.slot != nullptr) {
+      const Status status = boss.arena->release(beside);
+      CHECK(ok(status) || (may_be_robbed && status == Status::kStolen));
+      boss.unbind(beside);
+    }
+    if (was_robbed()) {
+      CHECK_EQ(upgrade(), Status::kStolen);
+      return;
+    }
+    // Tries only when it is told to, as an event loop does.
+    CHECK(harness::eventually([&] {
+      CHECK_EQ(Member::unstalled([&] { return boss.arena->take_poked(&boss.told); }), Status::kOk);
+      if (!boss.was_told(ref)) return false;
+      boss.told.clear();
+      return ok(upgrade());
+    }));
+    if (!may_be_robbed) {
+      page->oracle.leave(held);
+      page->oracle.enter(Mode::kExclusive);
+    }
+    held = Mode::kExclusive;
+  }
   void add_async(Mode mode) {
     async = boss.bind(ref, 1);
     CHECK_EQ(boss.queue(async, mode, proclock::kSlotAsync), Status::kAgain);
@@ -119,13 +156,15 @@ struct Stage {
   Member boss;
   Ref ref;
   Ref async;
+  Ref beside;
   Mode async_mode = Mode::kShared;
   std::vector<pid_t> waiters;
   pid_t holder = 0;
   bool holds = false;
   Mode held = Mode::kShared;
   bool may_be_robbed = false;  // then others may be in beside us, once we are
-  bool abandoned = false;      // somebody is sure to end who held exclusively
+  bool upgrades = false;
+  bool abandoned = false;  // somebody is sure to end who held exclusively
 };
 
 struct Scenario {

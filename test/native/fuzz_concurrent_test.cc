@@ -186,10 +186,12 @@ class Worker {
   void look() {
     std::vector<proclock::HolderInfo> infos;
     std::unordered_map<uint32_t, proclock::LockName> names;
+    std::vector<proclock::MarkedLock> marks;
     switch (dice_.below(6)) {
       case 0:
         return check(client().query(any_lock(), false, &infos));
       case 1:
+        check(client().marks(any_lock(), &marks));
         return check(client().query_all(any_lock(), &infos, &names));
       case 2:
         return check(client().check(any_lock()));

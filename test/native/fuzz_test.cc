@@ -234,11 +234,15 @@ class Case {
     const Ref& ref = actor.holds[0].ref;
     std::vector<proclock::HolderInfo> infos;
     std::unordered_map<uint32_t, proclock::LockName> names;
+    std::vector<proclock::MarkedLock> marks;
     std::vector<uint32_t> slots;
+    uint32_t ahead = 0;
     switch (dice) {
       case 4:
+        tell("place", arena.place(ref, &ahead));
         return tell("snapshot", arena.snapshot(ref.lock_index, &infos));
       case 5:
+        tell("snapshot_marks", arena.snapshot_marks(&marks));
         return tell("snapshot_all", arena.snapshot_all(&infos, &names));
       case 6:
         return tell("take_poked", arena.take_poked(&slots));

@@ -27,11 +27,45 @@ const NOT_HUNTED = {
   NO_MUTEX: 'NOT_RETAKEN breaks the same at the one place where another thread gets in between',
   S5_BEFORE_S4:
     'V3 looks at the storage: what a dead thief has by one that the gate does not name yet is no hold',
+  UPGRADE_YOUNG:
+    'needs a death in the latch while a reader, a writer and an upgrader are there: upgrade_test.cc finds it',
   UNDO_WITHOUT_R3:
     'needs four actors to meet at exact steps, once in some millions of schedules: the model finds it',
 };
 
 const EDITS = {
+  // Those whose names begin with CYCLE_ are hunted in circles (sim_circles.h).
+  'deadlock.h': [
+    [
+      'check_processes(latched, suspects.all);\n  // A slot that was',
+      'if (MUTANT(CYCLE_OF_THE_DEAD)) return true;\n  check_processes(latched, suspects.all);\n  // A slot that was',
+    ],
+    [
+      'if (!certain && (flags & kSlotThrows) == 0) continue;',
+      'if (!certain && (flags & kSlotThrows) == 0 && !MUTANT(CYCLE_UNASKED)) continue;',
+    ],
+    [
+      'const bool ends = (flags & kSlotEnds) != 0;',
+      'const bool ends = (flags & kSlotEnds) != 0 && !MUTANT(CYCLE_ENDS_TOO);',
+    ],
+    [
+      '(ends == victim_ends ? wait.age < victim->age : victim_ends);',
+      '(ends == victim_ends ? (wait.age < victim->age) != MUTANT(CYCLE_ELDEST) : victim_ends);',
+    ],
+    ['if (!is_new) return;', 'if (!is_new && !MUTANT(CYCLE_TOLD_AGAIN)) return;'],
+    [
+      'for (const uint32_t n : cycle.waits) {\n    const Slot<P>& member',
+      'if (MUTANT(CYCLE_UNCONFIRMED) && cycle.waits.empty()) infos->emplace_back();\n  for (const uint32_t n : cycle.waits) {\n    const Slot<P>& member',
+    ],
+  ],
+  'wait_graph.h': [
+    ['(certain && !waits_[next].blocks))', '(certain && !waits_[next].blocks && !MUTANT(CYCLE_UNCERTAIN)))'],
+    ['if (ahead_[n] != n) visit(', 'if (ahead_[n] != n && !MUTANT(CYCLE_QUEUE_UNSEEN)) visit('],
+    [
+      'if (blocked != blocked_.end()) owners_',
+      'if (blocked != blocked_.end() && !MUTANT(CYCLE_BLOCKED_UNSEEN)) owners_',
+    ],
+  ],
   'words.h': [
     ['constexpr bool refers(uint64_t word) {', 'inline bool refers(uint64_t word) {'],
     [
@@ -136,12 +170,48 @@ const EDITS = {
     [
       `*token = entry.token.fetch_add(1, std::memory_order_acq_rel) + 1;
   entry.holder.store(`,
-      `if (!MUTANT(TOKEN_BEFORE_STOLEN)) *token = entry.token.fetch_add(1, std::memory_order_acq_rel) + 1;
+      `const bool steals = !is_held(ref.slot->word.load(std::memory_order_relaxed));
+  if (!MUTANT(TOKEN_BEFORE_STOLEN) || !steals) *token = entry.token.fetch_add(1, std::memory_order_acq_rel) + 1;
   entry.holder.store(`,
     ],
     [
-      'if (!holds(word, Mode::kExclusive) || tag_of(word) != ref.tag) return Status::kNotHeld;',
-      `if (!MUTANT(CLEAR_UNCHECKED) && (!holds(word, Mode::kExclusive) || tag_of(word) != ref.tag)) return Status::kNotHeld;`,
+      'if (!holds_so || tag_of(word) != ref.tag) return Status::kNotHeld;',
+      'if (!MUTANT(CLEAR_UNCHECKED) && (!holds_so || tag_of(word) != ref.tag)) return Status::kNotHeld;',
+    ],
+  ],
+  'upgrade.h': [
+    [
+      'if (upgrader(latched, ref.lock_index) != 0) return Status::kUpgrading;',
+      'if (upgrader(latched, ref.lock_index) != 0 && !MUTANT(UPGRADE_SECOND)) return Status::kUpgrading;',
+    ],
+    [
+      'ref.lock->gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);  // W2',
+      'if (!MUTANT(UPGRADE_KEEPS_POKED)) ref.lock->gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);  // W2',
+    ],
+    [
+      'get(slot(first).ticket) - 1);',
+      'MUTANT(UPGRADE_YOUNG) ? get(header_->ticket) + 1 : get(slot(first).ticket) - 1);',
+    ],
+    [
+      'kSlotUpgrading | kSlotAsync | kSlotFair |',
+      'kSlotUpgrading | kSlotAsync | (MUTANT(UPGRADE_UNFAIR) ? 0 : kSlotFair) |',
+    ],
+    ['add(of.queue_fair, 1);', 'add(of.queue_fair, MUTANT(UPGRADE_UNFAIR) ? 0 : 1);'],
+    [
+      'lock(lock_index).gate.fetch_and(~kGatePoked, std::memory_order_seq_cst); }',
+      'if (!MUTANT(UPGRADE_ENDS_POKED)) lock(lock_index).gate.fetch_and(~kGatePoked, std::memory_order_seq_cst); }',
+    ],
+    [
+      'freeze(latched, ref.lock_index, current);',
+      'if (!MUTANT(UPGRADE_NO_FREEZE)) freeze(latched, ref.lock_index, current);',
+    ],
+    [
+      'if (has_other_holder(latched, ref)) {',
+      'if (has_other_holder(latched, ref) && !MUTANT(UPGRADE_UNCHECKED)) {',
+    ],
+    [
+      'set_gate(entry, current);\n    free_entry',
+      'if (!MUTANT(UPGRADE_LEFT_RECOVERING)) set_gate(entry, current);\n    free_entry',
     ],
   ],
   'recovery.h': [

@@ -119,8 +119,9 @@ export const RUNTIME_EDITS = {
       'const Patience patience(MUTANT(ENDS_EACH_PATIENTLY) ? 0 : P::monotonic_ns() + Arena<P>::kPatienceNs);',
     ],
     [
-      'if (hold.state == State::kWaitingAsync) notify_ready(index);\n    return Status::kOk;',
-      'if (hold.state == State::kWaitingAsync && !MUTANT(REACT_NOT_REPEATED)) notify_ready(index);\n    return Status::kOk;',
+      'if (hold.state == State::kWaitingAsync || hold.upgrading) notify_ready(index);\n    return Status::kOk;',
+      `if ((hold.state == State::kWaitingAsync || hold.upgrading) && !MUTANT(REACT_NOT_REPEATED)) notify_ready(index);
+    return Status::kOk;`,
     ],
   ],
   'client_holds.h': [
@@ -173,6 +174,9 @@ export const RUNTIME_EDITS = {
       'end_hold(index, *hold, status == Status::kStalled ? kWithdraw : 0);',
       'end_hold(index, *hold, status == Status::kStalled && !MUTANT(WITHDRAW_NOT_OWED) ? kWithdraw : 0);',
     ],
+  ],
+  'client_upgrades.h': [
+    ['begin_wait(index, hold);', 'if (!MUTANT(UPGRADE_UNTOLD)) begin_wait(index, hold);'],
   ],
   'detect.h': [['return is_owed;', 'return is_owed && !MUTANT(OWED_UNSEEN);']],
   'latch.h': [

@@ -4,7 +4,7 @@
 
 namespace {
 
-TEST("no schedule of acquire, release, wait, downgrade, steal and death breaks the lock", 600) {
+TEST("no schedule of acquire, release, wait, downgrade, upgrade, steal and death breaks the lock", 600) {
   sim::Schedule schedule;
   if (const char* again = getenv("PROCLOCK_SIM")) {
     unsigned scenario = 0;
@@ -32,6 +32,8 @@ TEST("no schedule of acquire, release, wait, downgrade, steal and death breaks t
   printf("  %llu grants, %llu refused, %llu timeouts, %llu downgrades, %llu steals (%llu robbed)\n",
          n(counts.grants), n(counts.refused), n(counts.timeouts), n(counts.downgrades), n(counts.steals),
          n(counts.robbed));
+  printf("  %llu upgrades, %llu refused because of another one\n", n(counts.upgrades),
+         n(counts.upgrades_refused));
   printf("  %llu deaths (%llu held exclusively), %llu stops, %llu times all was quiet\n", n(deaths),
          n(counts.deaths_holding), n(stops), n(counts.quiets));
 }

@@ -48,16 +48,19 @@ Hunt hunt_in_child(Run run) {
   return result;
 }
 
-// `breaks` is called first.
+// `breaks` is called first. `only`: the name of the scenario to hunt in, if it is not all of them in turn.
 template <class Break>
-Hunt hunt(uint64_t schedules, uint64_t first_seed, bool weak_only, Break breaks) {
+Hunt hunt(uint64_t schedules, uint64_t first_seed, bool weak_only, Break breaks, const char* only = nullptr) {
+  uint32_t first = 0;
+  while (only != nullptr && strcmp(kScenarios[first].name, only) != 0) CHECK(++first < kScenariosCount);
+  const uint32_t count = only == nullptr ? kScenariosCount : 1;
   return hunt_in_child([&](std::atomic<uint64_t>& done) {
     breaks();
     Schedule schedule;
     schedule.weak_only = weak_only;
     for (uint64_t n = 0; n < schedules; n++) {
       done.store(n + 1, std::memory_order_relaxed);
-      schedule.run(static_cast<uint32_t>(n % kScenariosCount), first_seed + n / kScenariosCount);
+      schedule.run(first + static_cast<uint32_t>(n % count), first_seed + n / count);
     }
   });
 }

@@ -24,6 +24,7 @@ struct Habits {
   int busy = 0;        // the event loop, between two turns
   int pauses = 0;      // before a request, and as long as a namespace is served after the last wait in it
   int downgrade = 0;
+  int upgrade = 0;
   int clear = 0;
   int steal = 0;
   int listens = 0;  // to a theft
@@ -66,6 +67,7 @@ class Loop final : public Thread {
     int lock;
     Mode mode;
     uint64_t until_ns;
+    bool upgrading;
   };
   static constexpr uint32_t kExclusive = Client::kKeyExclusive;
   static constexpr size_t kWaitsMax = 5;
@@ -164,6 +166,9 @@ class Loop final : public Thread {
             react(wait);
             break;
           }
+        }
+        for (size_t n = 0; n < holds_.size(); n++) {
+          if (holds_[n].index == index && holds_[n].upgrading) react_upgrade(n);
         }
         if (listens_to(index)) look_for_theft(index);
       }
@@ -273,6 +278,9 @@ class Loop final : public Thread {
     change_mark(lock, [&] { return client_->finish(index, proclock::Finished::kRepair); });
   }
   void downgrade(size_t n);
+  void upgrade(size_t n);
+  void react_upgrade(size_t n);
+  void upgrade_ended(size_t n, Status status);
 
   void listen(uint32_t index);
   bool listens_to(uint32_t index) const {

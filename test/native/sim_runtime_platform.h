@@ -5,10 +5,10 @@
 #include "sim_platform.h"
 // After the core.
 #ifdef SIM_MUTANTS
-#include "../../build/mutants/runtime/client_waits.h"
+#include "../../build/mutants/runtime/client_upgrades.h"
 #include "../../build/mutants/runtime/serve.h"
 #else
-#include "../../native/runtime/client_waits.h"
+#include "../../native/runtime/client_upgrades.h"
 #include "../../native/runtime/serve.h"
 #endif
 

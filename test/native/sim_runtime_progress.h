@@ -128,13 +128,14 @@ inline bool World::sleeps_for_nothing(int lock) const {
   const uint32_t lock_index = index_of(lock);
   if (lock_index == 0) return false;
   const uint32_t used = segment.header().slots.used.latest();
-  bool held = false, held_exclusively = false;
+  uint32_t held = 0;
+  bool held_exclusively = false;
   for (uint32_t index = 1; index <= used; index++) {
     const auto& slot = auditor.slot(index);
     const uint64_t word = slot.word.latest();
     const Process* owner = segment.owner_of(word);
     if (slot.lock.latest() != lock_index || owner == nullptr || !owner->open) continue;
-    held = held || proclock::is_held(word);
+    held += proclock::is_held(word);
     held_exclusively = held_exclusively || proclock::holds(word, Mode::kExclusive);
     // Stopped in the middle of an acquire, or of a release that has not unlocked yet.
     const bool unlocked = proclock::phase_of(word) == Phase::kReleasing &&
@@ -146,7 +147,9 @@ inline bool World::sleeps_for_nothing(int lock) const {
   for (uint32_t n = 0; n < used && waiter != 0; n++) {
     const uint32_t flags = auditor.slot(waiter).flags.latest();
     const bool is_over = (flags & proclock::kSlotGranted) != 0;
-    if (!is_over && ((flags & proclock::kSlotExclusive) != 0 ? held : held_exclusively)) return false;
+    // One that is to be upgraded holds as well.
+    const uint32_t others = held - ((flags & proclock::kSlotUpgrading) != 0 && held != 0);
+    if (!is_over && ((flags & proclock::kSlotExclusive) != 0 ? others != 0 : held_exclusively)) return false;
     if (is_awake(segment, waiter)) return true;
     waiter = auditor.slot(waiter).queue_next.latest();
   }

@@ -149,11 +149,12 @@ inline void Loop::granted(uint32_t index, int lock, Mode mode) {
   uint64_t rests_ns = odds(habits_.rests) ? random_.up_to_power(24) : 0;
   if (odds(habits_.slow_rests)) rests_ns = kMs * random_.up_to_power(8);
   if (odds(habits_.long_rests)) rests_ns = proclock::kQuietTickNs + random_.up_to_power(32);
-  holds_.push_back({index, lock, mode, now() + rests_ns});
+  holds_.push_back({index, lock, mode, now() + rests_ns, false});
   doing("hold");
   if (odds(habits_.listens)) listen(index);
   if (mode == Mode::kExclusive && odds(habits_.clear)) clear(index, lock);
   if (mode == Mode::kExclusive && odds(habits_.downgrade)) downgrade(holds_.size() - 1);
+  if (mode == Mode::kShared && odds(habits_.upgrade)) upgrade(holds_.size() - 1);
 }
 
 inline void Loop::release(size_t n) {
@@ -163,6 +164,7 @@ inline void Loop::release(size_t n) {
   the_machine.begins();
   the_world.leaves(hold.lock, *this, hold.index);
   unlisten(hold.index);
+  if (hold.upgrading && random_.one_in(2)) SIM_CHECK(ok(client_->withdraw(hold.index)));
   const Status status = client_->release(hold.index);
   SIM_CHECK(ok(status) || (status == Status::kStolen && the_world.counts.steals != 0));
   the_world.counts.robbed += status == Status::kStolen;
@@ -180,6 +182,37 @@ inline void Loop::downgrade(size_t n) {
   if (!ok(status)) return;
   hold.mode = truth->mode = Mode::kShared;
   the_world.counts.downgrades++;
+}
+
+inline void Loop::upgrade(size_t n) {
+  doing("upgrade");
+  const Status status = client_->upgrade(holds_[n].index);
+  if (status != Status::kAgain) return upgrade_ended(n, status);
+  holds_[n].upgrading = true;
+  holds_[n].until_ns = random_.one_in(2) ? kForever : deadline();
+  serve_if_needed();
+}
+
+inline void Loop::react_upgrade(size_t n) {
+  doing("react to an upgrade");
+  const Status status = client_->react(holds_[n].index);
+  if (status != Status::kAgain) upgrade_ended(n, status);
+}
+
+// Shared as before, where another one is to be upgraded, or the latch was stalled.
+inline void Loop::upgrade_ended(size_t n, Status status) {
+  Hold& hold = holds_[n];
+  hold.upgrading = false;
+  if (hold.until_ns == kForever) hold.until_ns = now() + random_.up_to_power(24);
+  SIM_CHECK(ok(status) || status == Status::kUpgrading || status == Status::kStalled ||
+            (status == Status::kStolen && the_world.counts.steals != 0));
+  if (!ok(status)) return;
+  const uint64_t token = static_cast<uint64_t>(static_cast<uint32_t>(report_.token_high)) << 32 |
+                         static_cast<uint32_t>(report_.token_low);
+  hold.mode = Mode::kExclusive;
+  the_world.leaves(hold.lock, *this, hold.index);
+  the_world.granted(hold.lock, *this, hold.index, hold.mode, token, report_.abandoned != 0);
+  the_world.counts.upgrades++;
 }
 
 inline void Loop::listen(uint32_t index) {

@@ -92,6 +92,39 @@ inline const Scenario kScenarios[] = {
        h.clear = 30;
      }),
      {}},
+    {"upgrades",
+     3,
+     1,
+     habits_of([](Habits& h) {
+       h.exclusive = 20;
+       h.upgrade = 60;
+       h.downgrade = 20;
+       h.many = 40;
+     }),
+     {}},
+    {"upgrades, thefts, and threads that end",
+     2,
+     2,
+     habits_of([](Habits& h) {
+       h.exclusive = 20;
+       h.upgrade = 60;
+       h.steal = 10;
+       h.listens = 30;
+       h.ends = 10;
+       h.many = 40;
+       h.busy = 10;
+     }),
+     {}},
+    {"upgrades, deaths and stops", 3, 1, habits_of([](Habits& h) {
+       h.exclusive = 20;
+       h.upgrade = 60;
+       h.many = 40;
+     }),
+     faults_of([](Faults& f) {
+       f.deaths = 2;
+       f.stops = 2;
+       f.stops_inside = true;
+     })},
     {"long rests",
      3,
      1,

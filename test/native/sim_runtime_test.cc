@@ -51,9 +51,10 @@ TEST("no schedule of event loops, doorbells, watchers, and whatever fails around
   printf("  %llu schedules in %llu ms: %llu steps, %llu switches, %llu old values read\n", n(schedules),
          n(harness::now_ms() - begun), n(totals->steps), n(totals->switches), n(totals->stale_reads));
   printf(
-      "  %llu grants, %llu refused, %llu timeouts, %llu downgrades, %llu steals (%llu robbed, %llu told)\n",
-      n(counts.grants), n(counts.refused), n(counts.timeouts), n(counts.downgrades), n(counts.steals),
-      n(counts.robbed), n(counts.told_stolen));
+      "  %llu grants, %llu refused, %llu timeouts, %llu downgrades, %llu upgrades, %llu steals (%llu robbed, "
+      "%llu told)\n",
+      n(counts.grants), n(counts.refused), n(counts.timeouts), n(counts.downgrades), n(counts.upgrades),
+      n(counts.steals), n(counts.robbed), n(counts.told_stolen));
   printf(
       "  %llu deaths (%llu held exclusively), %llu stops, %llu threads ended, %llu times served by a timer\n",
       n(totals->deaths), n(counts.deaths_holding), n(totals->stops), n(counts.ends), n(counts.served));

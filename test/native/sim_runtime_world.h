@@ -69,8 +69,8 @@ struct Truth {
 };
 
 struct Counts {
-  uint64_t grants = 0, refused = 0, timeouts = 0, steals = 0, robbed = 0, downgrades = 0, ends = 0,
-           served = 0, deaths_holding = 0, told_stolen = 0, longest_ns = 0;
+  uint64_t grants = 0, refused = 0, timeouts = 0, steals = 0, robbed = 0, downgrades = 0, upgrades = 0,
+           ends = 0, served = 0, deaths_holding = 0, told_stolen = 0, longest_ns = 0;
 };
 
 class World final : public Machine::Observer {

@@ -31,6 +31,7 @@ struct Scenario {
   int twice = 0;       // another wait at the same time
   int long_rests = 0;  // so long that those who wait look seldom
   int comes = 0;       // enters while the others are at it
+  int upgrade = 0;
 };
 
 constexpr Scenario kScenarios[] = {
@@ -62,6 +63,32 @@ constexpr Scenario kScenarios[] = {
     {"two waits of a thread", 3, 1, 1, 3, 50, 100, 0, 90, 20, 20, 10, 0, 5, 0, 0, 0, 0, 2, 80},
     {"two waits of a thread, and deaths", 3, 1, 1, 3, 50, 100, 0, 90, 20, 20, 10, 0, 10, 0, 0, 0, 2, 2, 80},
     {"long rests", 4, 1, 1, 2, 90, 100, 0, 100, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 70},
+    {"upgrades", 4, 1, 1, 3, 30, 90, 0, 20, 20, 40, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 70},
+    {"upgrades that time out", 4, 1, 1, 3, 20, 90, 20, 40, 70, 60, 20, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 80},
+    {"upgrades, deaths and stops",
+     4,
+     1,
+     1,
+     3,
+     30,
+     90,
+     10,
+     30,
+     20,
+     40,
+     20,
+     20,
+     10,
+     10,
+     0,
+     10,
+     3,
+     2,
+     0,
+     0,
+     0,
+     70},
+    {"threads upgrade", 2, 2, 1, 3, 30, 90, 10, 40, 20, 40, 20, 20, 20, 10, 0, 10, 2, 1, 0, 0, 0, 70},
     {"processes come and go", 4, 1, 1, 2, 60, 60, 0, 20, 20, 10, 10, 0, 0, 0, 0, 20, 3, 2, 0, 0, 80},
 };
 constexpr uint32_t kScenariosCount = sizeof kScenarios / sizeof kScenarios[0];
@@ -145,6 +172,11 @@ class Schedule {
       if (odds(s.long_rests)) thread.rest(random.up_to_power(30));
       if (odds(s.clear / 2) && thread.mode() == Mode::kExclusive) thread.clear_abandoned(n);
       if (thread.mode() == Mode::kExclusive && odds(s.downgrade)) thread.downgrade(n);
+      if (thread.mode() == Mode::kShared && odds(s.upgrade)) {
+        thread.upgrade(n, !odds(s.waits) ? 0 : odds(s.timeout) ? random.up_to_power(23) : kForever);
+        if (odds(s.rests)) thread.rest(random.up_to_power(21));
+        if (thread.mode() == Mode::kExclusive && odds(s.downgrade)) thread.downgrade(n);
+      }
       the_machine.yield();
       if (odds(s.ends)) {
         thread.leave(n);

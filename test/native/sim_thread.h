@@ -5,6 +5,15 @@
 
 namespace sim {
 
+// Who may end a wait before its time.
+class Watcher {
+ public:
+  virtual bool ends(int name) = 0;
+
+ protected:
+  ~Watcher() = default;
+};
+
 struct Request {
   Mode mode = Mode::kShared;
   bool fair = false;
@@ -12,6 +21,8 @@ struct Request {
   uint64_t patience_ns = kForever;  // 0: tries once
   bool twice = false;               // another wait of the same thread in the same queue
   bool leaves = false;              // its thread ends instead of withdrawing
+  uint32_t flags = 0;               // of the slot, beside
+  Watcher* watcher = nullptr;
 };
 
 // A mutant of the thread, not of the core: W1 after W3.
@@ -66,14 +77,18 @@ class Thread {
     const SlotRef& ref = refs_[n];
     the_world.leaves(n);
     Status status = arena().release(ref);
-    if (owes_settle_) {
-      settle(n);
-      the_world.left(n);
-    }
+    settle_owed(n);
     if (status == Status::kStalled) status = patiently([&] { return arena().release_duty(ref); });
     SIM_CHECK(status == Status::kOk || (status == Status::kStolen && the_world.counts.steals != 0));
     the_world.counts.robbed += status == Status::kStolen;
     return status == Status::kOk;
+  }
+
+  // Before it takes another one: what it owes is of one name.
+  void settle_owed(int n) {
+    if (!owes_settle_) return;
+    settle(n);
+    the_world.left(n);
   }
 
   // The thread ends while it holds, or is in the queue. Its slots are gone with it; what it has left is recovered by itself if
@@ -119,6 +134,9 @@ class Thread {
     the_world.counts.downgrades++;
     return true;
   }
+
+  // From shared to exclusive; 0: at once or not at all. False: it is shared as before, or was robbed.
+  bool upgrade(int n, uint64_t patience_ns);
 
   void steal(int n) {
     actor_->doing = "steal";
@@ -177,6 +195,7 @@ class Thread {
   }
 
   Host& host() { return *host_; }
+  int id() const { return actor_->id; }
   Mode mode() const { return mode_; }
   Random random;
 
@@ -215,6 +234,8 @@ class Thread {
   bool wait(int n, const Request& request, uint64_t begun);
 
   void give_up(int n, bool leaves);
+
+  Status wait_to_upgrade(int n, uint64_t deadline, uint64_t* token);
 
   uint64_t tick(int n, bool async);
 

@@ -10,7 +10,7 @@ inline bool Thread::wait(int n, const Request& request, uint64_t begun) {
   const uint64_t deadline =
       request.patience_ns == kForever ? kForever : the_machine.now_ns + request.patience_ns;
   const uint32_t flags =
-      (request.fair ? proclock::kSlotFair : 0) | (request.async ? proclock::kSlotAsync : 0);
+      request.flags | (request.fair ? proclock::kSlotFair : 0) | (request.async ? proclock::kSlotAsync : 0);
   actor_->doing = request.mode == Mode::kExclusive ? "wait exclusive" : "wait shared";
   Status status = patiently([&] { return arena().enqueue(ref, request.mode, flags); });
   SIM_CHECK(ok(status) || status == Status::kAgain);
@@ -41,14 +41,17 @@ inline bool Thread::wait(int n, const Request& request, uint64_t begun) {
     if (reads_wake_word_late) seen = bell.load(std::memory_order_acquire);
     if (ok(status)) break;
     SIM_CHECK(status == Status::kAgain);
-    if (the_machine.now_ns >= deadline) {
+    if (the_machine.now_ns >= deadline || (request.watcher != nullptr && request.watcher->ends(n))) {
       give_up(n, request.leaves);
       return false;
     }
     if (sleep_on(bell, seen, std::min(deadline, tick_ns)))
       tick_ns = std::min(tick_ns, the_machine.now_ns + kTickNs);
     actor_->doing = request.mode == Mode::kExclusive ? "wait exclusive" : "wait shared";
-    if (the_machine.now_ns >= tick_ns) tick_ns = the_machine.now_ns + tick(n, request.async);
+    if (the_machine.now_ns >= tick_ns) {
+      const uint64_t period_ns = tick(n, request.async);
+      tick_ns = the_machine.now_ns + (request.watcher != nullptr ? kTickNs : period_ns);
+    }
   }
   // Before it settles: that another one reacts, and is in as well, needs nothing of us.
   the_world.waits_no_more(n);
@@ -73,6 +76,74 @@ inline void Thread::give_up(int n, bool leaves) {
   }
   the_world.left(n);
   the_world.counts.timeouts++;
+}
+
+inline bool Thread::upgrade(int n, uint64_t patience_ns) {
+  const SlotRef& ref = refs_[n];
+  if (owes_settle_) {
+    settle(n);
+    the_world.left(n);
+  }
+  actor_->doing = "upgrade";
+  the_machine.begins();
+  Truth& truth = the_world.truths[n];
+  Truth::Hold& hold = truth.holds[actor_->id];
+  hold.changes = true;
+  // Who is refused is refused because of another one, which was there before, or came meanwhile.
+  const uint64_t others = truth.upgrading++;
+  const uint64_t begun = ++truth.upgrades_begun;
+  uint64_t token = 0;
+  Status status = patiently([&] { return arena().upgrade(ref, patience_ns != 0, &token); });
+  if (status == Status::kAgain) {
+    const uint64_t deadline = patience_ns == kForever ? kForever : the_machine.now_ns + patience_ns;
+    status = wait_to_upgrade(n, deadline, &token);
+  }
+  hold.changes = false;
+  truth.upgrading--;
+  const bool alone = others == 0 && begun == truth.upgrades_begun;
+  the_world.counts.upgrades_refused += status == Status::kUpgrading;
+  SIM_CHECK(status != Status::kUpgrading || !alone || the_machine.deaths != 0 || the_world.anybody_left);
+  SIM_CHECK(status != Status::kStolen || the_world.counts.steals != 0);
+  SIM_CHECK(ok(status) || status == Status::kBusy || status == Status::kUpgrading ||
+            status == Status::kStolen);
+  if (!ok(status)) return false;
+  enter(n, Mode::kExclusive, token, 0);
+  the_world.counts.upgrades++;
+  return true;
+}
+
+// As an event loop does it: tries again when it is told to. kBusy: the time is up.
+inline Status Thread::wait_to_upgrade(int n, uint64_t deadline, uint64_t* token) {
+  const SlotRef& ref = refs_[n];
+  the_world.waits(n, ref, Mode::kExclusive, true);
+  the_world.truths[n].waits[actor_->id].upgrades = true;
+  Status status = Status::kAgain;
+  uint64_t tick_ns = the_machine.now_ns + kTickNs;
+  for (;;) {
+    auto& bell = *arena().doorbell();
+    const uint32_t seen = bell.load(std::memory_order_acquire);
+    actor_->notified = false;
+    take_pokes();
+    if (host_->was_told(ref.slot_index))
+      status = patiently([&] { return arena().upgrade(ref, true, token); });
+    if (status != Status::kAgain) break;
+    if (the_machine.now_ns >= deadline) {
+      status = Status::kBusy;
+      break;
+    }
+    if (sleep_on(bell, seen, std::min(deadline, tick_ns)))
+      tick_ns = std::min(tick_ns, the_machine.now_ns + kTickNs);
+    actor_->doing = "upgrade";
+    if (the_machine.now_ns >= tick_ns) tick_ns = the_machine.now_ns + tick(n, true);
+  }
+  the_world.waits_no_more(n);
+  if (!ok(status)) {
+    host_->was_told(ref.slot_index);
+    actor_->doing = "withdraw the upgrade";
+    SIM_CHECK(patiently([&] { return arena().withdraw(ref); }) == Status::kOk);
+  }
+  the_world.left(n);
+  return status;
 }
 
 // What a waiter does beside: passes over those that do not react, and looks for the dead in one of the two ways there are.

@@ -108,21 +108,24 @@ struct Truth {
     const proclock::Slot<Platform>* slot = nullptr;
     uint64_t since_ns = 0;  // in the queue at the latest
     bool suspect = false;   // was skipped, or is of a process that dies
+    bool upgrades = false;  // holds, and is ahead of the queue
   } waits[kActorsMax];
-  uint64_t left_ns = 0;        // when somebody last left the queue, and others moved up
-  int leaving = 0;             // are about to
+  uint64_t left_ns = 0;    // when somebody last left the queue, and others moved up
+  int leaving = 0;         // are about to
+  uint64_t upgrading = 0;  // are in the middle of an upgrade
+  uint64_t upgrades_begun = 0;
   uint64_t looks = 0;          // how often the mark was looked at, or dropped
   uint64_t idle_since_ns = 0;  // since when somebody waits for nobody but a stopped one; 0: nobody does
 };
 
 struct Counts {
   uint64_t grants = 0, timeouts = 0, refused = 0, deaths_holding = 0, steals = 0, robbed = 0, downgrades = 0,
-           quiets = 0, left = 0, marks_dropped = 0;
+           quiets = 0, left = 0, marks_dropped = 0, upgrades = 0, upgrades_refused = 0;
 };
 
 class World final : public Machine::Observer {
  public:
-  static constexpr int kNamesMax = 3;
+  static constexpr int kNamesMax = 4;
 
   void begin() {
     Segment::get().reset();
@@ -183,7 +186,10 @@ class World final : public Machine::Observer {
     mine = {true, mode, ref.slot, false, false};
   }
   // Before it releases.
-  void leaves(int n) { truths[n].holds[the_machine.current().id].in = false; }
+  void leaves(int n) {
+    truths[n].holds[the_machine.current().id].in = false;
+    changes++;
+  }
   bool is_robbed(int n) {
     const Truth::Hold& mine = truths[n].holds[the_machine.current().id];
     return mine.in && proclock::phase_of(mine.slot->word.latest()) == Phase::kStolen;
@@ -198,6 +204,7 @@ class World final : public Machine::Observer {
   void waits_no_more(int n) {
     truths[n].waits[the_machine.current().id].in = false;
     truths[n].leaving++;
+    changes++;
   }
   void left(int n) {
     truths[n].leaving--;
@@ -211,6 +218,7 @@ class World final : public Machine::Observer {
   }
 
   void gone(Process& process) override {
+    changes++;
     for (int n = 0; n < kNamesMax; n++) {
       Truth& truth = truths[n];
       for (Actor& actor : the_machine.actors()) {
@@ -305,6 +313,7 @@ class World final : public Machine::Observer {
   Counts counts;
   // Whose end is not told to those that wait: they find out by their ticks.
   bool slow_detection = false;
+  uint64_t changes = 0;       // of who holds, or waits, that may have ended a circle
   bool anybody_left = false;  // a thread that ended: its place in a queue may be taken away at any time
   // The slot of another wait of each thread, and whether it looks at it: not while it is blocked in a synchronous one.
   uint32_t seconds[kActorsMax];

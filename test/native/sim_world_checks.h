@@ -82,8 +82,12 @@ inline void World::check_overtaking(const Truth& truth, int me, Mode mode, uint6
   for (int other = 0; other < kActorsMax; other++) {
     const Truth::Wait& wait = truth.waits[other];
     if (other == me || !wait.in || wait.suspect) continue;
+    if (wait.upgrades && proclock::phase_of(wait.slot->word.latest()) == Phase::kStolen) continue;
     if (mode == Mode::kShared && wait.mode == Mode::kShared) continue;
     if (wait.fair && begun_ns > wait.since_ns) the_machine.fail("a fair waiter was overtaken by a later one");
+    // Whoever was in the middle of its try has ended that by then.
+    if (wait.upgrades && begun_ns != 0 && the_machine.now_ns > wait.since_ns + kTickNs)
+      the_machine.fail("somebody got in beside a holder that is to be upgraded");
     if (truth.leaving != 0 || begun_ns <= std::max(wait.since_ns, truth.left_ns) + Arena::kBargeNs) continue;
     the_machine.fail("a waiter was overtaken for too long");
   }
@@ -102,7 +106,8 @@ inline bool World::sleeps_for_nothing(int n, bool somebody_stopped) const {
   const Mode mode =
       (auditor.slot(first).flags.latest() & proclock::kSlotExclusive) != 0 ? Mode::kExclusive : Mode::kShared;
   for (const Truth::Hold& hold : truths[n].holds) {
-    if (hold.excludes(mode)) return false;
+    // One that is to be upgraded holds as well.
+    if (hold.slot != &auditor.slot(first) && hold.excludes(mode)) return false;
   }
   if (!somebody_stopped) return true;
   // Stopped in the middle of an acquire or a release.

@@ -2,6 +2,7 @@
 import * as local from '../../lib';
 import { memory } from '../../lib/memory';
 import * as remote from '../../lib/remote';
+import { startActor } from './actor';
 import { testNamespace } from './namespace';
 
 type ClassName = 'SharedLock' | 'SharedRLock' | 'Lock' | 'RLock';
@@ -14,6 +15,8 @@ export interface Kind {
   singleFlight: typeof local.singleFlight;
   make(name: string, className?: ClassName): local.SharedLock;
   manager(): local.LockManager;
+  /** Somebody dies who holds the lock of that name. */
+  abandon(name: string): Promise<void>;
 }
 
 const { Lock, RLock, SharedLock, SharedRLock } = local;
@@ -40,6 +43,11 @@ export const kinds: Record<string, () => Kind> = {
       make: (name, className = 'SharedLock') =>
         new localClasses[className](name, { namespace }) as local.SharedLock,
       manager: () => new local.LockManager({ namespace }),
+      abandon: async (name) => {
+        const actor = await startActor('fork', { namespace });
+        await actor.acquire({ name, mode: 'exclusive' });
+        await actor.kill('SIGKILL');
+      },
     };
   },
   'over an engine': () => {
@@ -49,6 +57,11 @@ export const kinds: Record<string, () => Kind> = {
       ...{ acquireAll, lead, singleFlight, tryAcquireAll },
       make: (name, className = 'SharedLock') => new remoteClasses[className](name, { space }) as never,
       manager: () => new remote.LockManager({ space }) as never,
+      abandon: async (name) => {
+        const peer = space.peer();
+        await new remote.Lock(name, { space: peer }).acquire();
+        peer.kill();
+      },
     };
   },
 };

@@ -112,6 +112,7 @@ export interface PlainError {
   name: string;
   message: string;
   code?: string;
+  cycle?: Info[];
   cause?: PlainError;
 }
 

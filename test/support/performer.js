@@ -180,8 +180,16 @@ const grantOf = (guard) => ({
 function errorOf(error) {
   // Also one of another realm, which jest makes of every file.
   if (typeof error?.message !== 'string') return { name: 'thrown', message: String(error) };
-  const { name, message, code, stack, holders, cause } = error;
-  return { name, message, code, stack, holders: holders?.map(infoOf), cause: cause && errorOf(cause) };
+  const { name, message, code, stack, holders, cycle, cause } = error;
+  return {
+    name,
+    message,
+    code,
+    stack,
+    holders: holders?.map(infoOf),
+    cycle: cycle?.map(infoOf),
+    cause: cause && errorOf(cause),
+  };
 }
 
 module.exports = { createPerformer, errorOf };

@@ -36,7 +36,17 @@ const [readdirSync, readFileSync, rmSync, writeFileSync, appendFileSync] = [
 
 const me = fs.readlinkSync('/proc/thread-self').replace('/task/', '.');
 const counts = {
-  ...{ grants: 0, exclusive: 0, timeouts: 0, aborts: 0, busy: 0, abandoned: 0, steals: 0, robbed: 0 },
+  ...{
+    grants: 0,
+    exclusive: 0,
+    timeouts: 0,
+    aborts: 0,
+    busy: 0,
+    abandoned: 0,
+    steals: 0,
+    robbed: 0,
+    upgrades: 0,
+  },
   ...{ terminations: 0, moves: 0, losses: 0, shortages: 0 },
 };
 const report = isMainThread
@@ -139,16 +149,17 @@ function entered(guard) {
   writeFileSync(self[guard.mode], '');
   check(guard.mode);
   counts.grants++;
-  if (guard.mode === 'exclusive') {
-    counts.exclusive++;
-    if (guard.abandoned) counts.abandoned++;
-    const file = join(folder, `token.${segment}`);
-    writeFileSync(file, '', { flag: 'a' });
-    const last = BigInt(readFileSync(file, 'utf8') || '0');
-    // Half written by one that was killed it is smaller, never greater.
-    if (guard.token <= last) violation(`token ${guard.token} after ${last}`);
-    writeFileSync(file, String(guard.token));
-  }
+  if (guard.mode === 'exclusive') showToken(guard);
+}
+function showToken(guard) {
+  counts.exclusive++;
+  if (guard.abandoned) counts.abandoned++;
+  const file = join(folder, `token.${segment}`);
+  writeFileSync(file, '', { flag: 'a' });
+  const last = BigInt(readFileSync(file, 'utf8') || '0');
+  // Half written by one that was killed it is smaller, never greater.
+  if (guard.token <= last) violation(`token ${guard.token} after ${last}`);
+  writeFileSync(file, String(guard.token));
 }
 function leaving(guard) {
   owned--;
@@ -162,17 +173,48 @@ function downgrade(guard) {
   check('shared');
 }
 
+function upgraded(guard) {
+  if (owned !== 1) violation('is inside twice');
+  writeFileSync(self.exclusive, '');
+  rmSync(self.shared, { force: true });
+  check('exclusive');
+  counts.upgrades++;
+  showToken(guard);
+}
+function tryUpgrade(guard) {
+  try {
+    if (!guard.tryUpgrade()) return;
+  } catch (error) {
+    if (!isOver(error.cause ?? error)) throw error;
+    return;
+  }
+  upgraded(guard);
+}
+async function upgrade(guard) {
+  try {
+    await guard.upgrade({ timeout: Math.random() * 100 });
+  } catch (error) {
+    if (error.code === 'ERR_LOCK_TIMEOUT') counts.timeouts++;
+    else if (error.code === 'ERR_LOCK_UPGRADE') counts.busy++;
+    else if (!isOver(error.cause ?? error)) throw error;
+    return;
+  }
+  upgraded(guard);
+}
+
 const nextTurn = () => new Promise((resolve) => setImmediate(resolve));
 const chance = (part) => Math.random() < part;
 
 function use(guard) {
   entered(guard);
+  if (guard.mode === 'shared' && chance(0.3)) tryUpgrade(guard);
   if (guard.mode === 'exclusive' && chance(0.3)) downgrade(guard);
   leaving(guard);
 }
 async function useLonger(guard) {
   entered(guard);
   await nextTurn();
+  if (guard.mode === 'shared' && chance(0.3)) await upgrade(guard);
   if (guard.mode === 'exclusive' && chance(0.3)) {
     downgrade(guard);
     await nextTurn();

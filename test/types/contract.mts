@@ -57,7 +57,7 @@ export function asyncCalls(): void {
     typeOf(call()).is<Promise<LockGuard>>();
     typeOf(call({})).is<Promise<LockGuard>>();
     typeOf(call(options)).is<Promise<LockGuard>>();
-    typeOf(call({ timeout: 1, signal: new AbortController().signal, within: guard })).is<
+    typeOf(call({ timeout: 1, signal: new AbortController().signal, within: guard, deadlock: 'throw' })).is<
       Promise<LockGuard>
     >();
   }
@@ -84,6 +84,8 @@ export function asyncCalls(): void {
   lock.acquire({ signal: new AbortController() });
   // @ts-expect-error within is a guard
   lock.acquire({ within: lock });
+  // @ts-expect-error it throws or warns
+  lock.acquire({ deadlock: 'ignore' });
   // @ts-expect-error there is no such option
   shared.acquire({ mode: 'exclusive' });
   // @ts-expect-error a lock has no third argument
@@ -170,6 +172,11 @@ export function properties(): void {
   typeOf(guard.released).is<boolean>();
   typeOf(guard.release()).is<void>();
   typeOf(guard.downgrade()).is<void>();
+  typeOf(guard.upgrade()).is<Promise<void>>();
+  typeOf(guard.upgrade({ timeout: 1, signal: guard.lost })).is<Promise<void>>();
+  typeOf(guard.tryUpgrade()).is<boolean>();
+  // @ts-expect-error milliseconds
+  guard.upgrade({ timeout: '1' });
   // @ts-expect-error readonly
   guard.mode = 'shared';
   // @ts-expect-error readonly
@@ -192,6 +199,8 @@ export function records(): void {
     threadId: number;
     host?: string;
     since: Date;
+    command?: string;
+    stopped?: boolean;
   };
   typeOf<Pick<LockInfo, keyof LockInfo>>(shared.query().held[0]!).is<Info>();
   typeOf(lock.query().held).is<LockInfo[]>();
@@ -211,6 +220,7 @@ export function records(): void {
     timeout: number;
     signal: AbortSignal;
     within: LockGuard;
+    deadlock: 'throw' | 'warn';
   }>();
 }
 
@@ -242,7 +252,7 @@ export function several(): void {
   typeOf(acquireAllSync([lock], options)).is<proclock.MultiGuard>();
   typeOf(acquireAllSync([], () => 'text')).is<string>();
   typeOf(tryAcquireAll([shared])).is<proclock.MultiGuard | null>();
-  typeOf(acquireAllSync([lock]).guards).is<readonly LockGuard[]>();
+  typeOf(acquireAllSync([lock]).guards).is<LockGuard[]>();
   // @ts-expect-error there is no such mode
   void acquireAll([{ lock, mode: 'both' }]);
   // @ts-expect-error they come from the functions
@@ -272,6 +282,7 @@ export function errors(caught: unknown): void {
   typeOf(caught.code).is<LockErrorCode>();
   typeOf(caught.cause).is<unknown>();
   typeOf(caught.holders).is<LockInfo[] | undefined>();
+  typeOf(caught.cycle).is<LockInfo[] | undefined>();
   typeOf<LockErrorCode>('ERR_LOCK_TIMEOUT').is<
     | 'ERR_LOCK_TIMEOUT'
     | 'ERR_LOCK_NOT_REENTRANT'
@@ -287,6 +298,7 @@ export function errors(caught: unknown): void {
     | 'ERR_LOCK_NAMESPACE_REMOVED'
     | 'ERR_LOCK_UNSUPPORTED'
     | 'ERR_LOCK_LOST'
+    | 'ERR_LOCK_DEADLOCK'
     | 'ERR_LOCK_UNAVAILABLE'
   >();
   // @ts-expect-error readonly
@@ -306,6 +318,8 @@ export function internals(): void {
     | 'released'
     | 'release'
     | 'downgrade'
+    | 'upgrade'
+    | 'tryUpgrade'
     | typeof Symbol.dispose
     | typeof Symbol.asyncDispose;
   typeOf<keyof LockGuard>('lock').is<GuardMembers>();

@@ -1,5 +1,6 @@
-// What the declarations of proclock/remote and proclock/memory promise. Compiled, never run: see contract.mts.
+// What the declarations of proclock/remote, proclock/memory and proclock/etcd promise. Compiled, never run: see contract.mts.
 import * as local from 'proclock';
+import { connect, type EtcdOptions } from 'proclock/etcd';
 import { type MemorySpace, memory, type SpaceOptions } from 'proclock/memory';
 import * as remote from 'proclock/remote';
 import {
@@ -57,6 +58,23 @@ export async function spaces(): Promise<void> {
   using _space = memory();
 }
 
+export function overEtcd(): void {
+  typeOf(connect('host:2379')).is<Promise<Space>>();
+  typeOf(connect(['http://a:2379', 'https://b:2379'], {})).is<Promise<Space>>();
+  typeOf<Parameters<typeof connect>>(['host:2379']).is<
+    [endpoints: string | string[], options?: EtcdOptions | undefined]
+  >();
+  const rootCertificate = Buffer.of();
+  connect('host:2379', { namespace: 'n', ttl: 5000, prefix: 'p/', credentials: { rootCertificate } });
+  connect('host:2379', { auth: { username: 'worker', password: 'secret' } });
+  // @ts-expect-error both are needed
+  connect('host:2379', { auth: { username: 'worker' } });
+  // @ts-expect-error it has to be said where
+  connect();
+  // @ts-expect-error there is no such option
+  connect('host:2379', { pooler: 'none' });
+}
+
 export function construction(): void {
   new SharedLock('name', { space });
   new RLock(undefined, { space: memory() });
@@ -85,7 +103,7 @@ export function calls(): void {
   for (const call of [shared.shared, shared.exclusive, shared.acquire, lock.acquire] as const) {
     typeOf(call()).is<Promise<LockGuard>>();
     typeOf(call(options)).is<Promise<LockGuard>>();
-    typeOf(call({ timeout: 1, signal: new AbortController().signal, within: guard })).is<
+    typeOf(call({ timeout: 1, signal: new AbortController().signal, within: guard, deadlock: 'throw' })).is<
       Promise<LockGuard>
     >();
   }

@@ -55,9 +55,9 @@ class MemorySession implements Session, Client {
     return this.server.release(this, id, leaving);
   }
 
-  async downgrade({ id }: Slot) {
+  async downgrade({ id }: Slot, repaired: boolean) {
     this.check();
-    return this.server.downgrade(this, id);
+    return this.server.downgrade(this, id, repaired);
   }
 
   async upgrade({ id }: Slot, how: 'wait' | 'try') {
@@ -104,13 +104,16 @@ class MemorySession implements Session, Client {
 
 class MemoryEngine implements Engine {
   readonly kind = 'memory';
+  readonly origin: string;
   /** The session there is now. */
   session: MemorySession | undefined = undefined;
 
   constructor(
     readonly namespace: string,
     readonly server: Server,
-  ) {}
+  ) {
+    this.origin = String(server.number);
+  }
 
   async open(events: SessionEvents): Promise<Session> {
     this.session = new MemorySession(this.server, events);

@@ -41,7 +41,12 @@ interface Lock {
   flights: number;
 }
 
+let servers = 0;
+
 export class Server {
+  /** Of this thread. */
+  readonly number = ++servers;
+
   private readonly locks = new Map<string, Lock>();
   /** By client, and by the client's id: the place, and the name of its lock. */
   private readonly places = new Map<Client, Map<number, { name: string; place: Place }>>();
@@ -87,13 +92,13 @@ export class Server {
     return true;
   }
 
-  downgrade(client: Client, id: number): boolean {
+  downgrade(client: Client, id: number, repaired: boolean): boolean {
     const found = this.placesOf(client).get(id);
     if (found === undefined) return false;
     const { name, place } = found;
     const lock = this.lockOf(name);
     place.mode = 'shared';
-    lock.abandoned = null;
+    if (repaired) lock.abandoned = null;
     this.grantNext(name, lock);
     return true;
   }

@@ -1,15 +1,12 @@
-// The schema: which version is there, and how it is brought up to date by the .sql files.
-import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
+// The schema: which version is there, and how it is brought up to date.
 import type { Settings } from './config';
 import { installationError, newerSchemaError, notInstalledError } from './errors';
+import { MIGRATIONS } from './migrations';
 import { quoted } from './names';
 import type { Wire } from './wire';
 
 /** The number of the last file. */
-export const SCHEMA_VERSION = 4;
-
-const SQL = join(__dirname, 'sql');
+export const SCHEMA_VERSION = MIGRATIONS.length;
 
 /** Makes sure that the schema is what this version of the package works with. */
 export async function checkSchema(wire: Wire, { schema, install }: Settings): Promise<void> {
@@ -51,9 +48,7 @@ async function update(wire: Wire, schema: string): Promise<number> {
     values: [schema],
   });
   if (known === undefined) await run(`create schema ${quoted(schema)}`);
-  for (const file of readdirSync(SQL).sort()) {
-    if (Number.parseInt(file, 10) > found) await run(readFileSync(join(SQL, file), 'utf8'));
-  }
+  for (const text of MIGRATIONS.slice(found)) await run(text);
   await run('commit');
   return versionOf(wire, schema);
 }

@@ -6,9 +6,12 @@ import { PostgresSession } from './session';
 class PostgresEngine implements Engine {
   readonly kind = 'postgres';
   readonly namespace: string;
+  readonly origin: string;
 
   constructor(private readonly settings: Settings) {
     this.namespace = settings.namespace;
+    const { connectionString = '', host = '', port = '', database = '' } = settings.connection;
+    this.origin = JSON.stringify([connectionString, host, port, database, settings.schema]);
   }
 
   open(events: SessionEvents): Promise<Session> {

@@ -14,7 +14,7 @@ import type { Query } from './client';
 import type { Settings } from './config';
 import { forgottenError, missingRightsError, toLockError, transactionPoolerError } from './errors';
 import { checkSchema } from './install';
-import { decodeName, encodeName, keyOf } from './names';
+import { decodeName, encodeName, keyOf, quoted } from './names';
 import { checkServer } from './server';
 import { Wire, type WireEvents } from './wire';
 
@@ -64,8 +64,8 @@ interface Place {
   readonly key: Buffer;
   /** `asked`: not yet known whether it waits. `waits`: for the lock, or for an upgrade. */
   state: 'asked' | 'waits' | 'settled';
-  /** A grant that came before the answer that it had to wait for it. */
-  early: Grant | undefined;
+  /** What came before the answer that it is about, or behind such a message: to be told when the caller has the answer. */
+  early: Message[] | undefined;
   /** Of the last grant that was told. What comes late has no greater one. */
   token: bigint;
   /** What it was when an upgrade was asked for: a grant that is the answer to that has a greater one. */
@@ -87,7 +87,10 @@ export class PostgresSession implements Session, WireEvents {
   private provedAt = Number.NEGATIVE_INFINITY;
   private opened = false;
   private over = false;
-  /** The condition that keeps a verb from being carried out over another connection than ours; empty without a pooler. */
+  /**
+   * The condition that keeps a verb from being carried out over another connection than ours; empty without a pooler. The
+   * functions are named with their schema, because another connection would not find them.
+   */
   private condition = '';
 
   private constructor(
@@ -125,7 +128,7 @@ export class PostgresSession implements Session, WireEvents {
       slot,
       key: keyOf(namespace, name),
       state: 'asked',
-      early: undefined,
+      early: [],
       token: -1n,
       tokenBefore: -1n,
     };
@@ -140,7 +143,9 @@ export class PostgresSession implements Session, WireEvents {
   async upgrade(slot: Slot, how: 'wait' | 'try'): Promise<Answer> {
     const place = this.places.get(slot.id);
     if (place === undefined) return { state: 'refused' };
+    this.tellEarly(place);
     place.state = 'asked';
+    place.early = [];
     place.tokenBefore = place.token;
     return this.answerOf(place, this.call<Asked>('upgrade', slot.id, place.key, how));
   }
@@ -166,10 +171,12 @@ export class PostgresSession implements Session, WireEvents {
     return this.leavePlace(slot, (key) => this.call('release', slot.id, key, repaired, flight));
   }
 
-  async downgrade(slot: Slot): Promise<boolean> {
-    const key = this.places.get(slot.id)?.key;
-    if (key === undefined) return false;
-    const { known } = await this.call<Told & { known: boolean }>('downgrade', slot.id, key);
+  async downgrade(slot: Slot, repaired: boolean): Promise<boolean> {
+    const place = this.places.get(slot.id);
+    if (place === undefined) return false;
+    this.tellEarly(place);
+    const { key } = place;
+    const { known } = await this.call<Told & { known: boolean }>('downgrade', slot.id, key, repaired);
     if (!known) this.places.delete(slot.id);
     return known;
   }
@@ -233,7 +240,7 @@ export class PostgresSession implements Session, WireEvents {
   private async call<T extends Told>(verb: string, ...given: NonNullable<Query['values']>): Promise<T> {
     const values = [this.number, ...given];
     const parameters = values.map((_, index) => `$${index + 1}`).join(', ');
-    const text = `select ${verb}(${parameters}) as answer${this.condition}`;
+    const text = `select ${quoted(this.settings.schema)}.${verb}(${parameters}) as answer${this.condition}`;
     // Behind a pooler a connection may have the prepared statements of another program.
     const query = this.condition === '' ? { name: verb, text, values } : { text, values };
     const [row] = await this.wire.ask(`${verb} in the schema "${this.settings.schema}"`, query);
@@ -249,22 +256,23 @@ export class PostgresSession implements Session, WireEvents {
 
   private async answerOf(place: Place, asked: Promise<Asked>): Promise<Answer> {
     const { state, grant: text, flights } = await asked;
-    if (state === 'refused') {
-      place.state = 'settled';
-      return { state };
+    // Of several answers that come in one piece, the next one is heard before the caller has made anything of this one.
+    startSoon(() => this.tellEarly(place));
+    if (state === 'queued') {
+      this.wait(place);
+      return { state, flights: flights ?? 0 };
     }
-    if (state === 'granted') {
-      const grant = grantOf(text);
-      place.state = 'settled';
-      place.token = grant.token;
-      return { state, grant };
-    }
-    this.wait(place);
-    const { early } = place;
+    place.state = 'settled';
+    if (state === 'refused') return { state };
+    const grant = grantOf(text);
+    place.token = grant.token;
+    return { state, grant };
+  }
+
+  private tellEarly(place: Place): void {
+    const { early = [] } = place;
     place.early = undefined;
-    // The caller has to hear first that it waits.
-    if (early !== undefined) startSoon(() => this.granted(place, early));
-    return { state, flights: flights ?? 0 };
+    for (const message of early) this.tell(message);
   }
 
   private async leavePlace(
@@ -273,6 +281,7 @@ export class PostgresSession implements Session, WireEvents {
   ): Promise<boolean> {
     const place = this.places.get(id);
     if (place === undefined) return false;
+    this.tellEarly(place);
     this.settle(place);
     const { known } = await ask(place.key);
     this.places.delete(id);
@@ -282,6 +291,11 @@ export class PostgresSession implements Session, WireEvents {
   private tell(message: Message): void {
     const place = this.places.get(message.id);
     if (place === undefined || this.over) return;
+    // A hold that is to be upgraded is there, and can hear of a theft at once.
+    if (place.early !== undefined && (message.event === 'granted' || place.tokenBefore < 0n)) {
+      place.early.push(message);
+      return;
+    }
     if (message.event === 'robbed') {
       this.settle(place);
       this.places.delete(message.id);
@@ -291,13 +305,7 @@ export class PostgresSession implements Session, WireEvents {
       return;
     }
     const grant = grantOf(message);
-    if (grant.token <= place.token) return;
-    if (place.state === 'asked') place.early = grant;
-    else this.granted(place, grant);
-  }
-
-  private granted(place: Place, grant: Grant): void {
-    if (place.state !== 'waits' || this.over) return;
+    if (grant.token <= place.token || place.state !== 'waits') return;
     this.settle(place);
     place.token = grant.token;
     this.events.granted(place.slot.id, grant);

@@ -6,9 +6,13 @@
 #include <errno.h>
 #include <libproc.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/sysctl.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <algorithm>
 
 // In libSystem, and in no header. What they return is 0 or more, or an errno with its sign changed (ULF_NO_ERRNO).
 extern "C" {
@@ -130,11 +134,44 @@ void DarwinPlatform::stay_loaded() {
   dlopen(self.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);  // never closed
 }
 
+namespace {
+
+constexpr uint32_t kStopped = 4;  // SSTOP of sys/proc.h
+
 // Without an argument for them, zombies are not found, and neither is a process whose last thread is ending.
+bool read_info(int32_t pid, proc_bsdinfo* info) {
+  return proc_pidinfo(pid, PROC_PIDTBSDINFO, 0, info, sizeof *info) == static_cast<int>(sizeof *info);
+}
+
+uint64_t start_of(const proc_bsdinfo& info) {
+  return info.pbi_start_tvsec * 1000000u + info.pbi_start_tvusec;
+}
+
+// The kernel gives how many arguments there are, the path of the program, zeros, the arguments, and more. Where there is too
+// little room it gives the end of that, so there has to be room for all.
+std::string read_command(int32_t pid, size_t bytes_max) {
+  int room = 0;
+  size_t size = sizeof room;
+  if (sysctlbyname("kern.argmax", &room, &size, nullptr, 0) != 0 || room <= 0) return "";
+  std::vector<char> text(static_cast<size_t>(room));
+  int wanted[] = {CTL_KERN, KERN_PROCARGS2, pid};
+  size = text.size();
+  int count = 0;
+  if (sysctl(wanted, 3, text.data(), &size, nullptr, 0) != 0 || size < sizeof count) return "";
+  memcpy(&count, text.data(), sizeof count);
+  const char* const end = text.data() + size;
+  const char* from = std::find(text.data() + sizeof count, text.data() + size, '\0');
+  while (from < end && *from == '\0') from++;
+  const char* to = from;
+  for (; count > 0 && to < end; count--) to = std::min(std::find(to, end, '\0') + 1, end);
+  return std::string(from, std::min(static_cast<size_t>(to - from), bytes_max));
+}
+
+}  // namespace
+
 uint64_t DarwinPlatform::start_time(int32_t pid) {
   proc_bsdinfo info;
-  if (proc_pidinfo(pid, PROC_PIDTBSDINFO, 0, &info, sizeof info) != static_cast<int>(sizeof info)) return 0;
-  return info.pbi_start_tvsec * 1000000u + info.pbi_start_tvusec;
+  return read_info(pid, &info) ? start_of(info) : 0;
 }
 
 // All of the machine's processes are in one namespace, and there is one clock.
@@ -152,6 +189,15 @@ bool DarwinPlatform::has_ended(const ProcessIdentity& identity) {
   const uint64_t started = start_time(identity.pid);
   if (started == 0) return errno == ESRCH;
   return identity.start_time != 0 && started != identity.start_time;
+}
+
+bool DarwinPlatform::look_at(const ProcessIdentity& identity, ProcessDetails* details) {
+  proc_bsdinfo info;
+  if (!read_info(identity.pid, &info)) return false;
+  if (identity.start_time != 0 && start_of(info) != identity.start_time) return false;
+  details->stopped = info.pbi_status == kStopped;
+  details->command = read_command(identity.pid, kCommandMax);
+  return true;
 }
 
 }  // namespace proclock

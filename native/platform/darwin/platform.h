@@ -65,6 +65,13 @@ struct DarwinPlatform : UnixPlatform {
   static uint64_t start_time(int32_t pid);  // microseconds since 1970; 0: it can not be told
   // Is that process gone, or only a zombie? Of one whose pid is in use, here.
   static bool has_ended(const ProcessIdentity& identity);
+  // False: it is not there any more, or another one has its pid, or nothing can be told of it.
+  static bool look_at(const ProcessIdentity& identity, ProcessDetails* details);
+
+  // ---- for the command, children.cc
+
+  // Starts a program, looked for in PATH, that is killed when this process ends: its pid, or an errno below 0.
+  static int32_t start_ending(const std::vector<std::string>& argv, const std::vector<std::string>& env);
 };
 
 }  // namespace proclock

@@ -117,17 +117,27 @@ bool LinuxPlatform::is_mapped(const void* address) {
                  &resident) == 0;
 }
 
+namespace {
+
+// The beginning of a file; how long that is, or -1 where it can not be read.
+ssize_t read_file(const char* path, char* text, size_t size) {
+  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return -1;
+  const ssize_t length = read(fd, text, size);
+  close(fd);
+  return length;
+}
+
+}  // namespace
+
 // The command name (field 2) may hold spaces and parentheses: the fields are counted from its last ')'.
 ProcessStat read_stat(int32_t pid) {
   ProcessStat stat;
   // That of its first thread, which says the same: an emulator that makes up a process's own `stat` leaves this one alone.
   char path[64];
   snprintf(path, sizeof path, "/proc/%d/task/%d/stat", pid, pid);
-  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return stat;
   char text[1024];
-  const ssize_t length = read(fd, text, sizeof text - 1);
-  close(fd);
+  const ssize_t length = read_file(path, text, sizeof text - 1);
   if (length <= 0) return stat;
   text[length] = '\0';
   char* field = strrchr(text, ')');
@@ -163,6 +173,20 @@ bool LinuxPlatform::has_ended(const ProcessIdentity& identity) {
       identity.start_time != 0 && stat.start_time != 0 && stat.start_time != identity.start_time;
   const bool zombie = (stat.state == 'Z' || stat.state == 'X') && stat.threads <= 1;
   return another || zombie;
+}
+
+bool LinuxPlatform::look_at(const ProcessIdentity& identity, ProcessDetails* details) {
+  if (!identity.same_namespace(self())) return false;
+  const ProcessStat stat = read_stat(identity.pid);
+  if (stat.start_time == 0) return false;
+  if (identity.start_time != 0 && stat.start_time != identity.start_time) return false;
+  details->stopped = stat.state == 'T' || stat.state == 't';
+  char path[32];
+  snprintf(path, sizeof path, "/proc/%d/cmdline", identity.pid);
+  char text[kCommandMax];
+  const ssize_t length = read_file(path, text, sizeof text);
+  details->command.assign(text, length < 0 ? 0 : static_cast<size_t>(length));
+  return true;
 }
 
 }  // namespace proclock

@@ -108,6 +108,7 @@ export const callbacks: Cases = (property) => {
 };
 
 const TYPE = { name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE' };
+const VALUE = { name: 'TypeError', code: 'ERR_INVALID_ARG_VALUE' };
 const RANGE = { name: 'RangeError', code: 'ERR_OUT_OF_RANGE' };
 
 export const args: Cases = (property) => {
@@ -126,6 +127,9 @@ export const args: Cases = (property) => {
         [{ signal: null }, TYPE],
         [{ within: {} }, TYPE],
         [{ within: null }, TYPE],
+        [{ deadlock: 'ignore' }, VALUE],
+        [{ deadlock: true }, VALUE],
+        [{ deadlock: null }, VALUE],
       ];
       for (const call of callsOf(stage.lock)) {
         for (const [options, error] of wrong) {

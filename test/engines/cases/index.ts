@@ -12,6 +12,7 @@ import { random } from './random';
 import { spaces } from './space';
 import { upgrades } from './upgrade';
 import { aborts, timeouts } from './waits';
+import { watching } from './watching';
 import { steals, webLocks } from './web-locks';
 
 export const all: Record<string, Cases> = {
@@ -35,6 +36,7 @@ export const all: Record<string, Cases> = {
   upgrades,
   losses,
   spaces,
+  watching,
   'a random story': random,
   'leaked guards': leaks,
 };

@@ -1,10 +1,29 @@
-// Over PostgreSQL a lock does what it does over every engine: one call at a time, between two spaces.
+// Over PostgreSQL, whatever its version, a lock does what it does over every engine: one call at a time, between two spaces.
 import { connect } from '../../../lib/postgres';
-import { SharedLock, type Space } from '../../../lib/remote';
+import { LockManager, SharedLock, type Space } from '../../../lib/remote';
 import { until } from '../../support/until';
-import { describeWithServer, PostgresServer } from './server';
+import { describeWithServer } from './describe';
+import { PostgresServer } from './server';
+import { binariesOf, VERSIONS } from './versions';
 
-describeWithServer('a lock', () => {
+const SYSTEM = 'of the system';
+const others = Object.entries(VERSIONS).map(([version, exactly]) => {
+  const binaries = binariesOf(exactly);
+  if (typeof binaries === 'string') console.log(`skipped: PostgreSQL ${version}, for ${binaries}`);
+  return [version, binaries] as const;
+});
+afterAll(() => {
+  for (const [, binaries] of others) if (typeof binaries !== 'string') binaries.remove();
+});
+
+describe.each([[SYSTEM, undefined] as const, ...others])('PostgreSQL %s', (version, binaries) => {
+  const describeVersion =
+    version === SYSTEM ? describeWithServer : typeof binaries === 'string' ? describe.skip : describe;
+  describeVersion('a lock', () => locks(version, binaries));
+});
+
+function locks(version: string, binaries: ReturnType<typeof binariesOf> | undefined): void {
+  const bin = typeof binaries === 'object' ? binaries.bin : undefined;
   let server: PostgresServer;
   let one: Space;
   let two: Space;
@@ -13,7 +32,7 @@ describeWithServer('a lock', () => {
   let number = 0;
 
   beforeAll(async () => {
-    server = await PostgresServer.start();
+    server = await PostgresServer.start({}, undefined, bin);
   });
   afterAll(() => server.stop());
 
@@ -123,4 +142,23 @@ describeWithServer('a lock', () => {
     await guard.release();
     await (await waiting).release();
   });
-});
+
+  test('is over the version that was meant', async () => {
+    const [row] = await server.sql('show server_version');
+    if (version !== SYSTEM) expect(row!.server_version).toMatch(new RegExp(`^${version}\\.`));
+    await (await mine.exclusive()).release();
+  });
+
+  test('is stolen, and a session that ends leaves it free', async () => {
+    const guard = await mine.exclusive();
+    await new LockManager({ space: two }).request(mine.name, { steal: true }, () => {});
+    await expect(guard.release()).rejects.toMatchObject({ code: 'ERR_LOCK_LOST' });
+    await mine.exclusive();
+    const waiting = theirs.exclusive();
+    await untilPending(1);
+    await one.close();
+    const next = await waiting;
+    expect(next.abandoned).toBeNull();
+    await next.release();
+  });
+}

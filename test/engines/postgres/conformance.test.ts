@@ -1,8 +1,12 @@
 // The conformance suite over PostgreSQL.
 import { all } from '../cases';
 import { conform } from '../stage';
+import { describeWithServer } from './describe';
 import { engineOnPostgres } from './engine';
-import { describeWithServer, PostgresServer } from './server';
+import { PostgresServer } from './server';
+
+// A disk that others keep busy makes a story of many commits long.
+jest.setTimeout(120_000);
 
 describeWithServer('over a server of its own', () => {
   let server: PostgresServer;

@@ -4,12 +4,12 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { Client, type ClientConfig } from 'pg';
-import { SCHEMA_VERSION } from '../../../lib/engines/postgres/install';
 import { connect } from '../../../lib/postgres';
 import { SharedLock } from '../../../lib/remote';
+import { DIST } from '../../support/segment';
 import { until } from '../../support/until';
+import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
-import { describeWithServer } from './server';
 
 const SQL = join(__dirname, '../../../lib/engines/postgres/sql');
 
@@ -69,9 +69,12 @@ describeWithServer('connect', () => {
   const fixture = new Fixture({ max_connections: 10, superuser_reserved_connections: 1 });
   const url = (user?: string) => fixture.server.url(user);
 
-  test('knows as many files as there are', () => {
-    const numbers = readdirSync(SQL).map((file) => Number.parseInt(file, 10));
-    expect(numbers.sort()).toEqual(Array.from({ length: SCHEMA_VERSION }, (_, index) => index + 1));
+  test('has the files in itself, so that a bundle has them as well', () => {
+    const files = readdirSync(SQL).sort();
+    expect(files.map((file) => Number.parseInt(file, 10))).toEqual(files.map((_, index) => index + 1));
+    const built = join(DIST, 'engines/postgres/migrations.js');
+    expect(require(built).MIGRATIONS).toEqual(files.map((file) => readFileSync(join(SQL, file), 'utf8')));
+    expect(readFileSync(built, 'utf8')).not.toContain('require');
   });
 
   test.each(['proclock', 'Odd "name"; drop', 'ünïcode'])('installs the schema %j, once', async (schema) => {

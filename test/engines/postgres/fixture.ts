@@ -3,7 +3,7 @@ import { connect, type PostgresOptions } from '../../../lib/postgres';
 import { SharedLock, type Space } from '../../../lib/remote';
 import { until } from '../../support/until';
 import { NetworkProxy } from '../proxy';
-import { Child } from './child';
+import { Worker } from '../worker';
 import { PostgresServer } from './server';
 
 export class Fixture {
@@ -13,10 +13,10 @@ export class Fixture {
   private number = 0;
   private readonly ends: Array<() => Promise<unknown>> = [];
 
-  /** To be called where tests are described. */
-  constructor(settings: Record<string, string | number> = {}) {
+  /** To be called where tests are described. @param folder that the server is in */
+  constructor(settings: Record<string, string | number> = {}, folder?: string) {
     beforeAll(async () => {
-      this.server = await PostgresServer.start(settings);
+      this.server = await PostgresServer.start(settings, folder);
     });
     afterAll(() => this.server?.stop());
     beforeEach(() => {
@@ -42,8 +42,8 @@ export class Fixture {
     return new SharedLock(this.name, { space: await this.space(options, url) });
   }
 
-  async child(options: PostgresOptions = {}, url = this.server.url()): Promise<Child> {
-    const child = await Child.start(url, options);
+  async child(options: PostgresOptions = {}, url = this.server.url()): Promise<Worker> {
+    const child = await Worker.start('postgres', url, options);
     this.atEnd(async () => {
       if (!child.hasEnded) await child.kill();
     });

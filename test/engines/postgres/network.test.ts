@@ -2,11 +2,11 @@
 // nothing; and no lost answer leaves a hold that nobody knows of.
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { SharedLock } from '../../../lib/remote';
+import { type LockGuard, LockManager, type SharedLock } from '../../../lib/remote';
 import { until } from '../../support/until';
 import type { Direction, NetworkProxy } from '../proxy';
+import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
-import { describeWithServer } from './server';
 
 const TTL = 1500;
 
@@ -111,6 +111,59 @@ describeWithServer('the network', () => {
     await guard.release();
     await upgraded;
     await upgrading.release();
+  });
+
+  // Grant and theft come together, before anything is made of the grant.
+  describe('holds the answer back while the lock is stolen', () => {
+    const heldNear = async () => (await near.query()).held.length;
+
+    async function steal(): Promise<void> {
+      const space = await fixture.space();
+      await new LockManager({ space }).request(fixture.name, { steal: true }, () => {});
+    }
+
+    async function expectTold(acquired: Promise<LockGuard>): Promise<void> {
+      const guard = await acquired;
+      const lost = new Promise((resolve) => {
+        if (guard.lost.aborted) resolve(undefined);
+        else guard.lost.addEventListener('abort', resolve);
+      });
+      await lost;
+      expect(guard.lost.reason).toMatchObject({ code: 'ERR_LOCK_LOST', cause: { name: 'Theft' } });
+      await expect(guard.release()).rejects.toMatchObject({ code: 'ERR_LOCK_LOST' });
+      const robbed = () => fixture.server.sql("select from proclock.slots where state = 'robbed'");
+      await until(async () => (await robbed()).length === 0);
+    }
+
+    test('that it granted at once', async () => {
+      proxy.stall('down');
+      const acquired = far.exclusive();
+      await until(async () => (await heldNear()) === 1);
+      await steal();
+      proxy.resume();
+      await expectTold(acquired);
+    });
+
+    test('that it granted to whom it had told to wait', async () => {
+      const guard = await near.exclusive();
+      proxy.stall('down');
+      const acquired = far.exclusive();
+      await fixture.untilPending(near, 1);
+      await guard.release();
+      await until(async () => (await heldNear()) === 1);
+      await steal();
+      proxy.resume();
+      await expectTold(acquired);
+    });
+
+    test('to a release: the holder is told of the theft', async () => {
+      const guard = await far.exclusive();
+      proxy.stall('up');
+      const released = guard.release();
+      await steal();
+      proxy.resume();
+      await expect(released).rejects.toMatchObject({ code: 'ERR_LOCK_LOST', cause: { name: 'Theft' } });
+    });
   });
 
   // The answer is lost, and the connection with it.

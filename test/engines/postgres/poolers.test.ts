@@ -1,7 +1,8 @@
 // A pooler that gives each transaction another connection can not keep locks, and is recognised; one in session mode can.
 import { connect } from '../../../lib/postgres';
+import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
-import { describeWithServer, Pooler } from './server';
+import { Pooler } from './server';
 
 const there = Pooler.isThere;
 if (!there) console.log('skipped: there is no pgbouncer, and it can not be installed here');

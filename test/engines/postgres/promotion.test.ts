@@ -1,8 +1,8 @@
 // A standby keeps no locks. Promoted, it knows nothing of the last grants of the primary, and its tokens are greater all the
 // same.
 import { connect } from '../../../lib/postgres';
+import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
-import { describeWithServer } from './server';
 
 describeWithServer('a standby', () => {
   const fixture = new Fixture();

@@ -1,8 +1,9 @@
 // Long queues, names of every kind, thefts, and questions that cross a grant.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LockManager, SharedLock } from '../../../lib/remote';
+import { latch } from '../../support/until';
+import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
-import { describeWithServer } from './server';
 
 describeWithServer('the queue', () => {
   const fixture = new Fixture();
@@ -70,12 +71,9 @@ describeWithServer('the queue', () => {
     const waiting = one.shared();
     await fixture.untilPending(one, 1);
     const lost = new Promise((resolve) => guard.lost.addEventListener('abort', resolve));
-    let finish = () => {};
-    const theft = new LockManager({ space: two }).request(
-      fixture.name,
-      { steal: true },
-      () => new Promise<void>((resolve) => (finish = resolve)),
-    );
+    // The robbed one may hear of it before the thief does: then the callback has not been called yet.
+    const { opened, open: finish } = latch();
+    const theft = new LockManager({ space: two }).request(fixture.name, { steal: true }, () => opened);
     await lost;
     expect(guard.lost.reason).toMatchObject({
       code: 'ERR_LOCK_LOST',

@@ -1,8 +1,8 @@
 // The server may end sessions, end itself, or crash: holders are told within a second, waiters queue again, tokens grow.
 import { performance } from 'node:perf_hooks';
 import { until } from '../../support/until';
+import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
-import { describeWithServer } from './server';
 
 describeWithServer('a session ends', () => {
   const fixture = new Fixture();
@@ -87,6 +87,25 @@ describeWithServer('a session ends', () => {
     const next = await two;
     expect(next.token).toBe(one.token + 1n);
     await next.release();
+  });
+
+  test('and no token goes back, also that of a reader after a crash that lost the last grants', async () => {
+    const lock = await fixture.lock();
+    const before = await lock.exclusive();
+    await before.release();
+    await fixture.server.restart('immediate');
+    await fixture.lock(); // whoever comes first after the crash
+    const lose = `update proclock.locks set token = token - 500000, owner = null, holder = null`;
+    await fixture.server.sql(lose);
+    const reader = await lock.shared();
+    expect(reader.token).toBeGreaterThanOrEqual(before.token);
+    await reader.release();
+    await fixture.server.sql('delete from proclock.locks');
+    const another = await lock.shared();
+    expect(another.token).toBeGreaterThanOrEqual(before.token);
+    expect(await another.tryUpgrade()).toBe(true);
+    expect(another.token).toBeGreaterThan(reader.token);
+    await another.release();
   });
 
   test('when the server is away for long: questions are told so', async () => {

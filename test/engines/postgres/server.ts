@@ -1,23 +1,22 @@
-// PostgreSQL servers of our own: on loopback, on any port, in a temporary folder, gone when the test is over.
-//
-// The binaries are those of the system. As root, where they are missing and apt-get is there, Debian's packages are installed;
-// where there are none in the end, the tests are skipped, and say why.
-import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
-import {
-  chownSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
-import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
-import { delimiter, dirname, join } from 'node:path';
+// PostgreSQL servers of our own, and poolers in front of them.
+import { type ChildProcess, execFileSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { delimiter, join } from 'node:path';
 import { Client } from 'pg';
 import { until } from '../../support/until';
+import {
+  commandOf,
+  end,
+  found,
+  freePort,
+  hasEnded,
+  launch,
+  temporaryFolder,
+  unprivileged,
+} from '../programs';
+
+/** Who the servers are: they refuse to run as root. */
+const USER = 'postgres';
 
 const DEBIAN = '/usr/lib/postgresql';
 
@@ -30,92 +29,10 @@ function binaries(): string | undefined {
   return folders.find((folder) => existsSync(join(folder, 'initdb')) && existsSync(join(folder, 'postgres')));
 }
 
-function commandOf(name: string): string | undefined {
-  const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/usr/local/sbin'];
-  return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
-}
-
-const isRoot = process.getuid?.() === 0;
-
-/** Debian starts a server of its own with the package, unless its configuration says otherwise; and pgbouncer a service. */
-function install(...packages: string[]): void {
-  if (!isRoot || commandOf('apt-get') === undefined) return;
-  const configuration = '/etc/postgresql-common/createcluster.conf';
-  if (!existsSync(configuration)) {
-    mkdirSync(dirname(configuration), { recursive: true });
-    writeFileSync(configuration, 'create_main_cluster = false\n');
-  }
-  const policy = '/usr/sbin/policy-rc.d';
-  const ours = !existsSync(policy);
-  if (ours) writeFileSync(policy, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
-  const options = { stdio: 'ignore', env: { ...process.env, DEBIAN_FRONTEND: 'noninteractive' } } as const;
-  const confold = ['-o', 'Dpkg::Options::=--force-confold', '-o', 'DPkg::Lock::Timeout=120'];
-  const get = ['install', '-y', '--no-install-recommends', ...confold, ...packages];
-  try {
-    if (spawnSync('apt-get', get, options).status !== 0) {
-      spawnSync('apt-get', ['update'], options);
-      spawnSync('apt-get', get, options);
-    }
-  } finally {
-    if (ours) rmSync(policy);
-  }
-}
-
-function found<T>(look: () => T | undefined, ...packages: string[]): T | undefined {
-  const there = look();
-  if (there !== undefined) return there;
-  install(...packages);
-  return look();
-}
-
 const postgres = found(binaries, 'postgresql');
 
-/** `describe`, or where there is no PostgreSQL, `describe.skip`. */
-export const describeWithServer: jest.Describe = postgres === undefined ? describe.skip : describe;
-if (postgres === undefined) {
-  console.log('skipped: there is no PostgreSQL (initdb, postgres) on PATH, and it can not be installed here');
-}
-
-/** As root: somebody else, for PostgreSQL refuses to run as root. */
-function unprivileged(): { uid?: number; gid?: number } {
-  if (!isRoot) return {};
-  const entry = /^(?:postgres|nobody):[^:]*:(\d+):(\d+):/m.exec(
-    readFileSync('/etc/passwd', 'utf8')
-      .split('\n')
-      .sort((a) => (a.startsWith('postgres:') ? -1 : 1))
-      .join('\n'),
-  );
-  return entry === null ? { uid: 65534, gid: 65534 } : { uid: Number(entry[1]), gid: Number(entry[2]) };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
-/** Ends with us, however we end. */
-function launch(command: string, args: string[]): ChildProcess {
-  const child = spawn(command, args, { stdio: 'ignore', cwd: '/', ...unprivileged() });
-  const kill = (): void => {
-    child.kill('SIGQUIT');
-  };
-  process.on('exit', kill);
-  child.on('exit', () => process.removeListener('exit', kill));
-  child.on('error', () => {});
-  return child;
-}
-
-function folder(): string {
-  const made = mkdtempSync(join(tmpdir(), 'proclock-postgres-'));
-  const { uid, gid } = unprivileged();
-  if (uid !== undefined && gid !== undefined) chownSync(made, uid, gid);
-  return made;
-}
-
-const hasEnded = (child: ChildProcess) => child.exitCode !== null || child.signalCode !== null;
+/** Whether a server can be started here. */
+export const isThere = postgres !== undefined;
 
 /** What a program of PostgreSQL is told by which signal. */
 const SIGNALS = { smart: 'SIGTERM', fast: 'SIGINT', immediate: 'SIGQUIT' } as const;
@@ -126,14 +43,20 @@ export class PostgresServer {
   private constructor(
     readonly port: number,
     private readonly folder: string,
+    private readonly binaries: string,
     private readonly settings: Record<string, string | number>,
   ) {}
 
-  /** @param settings for postgresql.conf */
-  static start(settings: Record<string, string | number> = {}): Promise<PostgresServer> {
-    return PostgresServer.launch(settings, 'initdb', (data) => [
+  /** @param settings for postgresql.conf. @param parent of its folder. @param bin the folder of its programs */
+  static start(
+    settings: Record<string, string | number> = {},
+    parent?: string,
+    bin?: string,
+  ): Promise<PostgresServer> {
+    const argsFor = (data: string) => [
       ...['-D', data, '-U', 'postgres', '-A', 'trust', '--no-sync', '-E', 'UTF8', '--locale=C'],
-    ]);
+    ];
+    return PostgresServer.launch(settings, 'initdb', argsFor, parent, bin);
   }
 
   /** A standby with what this server has now. It hears of nothing that comes later. */
@@ -162,14 +85,16 @@ export class PostgresServer {
     settings: Record<string, string | number>,
     program: string,
     argsFor: (data: string) => string[],
+    parent?: string,
+    bin = postgres as string,
   ): Promise<PostgresServer> {
-    const made = folder();
-    execFileSync(join(postgres as string, program), argsFor(join(made, 'data')), {
+    const made = temporaryFolder(USER, parent);
+    execFileSync(join(bin, program), argsFor(join(made, 'data')), {
       cwd: '/',
       stdio: ['ignore', 'ignore', 'inherit'],
-      ...unprivileged(),
+      ...unprivileged(USER),
     });
-    const server = new PostgresServer(await freePort(), made, {
+    const server = new PostgresServer(await freePort(), made, bin, {
       listen_addresses: '127.0.0.1',
       unix_socket_directories: '',
       shared_buffers: '32MB',
@@ -212,10 +137,7 @@ export class PostgresServer {
 
   async halt(how: keyof typeof SIGNALS): Promise<void> {
     const { child } = this;
-    if (child === undefined || hasEnded(child)) return;
-    const ended = new Promise((resolve) => child.once('exit', resolve));
-    child.kill(SIGNALS[how]);
-    await ended;
+    if (child !== undefined) await end(child, SIGNALS[how]);
   }
 
   async restart(how: keyof typeof SIGNALS): Promise<void> {
@@ -230,13 +152,11 @@ export class PostgresServer {
 
   private async run(): Promise<void> {
     const args = Object.entries(this.settings).flatMap(([name, value]) => ['-c', `${name}=${value}`]);
-    const child = launch(join(postgres as string, 'postgres'), [
-      '-D',
-      join(this.folder, 'data'),
-      '-p',
-      String(this.port),
-      ...args,
-    ]);
+    const child = launch(
+      join(this.binaries, 'postgres'),
+      ['-D', join(this.folder, 'data'), '-p', String(this.port), ...args],
+      USER,
+    );
     this.child = child;
     await until(
       async () => {
@@ -265,7 +185,7 @@ export class Pooler {
   }
 
   static async start(server: PostgresServer, mode: 'session' | 'transaction'): Promise<Pooler> {
-    const made = folder();
+    const made = temporaryFolder(USER);
     const port = await freePort();
     const users = join(made, 'users');
     writeFileSync(users, '"postgres" ""\n');
@@ -286,7 +206,7 @@ export class Pooler {
     configuration[1] += ' user=postgres';
     const file = join(made, 'pgbouncer.ini');
     writeFileSync(file, configuration.join('\n'));
-    const pooler = new Pooler(port, made, launch(commandOf('pgbouncer') as string, [file]));
+    const pooler = new Pooler(port, made, launch(commandOf('pgbouncer') as string, [file], USER));
     await until(async () => {
       const client = new Client(pooler.url);
       client.on('error', () => {});
@@ -303,11 +223,7 @@ export class Pooler {
   }
 
   async stop(): Promise<void> {
-    if (!hasEnded(this.child)) {
-      const ended = new Promise((resolve) => this.child.once('exit', resolve));
-      this.child.kill('SIGKILL');
-      await ended;
-    }
+    await end(this.child, 'SIGKILL');
     rmSync(this.folder, { recursive: true, force: true });
   }
 }

@@ -7,8 +7,8 @@ import { connect } from '../../../lib/postgres';
 import { type LockGuard, SharedLock, type Space } from '../../../lib/remote';
 import { until } from '../../support/until';
 import type { NetworkProxy } from '../proxy';
+import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
-import { describeWithServer } from './server';
 
 const SECONDS = Number(process.env.PROCLOCK_STORM_S ?? 12);
 const SEED = Number(process.env.PROCLOCK_STORM_SEED ?? Date.now() % 1_000_000);

@@ -16,8 +16,11 @@ create table locks (
   name bytea not null,
   -- Of the last exclusive grant.
   token int8 not null default 0,
-  -- Who holds it exclusively: pid, threadId, since (milliseconds since the epoch). Where it is set, and no slot says the same,
-  -- the server has crashed meanwhile, and the holder counts as dead.
+  -- Who holds it exclusively: the session, and what that calls its hold. A session that is not alive counts as dead, also when
+  -- it was the server that crashed. There is no index of owners, so that a grant touches no index at all.
+  owner int8,
+  owner_id int8,
+  -- The same for people: pid, threadId, since (milliseconds since the epoch).
   holder jsonb,
   -- The exclusive holder that died: as `holder`, and its token.
   abandoned jsonb,
@@ -35,30 +38,35 @@ create unlogged table sessions (
   since timestamptz not null default now()
 );
 
--- held: is a holder. upgrading: is a shared holder, and the next exclusive one. waiting: is in the queue. robbed: was a holder,
--- until somebody stole the lock; stays until its session knows.
+-- held: is a shared holder. upgrading: the same, and the next exclusive one. waiting: is in the queue. robbed: was a holder, until
+-- somebody stole the lock; stays until its session knows.
 create type slot_state as enum ('held', 'upgrading', 'waiting', 'robbed');
 
--- One row for each hold or wait. A crash of the server ends all sessions, and empties this.
+-- One row for each hold and wait but the exclusive holders. A crash of the server ends all sessions, and empties this.
 create unlogged table slots (
   -- The order of the queue.
   number int8 generated always as identity,
   key bytea not null,
   session int8 not null,
-  -- As the session calls it.
+  -- As the session calls it. It never calls another one so.
   id int8 not null,
   state slot_state not null,
-  exclusive boolean not null,
+  -- What is waited for.
+  exclusive boolean not null default false,
   -- When it was queued, or granted.
   since timestamptz not null default clock_timestamp(),
   -- Who stole the lock, in words.
   thief text
 ) with (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
-create unique index slots_by_session on slots (session, key, id);
+-- What is done often names the columns of one index, and none of the other. So which one is used does not depend on the
+-- statistics of a table that is empty now and long soon.
+create unique index slots_by_session on slots (session, id);
 create index slots_by_queue on slots (key, state, number);
 
--- One row: when somebody has looked last for sessions that are dead.
+-- One row: when somebody has looked last for sessions that are dead; and since when there are sessions, in microseconds: what was
+-- before, a crash of the server may have lost in part.
 create unlogged table looks (
   only_row boolean primary key default true check (only_row),
-  looked_at timestamptz not null
+  looked_at timestamptz not null,
+  began int8 not null
 );

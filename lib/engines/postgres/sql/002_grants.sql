@@ -1,8 +1,26 @@
--- What the verbs are made of. Whoever changes what is known of a name has its latch: an advisory lock until the end of the
--- transaction. Two names with one latch wait for each other, and no more than that.
+-- What the verbs are made of, and why that is right.
+--
+-- A lock is held by the owner in its row, or by the slots that are 'held' or 'upgrading', and never by both: whoever becomes
+-- the owner found neither (own_if_free, own), and whoever becomes a slot found no owner (share_if_free, grant_next), under the
+-- latch. The latch of a name is an advisory lock until the end of the transaction. Each verb takes it in a statement of its own,
+-- first: the snapshot of every statement behind it has all that was committed by those that had it before. Two names with one
+-- latch wait for each other, and no more than that.
+--
+-- A session is alive for as long as its connection has the advisory lock of its number (is_alive). One that is dead is passed
+-- over wherever it is met, under the latch: as the owner (is_owned), in the queue (grant_next), among all of a name (bury_all).
+-- A crash of the server empties the slots and ends all sessions; an owner that is left in a row is dead then like any other. So
+-- an exclusive holder that dies, in whatever way, is found by whoever comes next, who is told. Those who wait already look
+-- several times a second for sessions that are dead, and free what they wait for (look).
+--
+-- The queue is strict: nobody is granted past a waiter (has_waiters) but the holder that is upgrading, which is ahead of all.
+-- Whoever lets go, or leaves the queue, grants the next ones in the same transaction: there is no moment in which a lock is free,
+-- somebody waits, and nobody is about to look.
 --
 -- A grant is `{token, abandoned, flights}`. What a session is to be told is a message `{event, id, ..}`: the asking session
 -- finds its own in the answer, under `told`; others get them by NOTIFY, which costs all of the server a short lock.
+--
+-- Of a call's time most goes into statements. Functions in SQL are part of the statement that they stand in only if they have no
+-- FROM, and promise no more (`stable`, `immutable`) than what they call keeps; otherwise each call is as dear as a statement.
 
 insert into migrations (number) values (2);
 
@@ -14,18 +32,24 @@ create function channel_of(session int8) returns text language sql immutable as 
   select 'proclock_' || to_hex(session)
 $$;
 
+-- date_part counts in float8, which is as exact as the clock; extract counts in numeric, and takes ten times as long.
 create function milliseconds_of(moment timestamptz) returns int8 language sql stable as $$
-  select (extract(epoch from moment) * 1000)::int8
+  select (date_part('epoch', moment) * 1000)::int8
 $$;
 
--- The clock in microseconds carries on where a crash has lost the last tokens. A promoted standby may have lost more, and has
--- a clock of its own: each timeline is a minute ahead of the one before.
+create function clock_us() returns int8 language sql volatile as $$
+  select (date_part('epoch', clock_timestamp()) * 1000000)::int8
+$$;
+
+-- A promoted standby has a clock of its own, and may not have heard of the last tokens: each timeline is a minute ahead of the
+-- one before. It does not change while a session lasts, which asks once: see enter.
+create function timeline_us() returns int8 language sql volatile as $$
+  select ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int8 * 60000000
+$$;
+
+-- The clock in microseconds carries on where a crash has lost the last tokens.
 create function token_after(previous int8) returns int8 language sql volatile as $$
-  select greatest(
-    previous + 1,
-    (extract(epoch from clock_timestamp()) * 1000000)::int8
-      + ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int8 * 60000000
-  )
+  select greatest(previous + 1, clock_us() + current_setting('proclock.timeline_us')::int8)
 $$;
 
 -- A session can enter its own advisory lock again, which would make it look dead.
@@ -43,120 +67,121 @@ begin
   return '[]';
 end $$;
 
--- The mark of the dead holder; for a lock that has no holder now, as far as slots say.
-create function mark_of(lock locks) returns jsonb language sql stable as $$
-  select case
-    when lock.holder is null then lock.abandoned
-    else lock.holder || jsonb_build_object('token', lock.token::text)
-  end
+-- Gives the lock to an exclusive holder, and returns the grant. Nobody holds it, and it is known.
+create function own(wanted bytea, taker int8, taker_id int8) returns jsonb language plpgsql as $$
+declare
+  granted jsonb;
+begin
+  update locks l
+    set token = token_after(l.token), owner = taker, owner_id = taker_id, holder = (
+        select jsonb_build_object('pid', pid, 'threadId', thread_id, 'since', milliseconds_of(clock_timestamp()))
+        from sessions where session = taker
+      )
+    where l.key = wanted
+    returning grant_of(l.token, l.abandoned, l.flights) into granted;
+  return granted;
+end $$;
+
+create function grant_of(token int8, abandoned jsonb, flights int8) returns jsonb language sql stable as $$
+  select jsonb_build_object('token', token::text, 'abandoned', abandoned, 'flights', flights)
 $$;
 
-create function is_free(wanted bytea, exclusively boolean) returns boolean language plpgsql as $$
-declare
-  held_exclusively boolean;
+-- No token that was given before a crash of the server, and was lost in it, is greater. That is the first token of a name, and of
+-- one that has an older token: a shared holder must not be told a smaller one than an exclusive holder before it.
+create function first_token() returns int8 language sql stable as $$
+  select current_setting('proclock.first_token')::int8
+$$;
+
+-- What a shared holder is told.
+create function shared_grant(wanted bytea) returns jsonb language plpgsql as $$
 begin
-  -- Mostly there is nobody at all.
-  perform from slots where key = wanted and state < 'robbed' limit 1;
-  if not found then return true; end if;
-  perform from slots where key = wanted and state = 'waiting' limit 1;
-  if found then return false; end if;
-  perform from slots where key = wanted and state = 'upgrading' limit 1;
-  if found then return false; end if;
-  -- One holder stands for all: they are all shared, or it is alone.
-  select exclusive into held_exclusively from slots where key = wanted and state = 'held' limit 1;
-  return not found or not (exclusively or held_exclusively);
+  update locks set token = first_token() where key = wanted and token < first_token();
+  return (select grant_of(token, abandoned, flights) from locks where key = wanted);
 end $$;
 
--- Writes down that the lock is held, and returns the grant; null if there is no such lock yet.
-create function take(wanted bytea, taker int8, exclusively boolean) returns jsonb language plpgsql as $$
+-- Whether somebody holds the lock exclusively. One that is dead does no more: its mark stays.
+create function is_owned(me int8, wanted bytea) returns boolean language plpgsql as $$
 declare
-  taken locks;
+  by_whom int8;
 begin
-  if exclusively then
-    update locks l
-      set token = token_after(l.token),
-        abandoned = mark_of(l),
-        holder = (
-          select jsonb_build_object('pid', s.pid, 'threadId', s.thread_id, 'since', milliseconds_of(clock_timestamp()))
-          from sessions s where s.session = taker
-        )
-      where l.key = wanted
-      returning * into taken;
-  else
-    select * into taken from locks where key = wanted;
-    taken.abandoned := mark_of(taken);
-  end if;
-  if taken.key is null then return null; end if;
-  return jsonb_build_object('token', taken.token::text, 'abandoned', taken.abandoned, 'flights', taken.flights);
+  select owner into by_whom from locks where key = wanted;
+  if by_whom is null then return false; end if;
+  if is_alive(me, by_whom) then return true; end if;
+  perform bury_owner(wanted);
+  return false;
 end $$;
 
--- Removes what a dead session has of a name.
-create function bury(wanted bytea, dead int8) returns void language plpgsql as $$
-declare
-  held_exclusively boolean;
+create function bury_owner(wanted bytea) returns void language plpgsql as $$
 begin
-  with gone as (delete from slots where session = dead and key = wanted returning state, exclusive)
-    select bool_or(exclusive and state = 'held') into held_exclusively from gone;
-  if held_exclusively then
-    update locks l set abandoned = mark_of(l), holder = null where l.key = wanted;
-  end if;
+  update locks l
+    set abandoned = coalesce(l.holder || jsonb_build_object('token', l.token::text), l.abandoned),
+      owner = null, owner_id = null, holder = null
+    where l.key = wanted;
 end $$;
 
--- The same for all sessions that are dead. Returns whether there was one.
+-- Removes those who are dead from all that is known of a name. Returns whether there was one.
 create function bury_all(me int8, wanted bytea) returns boolean language plpgsql as $$
 declare
   other int8;
-  any_dead boolean := false;
+  any_dead boolean;
 begin
+  any_dead := (select owner is not null from locks where key = wanted) and not is_owned(me, wanted);
   for other in select distinct session from slots where key = wanted loop
     if not is_alive(me, other) then
-      perform bury(wanted, other);
+      delete from slots where key = wanted and session = other;
       any_dead := true;
     end if;
   end loop;
   return any_dead;
 end $$;
 
+-- For a lock that somebody may hold or wait for.
+create function is_free(me int8, wanted bytea, exclusively boolean) returns boolean language plpgsql as $$
+begin
+  if is_owned(me, wanted) or has_waiters(wanted) then return false; end if;
+  return not (exclusively and exists (select from slots where key = wanted and state = 'held'));
+end $$;
+
+-- An upgrading holder is one.
+create function has_waiters(wanted bytea) returns boolean language plpgsql as $$
+begin
+  perform from slots where key = wanted and state between 'upgrading' and 'waiting' limit 1;
+  return found;
+end $$;
+
 -- Grants the lock to whom it is free for by now: the upgrading holder, then the queue in its order. Returns what is to be told
--- to the asking session. A waiter that is dead is passed over: had it been granted, it would leave a mark for nothing.
-create function grant_next(me int8, wanted bytea) returns jsonb language plpgsql as $$
+-- to the asking session. A waiter that is dead, or of the session that is `gone`, is passed over: had it been granted, it would
+-- leave a mark for nothing.
+create function grant_next(me int8, wanted bytea, gone int8 default null) returns jsonb language plpgsql as $$
 declare
   told jsonb := '[]';
   next slots;
-  held_exclusively boolean;
-  granted jsonb;
 begin
-  -- Mostly nobody waits.
-  perform from slots where key = wanted and state between 'upgrading' and 'waiting' limit 1;
-  if not found then return told; end if;
+  if is_owned(me, wanted) then return told; end if;
   loop
     select * into next from slots where key = wanted and state = 'upgrading' limit 1;
-    if not found then exit; end if;
-    if is_alive(me, next.session) then
-      perform from slots where key = wanted and state = 'held' limit 1;
-      if found then return told; end if;
-      update slots set state = 'held', exclusive = true, since = clock_timestamp()
-        where session = next.session and key = wanted and id = next.id;
-      granted := take(wanted, next.session, true);
-      return told || tell(me, next.session, granted || jsonb_build_object('event', 'granted', 'id', next.id));
+    if not found then
+      select * into next from slots where key = wanted and state = 'waiting' order by number limit 1;
+      if not found then return told; end if;
     end if;
-    perform bury(wanted, next.session);
-  end loop;
-  loop
-    select * into next from slots where key = wanted and state = 'waiting' order by number limit 1;
-    if not found then return told; end if;
-    if not is_alive(me, next.session) then
-      perform bury(wanted, next.session);
+    if next.session = gone or not is_alive(me, next.session) then
+      delete from slots where session = next.session and id = next.id;
       continue;
     end if;
-    select exclusive into held_exclusively from slots where key = wanted and state = 'held' limit 1;
-    if found and (held_exclusively or next.exclusive) then return told; end if;
-    update slots set state = 'held', since = clock_timestamp()
-      where session = next.session and key = wanted and id = next.id;
-    granted := take(wanted, next.session, next.exclusive);
-    told := told || tell(me, next.session, granted || jsonb_build_object('event', 'granted', 'id', next.id));
-    if next.exclusive then return told; end if;
+    if next.exclusive or next.state = 'upgrading' then
+      perform from slots where key = wanted and state = 'held' limit 1;
+      if found then return told; end if;
+      delete from slots where session = next.session and id = next.id;
+      return told || tell_grant(me, next, own(wanted, next.session, next.id));
+    end if;
+    update slots set state = 'held', since = clock_timestamp() where session = next.session and id = next.id;
+    told := told || tell_grant(me, next, shared_grant(wanted));
   end loop;
+end $$;
+
+create function tell_grant(me int8, slot slots, granted jsonb) returns jsonb language plpgsql as $$
+begin
+  return tell(me, slot.session, granted || jsonb_build_object('event', 'granted', 'id', slot.id));
 end $$;
 
 -- Takes the lock from all its holders.
@@ -169,19 +194,20 @@ begin
   -- The mark of one that is dead must not get lost.
   perform bury_all(me, wanted);
   select format('pid %s thread %s of %s', pid, thread_id, host) into by_whom from sessions where session = me;
+  insert into slots (key, session, id, state) select key, owner, owner_id, 'held' from locks where key = wanted and owner is not null;
+  if found then
+    update locks set owner = null, owner_id = null, holder = null where key = wanted;
+  end if;
   for victim in
     update slots set state = 'robbed', thief = by_whom
       where key = wanted and state in ('held', 'upgrading')
       returning *
   loop
     told := told || tell(me, victim.session, robbery(victim));
-    if victim.exclusive then
-      update locks set holder = null where key = wanted;
-    end if;
   end loop;
   return told;
 end $$;
 
-create function robbery(victim slots) returns jsonb language sql immutable as $$
+create function robbery(victim slots) returns jsonb language sql stable as $$
   select jsonb_build_object('event', 'robbed', 'id', victim.id, 'thief', victim.thief)
 $$;

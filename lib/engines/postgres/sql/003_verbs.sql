@@ -3,42 +3,80 @@
 
 insert into migrations (number) values (3);
 
+-- As `own`, where nobody is known to hold the lock or to wait for it.
+create function own_if_free(wanted bytea, taker int8, taker_id int8) returns jsonb language plpgsql as $$
+declare
+  granted jsonb;
+begin
+  update locks l
+    set token = token_after(l.token), owner = taker, owner_id = taker_id, holder = (
+        select jsonb_build_object('pid', pid, 'threadId', thread_id, 'since', milliseconds_of(clock_timestamp()))
+        from sessions where session = taker
+      )
+    where l.key = wanted and l.owner is null
+      and not exists (select from slots where slots.key = wanted and state < 'robbed')
+    returning grant_of(l.token, l.abandoned, l.flights) into granted;
+  return granted;
+end $$;
+
+-- The same for a shared holder, beside whom there may be others.
+create function share_if_free(wanted bytea, taker int8, taker_id int8) returns jsonb language plpgsql as $$
+declare
+  granted jsonb;
+begin
+  select grant_of(token, abandoned, flights) into granted from locks
+    where key = wanted and owner is null and token >= first_token()
+      and not exists (select from slots where slots.key = wanted and state between 'upgrading' and 'waiting');
+  if granted is not null then
+    insert into slots (key, session, id, state) values (wanted, taker, taker_id, 'held');
+  end if;
+  return granted;
+end $$;
+
 -- how: wait, try or steal.
 create function acquire(
   me int8, slot_id int8, wanted bytea, of_namespace text, lock_name bytea, exclusively boolean, how text
 ) returns jsonb language plpgsql as $$
 declare
   told jsonb := '[]';
-  free boolean := true;
   granted jsonb;
 begin
   perform pg_advisory_xact_lock(latch_of(wanted));
+  -- Mostly the lock is free, and this is all there is to do.
+  if exclusively then
+    granted := own_if_free(wanted, me, slot_id);
+  else
+    granted := share_if_free(wanted, me, slot_id);
+  end if;
+  if granted is not null then
+    return jsonb_build_object('state', 'granted', 'told', told, 'grant', granted);
+  end if;
+  insert into locks (key, namespace, name, token)
+    select wanted, of_namespace, lock_name, first_token() where not exists (select from locks where key = wanted);
   if how = 'steal' then
     told := rob(me, wanted);
-  else
-    free := is_free(wanted, exclusively);
+  elsif not is_free(me, wanted, exclusively) then
+    -- Those who wait look for the dead; this one does not stay for that.
+    if how = 'try' and bury_all(me, wanted) then
+      told := grant_next(me, wanted);
+    end if;
+    if how = 'wait' or not is_free(me, wanted, exclusively) then
+      return refuse_or_queue(me, slot_id, wanted, exclusively, how) || jsonb_build_object('told', told);
+    end if;
   end if;
-  -- Those who wait look for the dead; this one does not stay for that.
-  if not free and how = 'try' and bury_all(me, wanted) then
-    told := grant_next(me, wanted);
-    free := is_free(wanted, exclusively);
+  if exclusively then
+    return jsonb_build_object('state', 'granted', 'told', told, 'grant', own(wanted, me, slot_id));
   end if;
-  if not free and how = 'try' then
-    return jsonb_build_object('state', 'refused', 'told', told);
-  end if;
-  insert into slots (key, session, id, state, exclusive)
-    values (wanted, me, slot_id, case when free then 'held' else 'waiting' end::slot_state, exclusively);
-  if not free then
-    return jsonb_build_object(
-      'state', 'queued', 'told', told, 'flights', (select l.flights from locks l where l.key = wanted)
-    );
-  end if;
-  granted := take(wanted, me, exclusively);
-  if granted is null then
-    insert into locks (key, namespace, name) values (wanted, of_namespace, lock_name);
-    granted := take(wanted, me, exclusively);
-  end if;
-  return jsonb_build_object('state', 'granted', 'told', told, 'grant', granted);
+  insert into slots (key, session, id, state) values (wanted, me, slot_id, 'held');
+  return jsonb_build_object('state', 'granted', 'told', told, 'grant', shared_grant(wanted));
+end $$;
+
+create function refuse_or_queue(me int8, slot_id int8, wanted bytea, exclusively boolean, how text)
+returns jsonb language plpgsql as $$
+begin
+  if how = 'try' then return '{"state": "refused"}'; end if;
+  insert into slots (key, session, id, state, exclusive) values (wanted, me, slot_id, 'waiting', exclusively);
+  return jsonb_build_object('state', 'queued', 'flights', (select flights from locks where key = wanted));
 end $$;
 
 -- Ends a wait, or takes an upgrade back. `grant` is there where it had been granted before.
@@ -47,20 +85,14 @@ declare
   slot slots;
 begin
   perform pg_advisory_xact_lock(latch_of(wanted));
-  select * into slot from slots where session = me and key = wanted and id = slot_id;
-  if slot.state = 'held' then
-    return jsonb_build_object('told', '[]'::jsonb, 'grant', (
-      select jsonb_build_object(
-        'token', l.token::text,
-        'abandoned', case when slot.exclusive then l.abandoned else mark_of(l) end,
-        'flights', l.flights
-      ) from locks l where l.key = wanted
-    ));
+  select * into slot from slots where session = me and id = slot_id;
+  if slot.state = 'held' or exists (select from locks where key = wanted and owner = me and owner_id = slot_id) then
+    return jsonb_build_object('told', '[]'::jsonb, 'grant', shared_grant(wanted));
   end if;
   if slot.state = 'upgrading' then
-    update slots set state = 'held' where session = me and key = wanted and id = slot_id;
-  elsif slot.state in ('waiting', 'robbed') then
-    delete from slots where session = me and key = wanted and id = slot_id;
+    update slots set state = 'held' where session = me and id = slot_id;
+  else
+    delete from slots where session = me and id = slot_id;
   end if;
   if slot.state = 'robbed' then
     return jsonb_build_object('told', jsonb_build_array(robbery(slot)));
@@ -72,44 +104,46 @@ create function release(me int8, slot_id int8, wanted bytea, repaired boolean, f
 returns jsonb language plpgsql as $$
 declare
   slot slots;
+  has_next boolean;
 begin
   perform pg_advisory_xact_lock(latch_of(wanted));
-  delete from slots where session = me and key = wanted and id = slot_id returning * into slot;
-  if slot.state is null then
-    return jsonb_build_object('known', false, 'told', '[]'::jsonb);
+  update locks
+    set owner = null, owner_id = null, holder = null,
+      abandoned = case when repaired then null else abandoned end,
+      flights = flights + flight::int
+    where key = wanted and owner = me and owner_id = slot_id
+    returning exists (select from slots where key = wanted and state between 'upgrading' and 'waiting') into has_next;
+  if not found then
+    delete from slots where session = me and id = slot_id returning * into slot;
+    if slot.state is null or slot.state = 'robbed' then
+      return jsonb_build_object('known', false, 'told', case when slot.state is null then '[]' else jsonb_build_array(robbery(slot)) end);
+    end if;
+    if flight then
+      update locks set flights = flights + 1 where key = wanted;
+    end if;
+    has_next := has_waiters(wanted);
   end if;
-  if slot.state = 'robbed' then
-    return jsonb_build_object('known', false, 'told', jsonb_build_array(robbery(slot)));
-  end if;
-  if (slot.exclusive and slot.state = 'held') or repaired or flight then
-    update locks
-      set holder = case when slot.exclusive then null else holder end,
-        abandoned = case when repaired then null else abandoned end,
-        flights = flights + flight::int
-      where key = wanted;
-  end if;
-  return jsonb_build_object('known', true, 'told', grant_next(me, wanted));
+  return jsonb_build_object('known', true, 'told', case when has_next then grant_next(me, wanted) else '[]' end);
 end $$;
 
-create function downgrade(me int8, slot_id int8, wanted bytea) returns jsonb language plpgsql as $$
+create function downgrade(me int8, slot_id int8, wanted bytea, repaired boolean) returns jsonb language plpgsql as $$
 declare
   slot slots;
 begin
   perform pg_advisory_xact_lock(latch_of(wanted));
-  select * into slot from slots where session = me and key = wanted and id = slot_id;
-  if slot.state is null or slot.state = 'waiting' then
-    return jsonb_build_object('known', false, 'told', '[]'::jsonb);
+  update locks set owner = null, owner_id = null, holder = null,
+      abandoned = case when repaired then null else abandoned end
+    where key = wanted and owner = me and owner_id = slot_id;
+  if found then
+    insert into slots (key, session, id, state) values (wanted, me, slot_id, 'held');
+    return jsonb_build_object('known', true, 'told', grant_next(me, wanted));
   end if;
+  select * into slot from slots where session = me and id = slot_id;
   if slot.state = 'robbed' then
-    delete from slots where session = me and key = wanted and id = slot_id;
+    delete from slots where session = me and id = slot_id;
     return jsonb_build_object('known', false, 'told', jsonb_build_array(robbery(slot)));
   end if;
-  if slot.exclusive then
-    update slots set exclusive = false where session = me and key = wanted and id = slot_id;
-    -- What was torn is repaired, or this holder would not let others see it.
-    update locks set holder = null, abandoned = null where key = wanted;
-  end if;
-  return jsonb_build_object('known', true, 'told', grant_next(me, wanted));
+  return jsonb_build_object('known', slot.state in ('held', 'upgrading'), 'told', '[]'::jsonb);
 end $$;
 
 -- how: wait or try.
@@ -122,16 +156,16 @@ declare
 begin
   perform pg_advisory_xact_lock(latch_of(wanted));
   loop
-    select * into slot from slots where session = me and key = wanted and id = slot_id;
+    select * into slot from slots where session = me and id = slot_id;
     if slot.state = 'robbed' then
-      delete from slots where session = me and key = wanted and id = slot_id;
+      delete from slots where session = me and id = slot_id;
       return jsonb_build_object('state', 'refused', 'told', told || robbery(slot));
     end if;
     if slot.state is distinct from 'held' then
       return jsonb_build_object('state', 'refused', 'told', told);
     end if;
     alone := not exists (
-      select from slots where key = wanted and (state = 'upgrading' or (state = 'held' and number <> slot.number))
+      select from slots where key = wanted and state in ('held', 'upgrading') and number <> slot.number
     );
     -- Another one that is in the way may be dead.
     exit when alone or again or not bury_all(me, wanted);
@@ -139,14 +173,14 @@ begin
     again := true;
   end loop;
   if alone then
-    update slots set exclusive = true, since = clock_timestamp() where session = me and key = wanted and id = slot_id;
-    return jsonb_build_object('state', 'granted', 'told', told, 'grant', take(wanted, me, true));
+    delete from slots where session = me and id = slot_id;
+    return jsonb_build_object('state', 'granted', 'told', told, 'grant', own(wanted, me, slot_id));
   end if;
   perform from slots where key = wanted and state = 'upgrading' limit 1;
   if found or how = 'try' then
     return jsonb_build_object('state', 'refused', 'told', told);
   end if;
-  update slots set state = 'upgrading' where session = me and key = wanted and id = slot_id;
+  update slots set state = 'upgrading' where session = me and id = slot_id;
   return jsonb_build_object(
     'state', 'queued', 'told', told, 'flights', (select l.flights from locks l where l.key = wanted)
   );
@@ -154,20 +188,24 @@ end $$;
 
 -- Of one name, or with null of all of the namespace: holders and waiters whose sessions are alive.
 create function query(me int8, of_namespace text, wanted bytea) returns jsonb language sql as $$
-  with seen as materialized (
-    select * from slots where wanted is not null and key = wanted
+  with lock as materialized (
+    select * from locks where wanted is not null and key = wanted
     union all
-    select s.* from locks l join slots s using (key) where wanted is null and l.namespace = of_namespace
+    select * from locks where wanted is null and namespace = of_namespace
+  ), seen as materialized (
+    select 0 as number, name, owner as session, true as held, true as exclusive, (holder ->> 'since')::int8 as since
+    from lock where owner is not null
+    union all
+    select s.number, l.name, s.session, s.state <> 'waiting', s.exclusive, milliseconds_of(s.since)
+    from lock l join slots s using (key) where s.state <> 'robbed'
   ), alive as materialized (
     select * from sessions where session in (select session from seen) and is_alive(me, session)
   )
   select jsonb_build_object('told', '[]'::jsonb, 'slots', coalesce(jsonb_agg(
     jsonb_build_object(
-      'name', encode((select l.name from locks l where l.key = seen.key), 'hex'),
-      'held', seen.state <> 'waiting', 'exclusive', seen.exclusive, 'since', milliseconds_of(seen.since),
+      'name', encode(seen.name, 'hex'), 'held', seen.held, 'exclusive', seen.exclusive, 'since', seen.since,
       'clientId', alive.client_id, 'pid', alive.pid, 'threadId', alive.thread_id, 'host', alive.host
     ) order by seen.number
   ), '[]'))
   from seen join alive using (session)
-  where seen.state <> 'robbed'
 $$;

@@ -22,53 +22,62 @@ begin
     raise exception 'the number of the session is in use';
   end if;
   insert into sessions (session, client_id, pid, thread_id, host) values (me, id_of_client, pid, thread_id, host);
-  insert into looks (looked_at) values ('-infinity') on conflict do nothing;
+  perform set_config('proclock.timeline_us', timeline_us()::text, false);
+  insert into looks (looked_at, began) values ('-infinity', clock_us()) on conflict do nothing;
+  perform set_config('proclock.first_token', (began + timeline_us())::text, false) from looks;
   execute format('listen %I', channel_of(me));
   return jsonb_build_object('told', '[]'::jsonb);
 end $$;
 
--- The server ends a session that it does not hear of. `known` is false if somebody has removed it by hand.
-create function beat(me int8) returns jsonb language plpgsql stable as $$
+-- The server ends a session that it does not hear of. `known` is false if somebody has removed it by hand: then what it holds is
+-- given up, because nobody else would find it.
+create function beat(me int8) returns jsonb language plpgsql as $$
+declare
+  told jsonb := '[]';
+  is_known boolean := exists (select from sessions where session = me);
 begin
-  return jsonb_build_object('told', '[]'::jsonb, 'known', exists (select from sessions where session = me));
+  if not is_known then
+    told := empty_session(me, me, true, array(select key from locks where owner = me limit 100));
+  end if;
+  return jsonb_build_object('told', told, 'known', is_known);
 end $$;
 
--- Ends some of what a session has, names_max names at most, so that no transaction has more latches than the server has room
--- for. They are taken in their order, because whoever takes several could otherwise wait for another one in a circle.
-create function empty_session(me int8, ending int8, died boolean, names_max int) returns jsonb language plpgsql as $$
+-- Ends what a session owns of those names, and 100 of its slots: no transaction has more latches than the server has room for.
+-- They are taken in their order, because whoever takes several could otherwise wait for another one in a circle.
+create function empty_session(me int8, ending int8, died boolean, owned bytea[]) returns jsonb language plpgsql as $$
 declare
   told jsonb := '[]';
   wanted bytea;
-  held_exclusively boolean;
 begin
   for wanted in
-    select key from (select distinct key from slots where session = ending limit names_max) as chosen order by latch_of(key)
+    select key from (
+      select unnest(owned) as key
+      union
+      select key from (select key from slots where session = ending order by id limit 100) as part
+    ) as chosen
+    order by latch_of(key), key
   loop
     perform pg_advisory_xact_lock(latch_of(wanted));
-    if died then
-      perform bury(wanted, ending);
-    else
-      with gone as (delete from slots where session = ending and key = wanted returning state, exclusive)
-        select bool_or(exclusive and state = 'held') into held_exclusively from gone;
-      if held_exclusively then
-        update locks set holder = null where key = wanted;
-      end if;
+    -- By the key: a session may have thousands of slots of other names.
+    delete from slots where key = wanted and (session = ending) is true;
+    perform from locks where key = wanted and owner = ending;
+    if found and died then
+      perform bury_owner(wanted);
+    elsif found then
+      update locks set owner = null, owner_id = null, holder = null where key = wanted;
     end if;
-    told := told || grant_next(me, wanted);
+    told := told || grant_next(me, wanted, ending);
   end loop;
-  perform from slots where session = ending limit 1;
-  if not found then
-    delete from sessions where session = ending;
-  end if;
   return told;
 end $$;
 
 -- Looks for a session that is dead, and ends it. `more` says that another look should follow at once. However many sessions
--- wait, one of them looks at a time, and for all.
+-- wait, one of them looks at a time, and for all. What a dead one owns that nobody waits for stays until somebody asks for it.
 create function look(me int8) returns jsonb language plpgsql as $$
 declare
   told jsonb := '[]';
   dead int8;
+  owned bytea[];
   more boolean := false;
 begin
   perform from looks
@@ -78,9 +87,13 @@ begin
     return jsonb_build_object('told', told, 'more', false);
   end if;
   for dead in select session from sessions where session <> me and pg_try_advisory_xact_lock_shared(session) loop
+    owned := array(
+      select l.key from (select distinct key from slots where state between 'upgrading' and 'waiting') as waited
+      join locks l using (key) where l.owner = dead limit 100
+    );
     perform from slots where session = dead limit 1;
-    if found then
-      told := empty_session(me, dead, true, 100);
+    if found or owned <> '{}' then
+      told := empty_session(me, dead, true, owned);
       more := true;
       exit;
     end if;
@@ -92,25 +105,32 @@ end $$;
 
 -- Ends the asking session, in steps: what it holds is released. `more` says that there is another step.
 create function leave(me int8) returns jsonb language plpgsql as $$
+declare
+  owned bytea[] := array(select key from locks where owner = me limit 100);
 begin
-  perform empty_session(me, me, false, 100);
-  return jsonb_build_object('told', '[]'::jsonb, 'more', exists (select from sessions where session = me));
+  perform empty_session(me, me, false, owned);
+  perform from slots where session = me limit 1;
+  if found or owned <> '{}' then
+    return jsonb_build_object('told', '[]'::jsonb, 'more', true);
+  end if;
+  delete from sessions where session = me;
+  return jsonb_build_object('told', '[]'::jsonb, 'more', false);
 end $$;
 
 -- For those who take locks of ever new names: forgets names that nobody has or marks, and that were not taken exclusively for
 -- so long. Returns how many.
 create function prune(older interval) returns int8 language plpgsql set search_path from current as $$
 declare
-  limit_token int8 := token_after(0) - (extract(epoch from older) * 1000000)::int8;
+  limit_token int8 := clock_us() + timeline_us() - (extract(epoch from older) * 1000000)::int8;
   wanted bytea;
   pruned int8 := 0;
 begin
   for wanted in
-    select key from locks where token < limit_token and holder is null and abandoned is null limit 1000
+    select key from locks where token < limit_token and owner is null and abandoned is null limit 1000
   loop
     -- Several latches out of their order: none of them may be waited for.
     if pg_try_advisory_xact_lock(latch_of(wanted)) then
-      delete from locks l where l.key = wanted and l.token < limit_token and l.holder is null and l.abandoned is null
+      delete from locks l where l.key = wanted and l.token < limit_token and l.owner is null and l.abandoned is null
         and not exists (select from slots where slots.key = l.key);
       if found then pruned := pruned + 1; end if;
     end if;

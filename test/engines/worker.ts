@@ -1,4 +1,4 @@
-// A child process with a space of its own, which runs what a test tells it to.
+// A child process with a space of its own over an engine, which runs what a test tells it to.
 import { type ChildProcess, fork } from 'node:child_process';
 import { join } from 'node:path';
 
@@ -7,7 +7,7 @@ export interface Ended {
   signal: NodeJS.Signals | null;
 }
 
-export class Child {
+export class Worker {
   readonly ended: Promise<Ended>;
   stderr = '';
   private readonly calls = new Map<number, { resolve(value: unknown): void; reject(error: Error): void }>();
@@ -25,11 +25,12 @@ export class Child {
     });
   }
 
-  static async start(url: string, options: object = {}): Promise<Child> {
-    const env = { ...process.env, PROCLOCK_TEST_SPACE: JSON.stringify([url, options]) };
-    const child = new Child(fork(join(__dirname, 'child-main.js'), { env, silent: true }));
-    await new Promise((resolve, reject) => child.calls.set(0, { resolve, reject }));
-    return child;
+  /** @param entry of the package, whose `connect` opens the space. */
+  static async start(entry: string, where: string | string[], options: object = {}): Promise<Worker> {
+    const env = { ...process.env, PROCLOCK_TEST_SPACE: JSON.stringify([entry, where, options]) };
+    const worker = new Worker(fork(join(__dirname, 'worker-main.js'), { env, silent: true }));
+    await new Promise((resolve, reject) => worker.calls.set(0, { resolve, reject }));
+    return worker;
   }
 
   get pid(): number {

@@ -1,15 +1,14 @@
 'use strict';
-// The child side of child.ts: has a space over PostgreSQL, and runs what it is told to.
-const remote = require('../../../dist/remote');
-const { connect } = require('../../../dist/postgres');
+// The child side of worker.ts: has a space over an engine, and runs what it is told to.
+const remote = require('../../dist/remote');
 
-const [url, options] = JSON.parse(process.env.PROCLOCK_TEST_SPACE);
+const [entry, where, options] = JSON.parse(process.env.PROCLOCK_TEST_SPACE);
 const guards = new Map();
 const AsyncFunction = (async () => {}).constructor;
 const replacer = (_, value) => (typeof value === 'bigint' ? String(value) : value);
 
 async function main() {
-  const space = await connect(url, options);
+  const space = await require(`../../dist/${entry}`).connect(where, options);
   const lock = (name) => new remote.SharedLock(name, { space });
   process.on('message', async ({ id, source, args }) => {
     let answer;

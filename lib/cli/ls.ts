@@ -1,0 +1,23 @@
+// `proclock ls`: who holds which lock, and who waits for it.
+import { jsonOf, sourceOf } from './locks';
+import { Screen } from './screen';
+import { tableOf } from './table';
+import { Exit } from './usage';
+
+/** @returns the exit code */
+export async function ls(args: string[]): Promise<number> {
+  const { source, values } = await sourceOf(args);
+  try {
+    const { locks, problems } = await source.look();
+    const { stdout } = process;
+    const screen = new Screen(stdout);
+    if (values.json === true) stdout.write(`${jsonOf(locks)}\n`);
+    else for (const line of tableOf(locks)) stdout.write(`${screen.textOf(line)}\n`);
+    if (stdout.isTTY && values.json !== true && locks.length === 0)
+      stdout.write('Nobody holds a lock, or waits for one.\n');
+    for (const problem of problems) process.stderr.write(`${problem}\n`);
+    return problems.length === 0 ? Exit.OK : Exit.FAILED;
+  } finally {
+    await source.close();
+  }
+}

@@ -1,0 +1,54 @@
+#!/usr/bin/env node
+// `proclock`: finds the command that was typed, and ends with its exit code. Each is loaded when it is wanted: `run` has to
+// start at once.
+import { GENERAL, HELP } from './help';
+import { Exit, exitOf, lineOf, UsageError } from './usage';
+
+type Command = (args: string[]) => number | Promise<number>;
+
+const COMMANDS: Record<string, () => Command> = {
+  run: () => (require('./run') as typeof import('./run')).run,
+  ls: () => (require('./ls') as typeof import('./ls')).ls,
+  watch: () => (require('./watch') as typeof import('./watch')).watch,
+  doctor: () => (require('./doctor') as typeof import('./doctor')).doctor,
+  prune: () => (require('./prune') as typeof import('./prune')).prune,
+};
+
+function help(args: string[]): number {
+  const [command] = args;
+  const text = command === undefined ? GENERAL : HELP[command];
+  if (text === undefined)
+    throw new UsageError(`there is no command ${JSON.stringify(command)}: proclock help`);
+  process.stdout.write(text);
+  return Exit.OK;
+}
+
+function version(): number {
+  const { version: number } = require('../../package.json') as { version: string };
+  process.stdout.write(`${number}\n`);
+  return Exit.OK;
+}
+
+async function main([command, ...args]: string[]): Promise<number> {
+  if (command === undefined) throw new UsageError('no command was given: proclock help');
+  if (command === 'help' || command === '--help' || command === '-h') return help(args);
+  if (command === '--version') return version();
+  const load = Object.hasOwn(COMMANDS, command) ? COMMANDS[command] : undefined;
+  if (load === undefined)
+    throw new UsageError(`there is no command ${JSON.stringify(command)}: proclock help`);
+  // What stands behind the name of a lock belongs to what is run.
+  if (args[0] === '--help' || args[0] === '-h') return help([command]);
+  // Whoever read what is printed has gone. Standard output is that of the command, where one is run.
+  if (command !== 'run') process.stdout.on('error', () => process.exit(Exit.OK));
+  return load()(args);
+}
+
+main(process.argv.slice(2)).then(
+  (code) => {
+    process.exitCode = code;
+  },
+  (error) => {
+    process.exitCode = exitOf(error);
+    process.stderr.write(`${lineOf(error)}\n`);
+  },
+);

@@ -1,0 +1,157 @@
+// All watches of a session, over one stream. When it fails, another one is opened, and every watch goes on from where it was:
+// etcd tells what has happened since. What it has forgotten by then (compaction), the watcher says so.
+import { now } from '../../common/clock';
+import { LockError } from '../../common/errors';
+import type { Stream } from './client';
+import { EventType, Filter, type WatchEvent, type WatchRequest, type WatchResponse, watch } from './messages';
+import type { Keys } from './txn';
+import type { Wire } from './wire';
+
+/** What a watch tells. */
+export interface Watching {
+  happened(event: WatchEvent): void;
+  /** It may have missed something, and is over: one has to look, and to watch again. */
+  missed(why: Error): void;
+}
+
+interface Watch {
+  readonly keys: Keys;
+  readonly deletionsOnly: boolean;
+  readonly watching: Watching;
+  /** The last revision that it has been told of. */
+  from: number;
+  created(): void;
+}
+
+/** A token lives for longer than that. */
+const REFUSAL_MS_MIN = 10_000;
+
+const WHAT = 'watch the keys of locks';
+
+export class Watcher {
+  private stream: Stream<WatchRequest, WatchResponse> | undefined = undefined;
+  private opening: Promise<void> | undefined = undefined;
+  private readonly watches = new Map<number, Watch>();
+  private lastId = 0;
+  private over = false;
+  private refusedAt = Number.NEGATIVE_INFINITY;
+
+  constructor(private readonly wire: Wire) {}
+
+  /**
+   * Tells of every change of the keys after that revision, once or more.
+   *
+   * etcd is asked to begin with the very revision of which everything is known. If it is the next one, a deletion at just
+   * that one, and all before it, may have been forgotten (compaction), and etcd would not say so.
+   *
+   * @returns the number of the watch, and when etcd has heard of it
+   */
+  watch(
+    keys: Keys,
+    from: number,
+    deletionsOnly: boolean,
+    watching: Watching,
+  ): { id: number; created: Promise<void> } {
+    const id = ++this.lastId;
+    const created = new Promise<void>((resolve) => {
+      this.watches.set(id, { keys, from, deletionsOnly, watching, created: resolve });
+    });
+    if (this.stream === undefined) void this.open();
+    else this.create(id);
+    return { id, created };
+  }
+
+  unwatch(id: number): void {
+    if (this.watches.delete(id)) this.stream?.write({ cancel: { watchId: id } });
+  }
+
+  close(): void {
+    this.over = true;
+    this.watches.clear();
+    this.stream?.cancel();
+    this.stream = undefined;
+  }
+
+  private open(): Promise<void> {
+    this.opening ??= this.openUntilOpen();
+    return this.opening;
+  }
+
+  private async openUntilOpen(): Promise<void> {
+    while (!this.over && this.stream === undefined) {
+      await this.wire.pause();
+      let failed = false;
+      try {
+        const stream = await this.wire.stream(WHAT, watch, {
+          data: (response) => this.received(response),
+          failed: () => {
+            failed = true;
+            this.stream = undefined;
+            if (!this.over) void this.open();
+          },
+        });
+        if (this.over) stream.cancel();
+        else if (!failed) this.stream = stream;
+      } catch (error) {
+        if ((error as LockError).code !== 'ERR_LOCK_UNAVAILABLE') this.fail(error as LockError);
+      }
+    }
+    // From here on a failure opens another one.
+    this.opening = undefined;
+    for (const id of this.watches.keys()) this.create(id);
+  }
+
+  /** Nothing can be watched. */
+  private fail(why: LockError): void {
+    for (const id of [...this.watches.keys()]) this.miss(id, why);
+  }
+
+  private create(watchId: number): void {
+    const { keys, from, deletionsOnly } = this.watches.get(watchId) as Watch;
+    this.stream?.write({
+      create: {
+        ...keys,
+        startRevision: from,
+        filters: deletionsOnly ? [Filter.NO_PUT] : [],
+        watchId,
+      },
+    });
+  }
+
+  private received(response: WatchResponse): void {
+    const { watchId, created, canceled, compactRevision, cancelReason, events } = response;
+    if (canceled) {
+      if (compactRevision > 0) this.miss(watchId, new Error('etcd has forgotten what happened'));
+      else if (this.watches.has(watchId) || watchId < 0) this.refused(cancelReason);
+      return;
+    }
+    if (created) this.watches.get(watchId)?.created();
+    for (const event of events) {
+      const known = this.watches.get(watchId);
+      if (known === undefined) return;
+      known.from = event.kv.modRevision;
+      known.watching.happened(event);
+    }
+  }
+
+  private miss(id: number, why: Error): void {
+    const known = this.watches.get(id);
+    this.watches.delete(id);
+    known?.watching.missed(why);
+  }
+
+  /** It may be that the token has expired which the stream was opened with: once, another one is asked for. */
+  private refused(reason: string): void {
+    this.stream?.cancel();
+    this.stream = undefined;
+    if (now() - this.refusedAt < REFUSAL_MS_MIN) {
+      this.fail(new LockError('ERR_LOCK_PERMISSION', reason));
+      return;
+    }
+    this.refusedAt = now();
+    this.wire.forgetToken();
+    void this.open();
+  }
+}
+
+export const isDeletion = ({ type }: WatchEvent): boolean => type === EventType.DELETE;

@@ -1,0 +1,151 @@
+// What waits in this thread for a lock, as far as that is the same for all: it ends once, granted, timed out, aborted, closed,
+// or with an error; and the event loop runs until then.
+import { now, startTimer, type Timer } from '../common/clock';
+import { type LockError, timeoutError } from '../common/errors';
+import { type Acquire, reasonOf } from '../common/options';
+import type { LockInfo } from '../common/types';
+import { hearOfCycle } from './deadlock';
+import { Status, type Subject } from './errors';
+import { LOOK_MS, type Ready, type WaitedLock, type Waiting } from './ready';
+
+interface Holders {
+  /** Who holds it now; throws where that can not be seen at once. Those that are stopped are put into `stopped`. */
+  holders(stopped?: Set<LockInfo>): LockInfo[];
+}
+
+interface Queued extends Holders {
+  /** How many are ahead of this wait in the queue. */
+  placeOf(index: number): number | undefined;
+}
+
+export abstract class Pending implements Waiting {
+  looksAt: number;
+  protected readonly ready: Ready;
+  protected readonly timeout: number;
+  private readonly signal: AbortSignal | undefined;
+  /** Of its place in the queue; -1 while it has none. */
+  private index = -1;
+  private timer: Timer | undefined;
+  private readonly deadline: number;
+  private ended = false;
+
+  constructor(
+    protected readonly record: WaitedLock & Queued,
+    { timeout, signal }: Pick<Acquire, 'timeout' | 'signal'>,
+  ) {
+    this.ready = record.ready;
+    this.timeout = timeout;
+    this.signal = signal;
+    const begun = now();
+    this.deadline = begun + timeout;
+    this.looksAt = begun + LOOK_MS;
+    signal?.addEventListener('abort', this.onAbort, { once: true });
+    if (timeout !== Number.POSITIVE_INFINITY) this.arm();
+    this.ready.addPending();
+  }
+
+  /** Takes its place in the queue. @returns whether it has to wait until the queue can be touched again */
+  abstract enqueue(): boolean;
+  /** What whoever waits holds: see `ownedBy`. */
+  protected abstract owned(): number[] | undefined;
+  /** Whether it is to fail where a deadlock is likely. */
+  protected abstract isToFail(): boolean;
+  /** The error of a wait whose time is up. `ahead`: how many were ahead of it in the queue, if that is known. */
+  protected abstract timedOut(ahead: number | undefined): unknown;
+  /** It has been given up. */
+  protected abstract refuse(reason: unknown): void;
+  /** It has ended by itself: OK, or why not. */
+  protected abstract settle(status: number, index: number): void;
+
+  protected start(): void {
+    if (this.enqueue()) this.ready.enqueueLater(this);
+    this.ready.settle();
+  }
+
+  protected queued(index: number): void {
+    this.index = index;
+    this.ready.register(index, this);
+  }
+
+  /** Was poked: tries again. */
+  react(): void {
+    const status = this.ready.native.binding.react(this.index);
+    if (status === Status.AGAIN) {
+      this.hearOfCycle();
+      return;
+    }
+    this.end();
+    this.settle(status, this.index);
+  }
+
+  look(): boolean {
+    const { native } = this.ready;
+    const owned = this.owned();
+    // Whoever holds nothing that others want is told by those who do; it may only have missed that it is to fail.
+    if (owned === undefined && !this.isToFail()) return false;
+    const again = native.binding.lookForCycle(this.index, owned ?? []);
+    this.hearOfCycle();
+    this.ready.settle();
+    return again;
+  }
+
+  private hearOfCycle(): void {
+    const error = hearOfCycle(this.record, this.index);
+    if (error !== undefined) this.withdraw(error);
+  }
+
+  /** Leaves the queue, unless it has ended. */
+  withdraw(reason: unknown): void {
+    if (this.ended) return;
+    const { index, ready } = this;
+    this.end();
+    if (index >= 0) ready.native.binding.withdraw(index);
+    this.refuse(reason);
+    ready.settle();
+  }
+
+  private readonly onAbort = (): void => this.withdraw(reasonOf(this.signal as AbortSignal));
+
+  private arm(): void {
+    const left = Math.max(this.deadline - now(), 0);
+    this.timer = startTimer(() => this.onTimer(), Math.ceil(left));
+  }
+
+  private onTimer(): void {
+    if (now() < this.deadline) {
+      this.arm();
+      return;
+    }
+    // The poke may have come in time, and only its delivery be late on a busy event loop.
+    if (this.index >= 0) this.react();
+    if (this.ended) return;
+    const ahead = this.index < 0 ? undefined : this.record.placeOf(this.index);
+    const error = this.timedOut(ahead);
+    if (!this.ended) this.withdraw(error); // looking for the holders may have found a dead one
+  }
+
+  protected end(): void {
+    this.ended = true;
+    this.timer?.clear();
+    this.signal?.removeEventListener('abort', this.onAbort);
+    this.ready.endPending(this.index, this);
+  }
+}
+
+/** The error of an acquire whose time is up, with who holds the lock at this moment. */
+export function timedOut(
+  record: Holders & Subject,
+  wanted: string,
+  timeoutMs: number,
+  ahead?: number,
+): LockError {
+  let holders: LockInfo[] = [];
+  const stopped = new Set<LockInfo>();
+  try {
+    holders = record.holders(stopped);
+  } catch (error) {
+    // What keeps us from looking is the better answer, unless that is a matter of time as well.
+    if ((error as LockError).code !== 'ERR_LOCK_TIMEOUT') return error as LockError;
+  }
+  return timeoutError(record, wanted, timeoutMs, holders, { ahead, stopped });
+}

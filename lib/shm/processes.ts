@@ -1,0 +1,25 @@
+// What the system tells of the processes of others, where it does.
+import type { Native, NativeInfo } from './binding';
+
+/** Of a command line: in characters. */
+const COMMAND_MAX = 200;
+
+/** What is known of a process beyond its locks. */
+export interface ProcessDetails {
+  /** The first 200 characters of its command line, if it may be read. */
+  command?: string;
+  /** Whether it stands still, by SIGSTOP or a debugger. */
+  stopped?: boolean;
+}
+
+export function isStopped(native: Native, info: NativeInfo): boolean {
+  return native.lookAt(info)?.[0] === true;
+}
+
+export function detailsOf(native: Native, info: NativeInfo): ProcessDetails {
+  const seen = native.lookAt(info);
+  if (seen === undefined) return {};
+  const [stopped, given] = seen;
+  const command = given.replace(/\0+$/, '').replaceAll('\0', ' ');
+  return command === '' ? { stopped } : { command: [...command].slice(0, COMMAND_MAX).join(''), stopped };
+}

@@ -1,0 +1,212 @@
+// `proclock ls`, `watch`, `prune` and `doctor`: what they show, to people and to programs, and what they leave alone.
+import { spawn } from 'node:child_process';
+import { existsSync, writeFileSync } from 'node:fs';
+import { SharedLock } from '../lib';
+import { prune } from '../lib/shm/admin';
+import { startActor } from './support/actor';
+import { MAIN, runCommand, startCommand } from './support/command';
+import { untilPending } from './support/locks';
+import { testNamespace, until } from './support/namespace';
+
+const segmentOf = (namespace: string) => `/dev/shm/proclock-${process.geteuid!()}-${namespace}`;
+const ESCAPE = '\u001b';
+
+describe('ls', () => {
+  test('--json: holders, waiters, and what is left by the dead', async () => {
+    const namespace = testNamespace();
+    const [a, b, c] = ['a', 'b', 'c'].map((name) => new SharedLock(name, { namespace })) as [
+      SharedLock,
+      SharedLock,
+      SharedLock,
+    ];
+    const actor = await startActor('fork', { namespace });
+    const guard = await a.shared();
+    const waiting = actor.begin('acquire', { name: 'a', mode: 'exclusive' });
+    await untilPending(a, 1);
+    const dead = await startActor('fork', { namespace });
+    await dead.acquire({ name: 'b', mode: 'exclusive' });
+    await dead.kill();
+    b.close();
+    c.close();
+    const { stdout, stderr, code } = await runCommand(['ls', '--json', '--namespace', namespace]);
+    expect({ stderr, code }).toEqual({ stderr: '', code: 0 });
+    const info = (name: string, mode: string, pid: number, command: string) => ({
+      name,
+      mode,
+      clientId: expect.any(String),
+      pid,
+      threadId: 0,
+      since: expect.stringMatching(/^\d{4}-.*Z$/),
+      command: expect.stringContaining(command),
+      stopped: false,
+    });
+    const abandoned = {
+      pid: dead.pid,
+      threadId: 0,
+      since: expect.stringMatching(/^\d{4}-.*Z$/),
+      token: expect.stringMatching(/^\d+$/),
+    };
+    expect(JSON.parse(stdout)).toEqual([
+      {
+        namespace,
+        name: 'a',
+        held: [info('a', 'shared', process.pid, '')],
+        pending: [info('a', 'exclusive', actor.pid, 'actor')],
+        abandoned: null,
+        deadlock: false,
+      },
+      { namespace, name: 'b', held: [], pending: [], abandoned, deadlock: false },
+    ]);
+    const ofB = await runCommand(['ls', '--json', '--namespace', namespace, 'b']);
+    expect(JSON.parse(ofB.stdout)).toEqual([expect.objectContaining({ name: 'b' })]);
+    const all = JSON.parse((await runCommand(['ls', '--json'])).stdout) as Array<{ namespace: string }>;
+    expect(all.filter((lock) => lock.namespace === namespace)).toHaveLength(2);
+    guard.release();
+    await waiting.promise;
+    await actor.release('a');
+  });
+
+  test('for people: a row each, no escape codes into a pipe, and none from a name', async () => {
+    const namespace = testNamespace();
+    const guard = await new SharedLock(`${ESCAPE}[31m red`, { namespace }).exclusive();
+    const { stdout, code } = await runCommand(['ls', '--namespace', namespace]);
+    expect(code).toBe(0);
+    const [head, row, ...rest] = stdout.split('\n');
+    expect(head).toMatch(/^LOCK +STATE +PID +FOR +COMMAND$/);
+    expect(row).toMatch(
+      new RegExp(`^${namespace}/'\\\\u{1b}\\[31m red' +● holds exclusive +${process.pid} `),
+    );
+    expect(rest).toEqual(['']);
+    expect(stdout).not.toContain(ESCAPE);
+    guard.release();
+  });
+
+  test('a group’s namespace is one of ours', async () => {
+    const namespace = testNamespace();
+    const gid = process.getegid!();
+    const guard = await new SharedLock('a', { namespace, group: gid }).shared();
+    const { stdout } = await runCommand(['ls', '--json', '--namespace', namespace]);
+    expect(JSON.parse(stdout)).toMatchObject([
+      { namespace, group: gid, name: 'a', held: [{ mode: 'shared' }] },
+    ]);
+    guard.release();
+  });
+
+  test('nothing: an empty array, or nothing at all', async () => {
+    const namespace = testNamespace();
+    expect(await runCommand(['ls', '--namespace', namespace])).toMatchObject({ code: 0, stdout: '' });
+    expect(await runCommand(['ls', '--json', '--namespace', namespace])).toMatchObject({
+      code: 0,
+      stdout: '[]\n',
+    });
+    expect(existsSync(segmentOf(namespace))).toBe(false);
+  });
+
+  test('a process that stands still is shown as stopped', async () => {
+    const namespace = testNamespace();
+    const actor = await startActor('fork', { namespace });
+    await actor.acquire({ name: 'a', mode: 'exclusive' });
+    process.kill(actor.pid, 'SIGSTOP');
+    const { stdout } = await runCommand(['ls', '--json', '--namespace', namespace]);
+    process.kill(actor.pid, 'SIGCONT');
+    expect(JSON.parse(stdout)).toMatchObject([{ held: [{ stopped: true }] }]);
+    await actor.release('a');
+  });
+});
+
+describe('watch', () => {
+  test('into a pipe: plain lines, until nobody reads them', async () => {
+    const namespace = testNamespace();
+    const guard = await new SharedLock('a', { namespace }).exclusive();
+    const started = startCommand(['watch', '--namespace', namespace]);
+    await until(() => /held exclusive by \d+/.test(started.written.stdout));
+    expect(started.written.stdout).toMatch(
+      new RegExp(
+        `^\\d\\d:\\d\\d:\\d\\d  ${namespace}/a: held exclusive by ${process.pid} for .*; nobody waits\\n`,
+      ),
+    );
+    expect(started.written.stdout).not.toContain(ESCAPE);
+    started.child.stdout!.destroy();
+    expect(await started.ended).toMatchObject({ code: 0, signal: null, stderr: '' });
+    guard.release();
+  });
+
+  test('SIGINT: 130', async () => {
+    const started = startCommand(['watch', '--json', '--namespace', testNamespace()]);
+    await until(() => started.written.stdout.includes('[]\n'));
+    process.kill(started.child.pid as number, 'SIGINT');
+    expect(await started.ended).toMatchObject({ code: 130, signal: null, stderr: '' });
+  });
+
+  test('on a terminal: drawn again in place, and the cursor comes back', async () => {
+    const namespace = testNamespace();
+    const guard = await new SharedLock('a', { namespace }).exclusive();
+    const terminal = 'Object.assign(process.stdout, { isTTY: true, columns: 80, rows: 24 })';
+    const child = spawn(
+      process.execPath,
+      [
+        '--import',
+        `data:text/javascript,${encodeURIComponent(terminal)}`,
+        MAIN,
+        'watch',
+        '--namespace',
+        namespace,
+      ],
+      { env: { ...process.env, TERM: 'xterm', NO_COLOR: '' }, stdio: ['ignore', 'pipe', 'inherit'] },
+    );
+    let stdout = '';
+    child.stdout.on('data', (text) => {
+      stdout += text;
+    });
+    await until(() => stdout.includes('● holds exclusive') && stdout.includes(`${ESCAPE}[4A`));
+    child.kill('SIGINT');
+    expect(await new Promise((resolve) => child.once('close', resolve))).toBe(130);
+    expect(stdout.startsWith(`${ESCAPE}[?25l`)).toBe(true);
+    expect(stdout.endsWith(`${ESCAPE}[?25h`)).toBe(true);
+    guard.release();
+  });
+});
+
+describe('prune', () => {
+  test('removes what nobody is attached to, and prints it; leaves what is in use alone', async () => {
+    const unused = testNamespace();
+    const used = testNamespace();
+    const actor = await startActor('fork', { namespace: unused });
+    await actor.acquire({ name: 'a', mode: 'shared' });
+    const guard = await new SharedLock('a', { namespace: used }).shared();
+    const list = async (...args: string[]) => (await runCommand(['prune', ...args])).stdout.split('\n');
+    expect(await list('--dry-run')).not.toContain(segmentOf(unused));
+    await actor.release('a');
+    await actor.kill();
+    // --dry-run alone: other tests have namespaces that are not ours to prune.
+    await until(async () => (await list('--dry-run')).includes(segmentOf(unused)));
+    expect(await list('--dry-run')).not.toContain(segmentOf(used));
+    expect(existsSync(segmentOf(unused))).toBe(true);
+    // What the command does with each.
+    const segment = (namespace: string) => ({ file: segmentOf(namespace), namespace, group: -1 });
+    expect(prune(segment(used), true)).toBe(false);
+    expect(prune(segment(unused), true)).toBe(true);
+    expect(prune(segment(unused), true)).toBe(false);
+    expect([used, unused].map((namespace) => existsSync(segmentOf(namespace)))).toEqual([true, false]);
+    guard.release();
+  });
+});
+
+describe('doctor', () => {
+  test('finds nothing wrong here, and leaves nothing', async () => {
+    const { stdout, stderr, code } = await runCommand(['doctor']);
+    expect(stderr).toBe('');
+    expect(stdout).toMatch(/^ok +native part: .*proclock\.node, layout \d+$/m);
+    expect(stdout).toMatch(/^ok +a lock was acquired and released$/m);
+    expect(code).toBe(/^wrong/m.test(stdout) ? 1 : 0);
+    expect(stdout).not.toContain('doctor-');
+  });
+
+  test('tells of a file that keeps us out: exit code 1', async () => {
+    const namespace = testNamespace();
+    writeFileSync(segmentOf(namespace), '', { mode: 0o644 });
+    const { stdout, code } = await runCommand(['doctor']);
+    expect(stdout).toMatch(new RegExp(`^wrong +${segmentOf(namespace)} has mode 644, not 600`, 'm'));
+    expect(code).toBe(1);
+  });
+});

@@ -1,0 +1,62 @@
+// The command `proclock` as a whole: help, version, and what makes no sense.
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { runCommand } from './support/command';
+
+const { version } = JSON.parse(readFileSync(join(__dirname, '../package.json'), 'utf8')) as {
+  version: string;
+};
+const USAGE = 64;
+const line = (text: RegExp) => expect.stringMatching(new RegExp(`^proclock: .*${text.source}.*\\n$`));
+
+test.each([[['--version']], [['help']], [['--help']], [['-h']]])('%j', async (args) => {
+  const { stdout, ...ended } = await runCommand(args);
+  expect(ended).toEqual({ code: 0, signal: null, stderr: '' });
+  if (args[0] === '--version') expect(stdout).toBe(`${version}\n`);
+  else
+    for (const command of ['run', 'ls', 'watch', 'doctor', 'prune']) expect(stdout).toContain(`  ${command}`);
+});
+
+test.each(['run', 'ls', 'watch', 'doctor', 'prune'])('help %s, and %s --help', async (command) => {
+  const [help, option] = await Promise.all([runCommand(['help', command]), runCommand([command, '--help'])]);
+  expect(help).toEqual({
+    code: 0,
+    signal: null,
+    stdout: expect.stringContaining(`usage: proclock ${command}`),
+    stderr: '',
+  });
+  expect(option).toEqual(help);
+});
+
+test('the help of run says that its exit codes can be those of the command', async () => {
+  expect((await runCommand(['help', 'run'])).stdout).toMatch(/-E\s+says, looks the same/);
+});
+
+test.each([
+  [[], /no command/],
+  [['lock'], /no command "lock"/],
+  [['toString'], /no command "toString"/],
+  [['help', 'lock'], /no command "lock"/],
+  [['ls', '--all'], /--all/],
+  [['ls', '--namespace'], /namespace/],
+  [['ls', '--namespace', '../x'], /namespace/],
+  [['ls', '--postgres', 'postgres://localhost', '--etcd', 'localhost:2379'], /together/],
+  [['watch', '-x'], /-x/],
+  [['prune', 'default'], /prune/],
+  [['doctor', '--fix'], /--fix/],
+  [['run'], /name of a lock/],
+  [['run', 'ledger'], /command is missing/],
+  [['run', 'ledger', '--'], /command is missing/],
+  [['run', '--wait', 'ledger', 'true'], /--wait/],
+  [['run', '-w', 'soon', 'ledger', 'true'], /-w/],
+  [['run', '-w', '1.2.3', 'ledger', 'true'], /-w/],
+  [['run', '-w', '-1', 'ledger', 'true'], /-w/],
+  [['run', '-E', '256', 'ledger', 'true'], /-E/],
+  [['run', '-E', '1.5', 'ledger', 'true'], /-E/],
+  [['run', '-E', '-1', 'ledger', 'true'], /-E/],
+  [['run', '--namespace', '', 'ledger', 'true'], /namespace/],
+  [['run', '--group', 'no such group', 'ledger', 'true'], /group/],
+  [['run', '--group', '0', '--postgres', 'postgres://localhost', 'ledger', 'true'], /--group/],
+])('%j is wrong usage', async (args, text) => {
+  expect(await runCommand(args)).toEqual({ code: USAGE, signal: null, stdout: '', stderr: line(text) });
+});

@@ -1,0 +1,289 @@
+// `connect` refuses what can not keep locks, and says what to do; passwords, tokens and certificates.
+import { execFileSync, spawn } from 'node:child_process';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { connect } from '../../../lib/etcd';
+import { SharedLock } from '../../../lib/remote';
+import { until } from '../../support/until';
+import { commandOf, temporaryFolder } from '../programs';
+import { Fixture, TTL_MS } from './fixture';
+import { describeWithServer, EtcdCluster } from './server';
+
+/** Runs it in the folder of the package. */
+async function runScript(source: string) {
+  const child = spawn(process.execPath, ['-e', source], {
+    cwd: join(__dirname, '../../..'),
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let stdout = '';
+  let stderr = '';
+  child.stdout.on('data', (text) => {
+    stdout += text;
+  });
+  child.stderr.on('data', (text) => {
+    stderr += text;
+  });
+  const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
+  return { code, stdout, stderr };
+}
+
+describe('connect', () => {
+  test.each<[string, unknown[], string]>([
+    ['endpoints that are a number', [5], 'ERR_INVALID_ARG_TYPE'],
+    ['no endpoints', [undefined], 'ERR_INVALID_ARG_TYPE'],
+    ['an empty list of endpoints', [[]], 'ERR_INVALID_ARG_VALUE'],
+    ['an endpoint that is a number', [['a:1', 5]], 'ERR_INVALID_ARG_TYPE'],
+    ['an endpoint without a port', ['localhost'], 'ERR_INVALID_ARG_VALUE'],
+    ['an endpoint with a port that there is not', ['localhost:65536'], 'ERR_INVALID_ARG_VALUE'],
+    ['an endpoint with a path', ['http://localhost:2379/x'], 'ERR_INVALID_ARG_VALUE'],
+    ['an endpoint of another kind', ['ftp://localhost:2379'], 'ERR_INVALID_ARG_VALUE'],
+    ['options that are a string', ['a:1', 'x'], 'ERR_INVALID_ARG_TYPE'],
+    ['a prefix that is a number', ['a:1', { prefix: 1 }], 'ERR_INVALID_ARG_TYPE'],
+    ['credentials that are a string', ['a:1', { credentials: 'x' }], 'ERR_INVALID_ARG_TYPE'],
+    [
+      'a certificate that is a string',
+      ['a:1', { credentials: { rootCertificate: 'x' } }],
+      'ERR_INVALID_ARG_TYPE',
+    ],
+    [
+      'a key without its certificate',
+      ['a:1', { credentials: { privateKey: Buffer.of(1) } }],
+      'ERR_INVALID_ARG_VALUE',
+    ],
+    ['auth without a password', ['a:1', { auth: { username: 'x' } }], 'ERR_INVALID_ARG_TYPE'],
+    ['a namespace with a blank', ['a:1', { namespace: 'a b' }], 'ERR_INVALID_ARG_VALUE'],
+    ['a ttl that is too short', ['a:1', { ttl: 999 }], 'ERR_OUT_OF_RANGE'],
+  ])('refuses %s', async (_, args, code) => {
+    await expect(connect(...(args as [string]))).rejects.toMatchObject({ code });
+  });
+
+  test('says that nobody listens there', async () => {
+    await expect(connect(['127.0.0.1:1', 'http://127.0.0.1:2'])).rejects.toMatchObject({
+      code: 'ERR_LOCK_UNAVAILABLE',
+      message: expect.stringContaining('ECONNREFUSED'),
+      cause: expect.any(Error),
+    });
+  });
+
+  test('says that somebody listens who does not answer', async () => {
+    const server = createServer(() => {});
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as { port: number };
+    await expect(connect(`127.0.0.1:${port}`, { ttl: 1000 })).rejects.toMatchObject({
+      code: 'ERR_LOCK_UNAVAILABLE',
+    });
+    server.close();
+  });
+
+  test('without `@grpc/grpc-js`, says that it is needed', async () => {
+    const { stdout } = await runScript(
+      `require('node:module')._resolveFilename = ((original) => function (name, ...rest) {
+        if (name.startsWith('@grpc')) throw Object.assign(new Error('Cannot find it'), { code: 'MODULE_NOT_FOUND' });
+        return original.call(this, name, ...rest);
+      })(require('node:module')._resolveFilename);
+      require('./dist/etcd').connect('127.0.0.1:1').catch((error) => console.log(error.code, error.message));`,
+    );
+    expect(stdout).toMatch(/^ERR_LOCK_UNSUPPORTED .*npm install @grpc\/grpc-js/);
+  });
+});
+
+describeWithServer('connect', () => {
+  const fixture = new Fixture();
+  const ours = () => JSON.stringify(fixture.cluster.endpoints);
+
+  test('keeps prefixes and namespaces apart', async () => {
+    const guards = await Promise.all(
+      [{}, { prefix: 'other/' }, { prefix: '' }, { namespace: 'other' }].map(async (options) =>
+        (await fixture.lock(options)).exclusive(),
+      ),
+    );
+    for (const guard of guards) await guard.release();
+  });
+
+  test('finds the endpoint that answers', async () => {
+    const endpoints = ['127.0.0.1:1', '127.0.0.1:2', ...fixture.cluster.endpoints];
+    for (let round = 0; round < 5; round++) {
+      const lock = await fixture.lock({}, endpoints);
+      await (await lock.exclusive()).release();
+    }
+  });
+
+  test('has one connection a space, and nothing is left when it is closed', async () => {
+    const proxy = await fixture.proxy();
+    const space = await fixture.space({ namespace: 'gone' }, [`127.0.0.1:${proxy.port}`]);
+    const guards = await Promise.all(
+      Array.from({ length: 50 }, (_, i) => new SharedLock(`${fixture.name} ${i}`, { space }).exclusive()),
+    );
+    const waits = guards.map(({ lock }) => (lock as SharedLock).shared());
+    for (const wait of waits) wait.catch(() => {});
+    await until(async () => (await space.query()).pending.length === 50);
+    expect(proxy.count).toBe(1);
+    await space.close();
+    for (const wait of waits) await expect(wait).rejects.toMatchObject({ code: 'ERR_LOCK_CLOSED' });
+    for (const guard of guards) await guard[Symbol.asyncDispose]();
+    await until(() => proxy.count === 0);
+    const left = (await fixture.cluster.keys('proclock/gone/')).filter((key) => !key.endsWith('/token'));
+    expect(left).toEqual([]);
+    await expect(new SharedLock('x', { space }).shared()).rejects.toMatchObject({ code: 'ERR_LOCK_CLOSED' });
+  });
+
+  test('a process that has an idle space, or a held lock, ends by itself; one that waits does not', async () => {
+    for (const hold of ['', "await new Lock('idle', { space }).acquire();"]) {
+      const { code, stderr } = await runScript(
+        `const { connect } = require('./dist/etcd'); const { Lock } = require('./dist/remote');
+        (async () => { const space = await connect(${ours()}, { ttl: 2000 }); ${hold} globalThis.kept = space; })();`,
+      );
+      expect(stderr).toBe('');
+      expect(code).toBe(0);
+    }
+    // Until the lease of the one before has ended.
+    const { stdout } = await runScript(
+      `const { connect } = require('./dist/etcd'); const { Lock } = require('./dist/remote');
+      (async () => { const space = await connect(${ours()}); await new Lock('idle', { space }).acquire(); console.log('got it'); })();`,
+    );
+    expect(stdout).toBe('got it\n');
+  });
+});
+
+describeWithServer('where etcd asks who somebody is', () => {
+  const fixture = new Fixture();
+  const auth = { username: 'worker', password: 'secret' };
+  const as = (args: string[]) => fixture.cluster.ctl(['--user', 'root:root', ...args]);
+
+  beforeAll(async () => {
+    for (const args of [
+      ['user', 'add', 'root:root'],
+      ['user', 'grant-role', 'root', 'root'],
+      ['user', 'add', 'worker:secret'],
+      ['user', 'add', 'stranger:secret'],
+      ['role', 'add', 'locks'],
+      ['role', 'grant-permission', 'locks', '--prefix=true', 'readwrite', 'proclock/'],
+      ['user', 'grant-role', 'worker', 'locks'],
+      ['auth', 'enable'],
+    ])
+      await fixture.cluster.ctl(args);
+  });
+  test.each<[string, object]>([
+    ['nobody', {}],
+    ['a wrong password', { auth: { username: 'worker', password: 'wrong' } }],
+    ['an unknown user', { auth: { username: 'nobody', password: 'secret' } }],
+    ['a user without rights', { auth: { username: 'stranger', password: 'secret' } }],
+    ['keys that the user has no right to', { auth, prefix: 'elsewhere/' }],
+  ])('refuses %s', async (_, options) => {
+    await expect(connect(fixture.cluster.endpoints, { ttl: TTL_MS, ...options })).rejects.toMatchObject({
+      code: 'ERR_LOCK_PERMISSION',
+    });
+  });
+
+  test('one who may has locks, also when rights were changed meanwhile', async () => {
+    const [one, two] = [await fixture.lock({ auth }), await fixture.lock({ auth })];
+    const guard = await one.exclusive();
+    await as(['role', 'add', fixture.name.replace(' ', '-')]);
+    const waiting = two.exclusive();
+    await fixture.untilPending(one, 1);
+    await guard.release();
+    await (await waiting).release();
+  });
+
+  test('a token that etcd does not know any more is renewed: nothing is lost', async () => {
+    const [one, two] = [await fixture.lock({ auth, ttl: 10_000 }), await fixture.lock({ auth, ttl: 10_000 })];
+    const guard = await one.exclusive();
+    const waiting = two.exclusive();
+    await fixture.untilPending(one, 1);
+    const [member] = fixture.cluster.members;
+    await member!.end();
+    member!.start();
+    await until(() => as(['endpoint', 'status']).then(...([() => true, () => false] as const)), {
+      within: 20_000,
+    });
+    expect((await one.query()).pending).toHaveLength(1);
+    expect(guard.lost.aborted).toBe(false);
+    await guard.release();
+    await (await waiting).release();
+  });
+
+  test('whose rights are taken away: it is told so', async () => {
+    const lock = await fixture.lock({ auth });
+    await as(['user', 'revoke-role', 'worker', 'locks']);
+    try {
+      await expect(lock.exclusive()).rejects.toMatchObject({
+        code: 'ERR_LOCK_PERMISSION',
+        message: expect.stringContaining('grant-permission'),
+      });
+    } finally {
+      await as(['user', 'grant-role', 'worker', 'locks']);
+    }
+  });
+});
+
+const openssl = commandOf('openssl');
+
+(openssl === undefined ? describe.skip : describeWithServer)('by TLS', () => {
+  const folder = temporaryFolder('etcd');
+  const file = (name: string) => join(folder, name);
+  const make = (...args: string[]) => execFileSync(openssl as string, args, { cwd: folder, stdio: 'ignore' });
+  let cluster: EtcdCluster;
+
+  beforeAll(async () => {
+    writeFileSync(
+      file('extensions'),
+      'subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n',
+    );
+    const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
+    make(
+      'req',
+      '-x509',
+      ...curve,
+      '-keyout',
+      'ca.key',
+      '-out',
+      'ca.pem',
+      '-subj',
+      '/CN=test CA',
+      '-days',
+      '2',
+    );
+    for (const name of ['server', 'client']) {
+      make('req', ...curve, '-keyout', `${name}.key`, '-out', `${name}.csr`, '-subj', `/CN=${name}`);
+      make(
+        ...['x509', '-req', '-in', `${name}.csr`, '-CA', 'ca.pem', '-CAkey', 'ca.key', '-CAcreateserial'],
+        ...['-out', `${name}.pem`, '-days', '2', '-extfile', 'extensions'],
+      );
+    }
+    execFileSync('chmod', ['-R', 'a+rX', folder]);
+    const flags = ['--cert-file', file('server.pem'), '--key-file', file('server.key')];
+    cluster = await EtcdCluster.start({
+      scheme: 'https',
+      flags: [...flags, '--client-cert-auth', '--trusted-ca-file', file('ca.pem')],
+      ctl: ['--cacert', file('ca.pem'), '--cert', file('client.pem'), '--key', file('client.key')],
+    });
+  });
+  afterAll(async () => {
+    await cluster?.stop();
+    rmSync(folder, { recursive: true });
+  });
+
+  const credentials = () => ({
+    rootCertificate: readFileSync(file('ca.pem')),
+    privateKey: readFileSync(file('client.key')),
+    certChain: readFileSync(file('client.pem')),
+  });
+
+  test.each(['https://127.0.0.1', '127.0.0.1'])('has locks: %s', async (host) => {
+    const space = await connect(`${host}:${cluster.port}`, { credentials: credentials() });
+    await new SharedLock('secure', { space }).exclusive(() => {});
+    await space.close();
+  });
+
+  test.each<[string, string, () => object]>([
+    ['a certificate of somebody unknown', 'https', () => ({})],
+    ['no certificate of the client', 'https', () => ({ rootCertificate: credentials().rootCertificate })],
+    ['no TLS', 'http', credentials],
+  ])('refuses %s', async (_, scheme, given) => {
+    const options = { ttl: 1000, credentials: given() };
+    await expect(connect(`${scheme}://127.0.0.1:${cluster.port}`, options)).rejects.toMatchObject({
+      code: 'ERR_LOCK_UNAVAILABLE',
+    });
+  });
+});

@@ -1,0 +1,72 @@
+// The command over PostgreSQL: `run`, whatever becomes of the connection, and `ls`.
+import { runCommand, startCommand } from '../../support/command';
+import { until } from '../../support/until';
+import { describeWithServer } from './describe';
+import { Fixture } from './fixture';
+
+describeWithServer('the command', () => {
+  const fixture = new Fixture();
+  const engine = () => ['--postgres', fixture.server.url()];
+  const run = (options: string[], script: string) =>
+    startCommand(['run', ...engine(), ...options, fixture.name, 'sh', '-c', script]);
+
+  test('a command under a lock of the server; its exit code, its environment', async () => {
+    const lock = await fixture.lock();
+    const before = await lock.exclusive(({ token }) => token);
+    const script = 'echo "$PROCLOCK_NAME $PROCLOCK_MODE $PROCLOCK_TOKEN $PROCLOCK_ABANDONED"; exit 3';
+    const { stdout, ...ended } = await run([], script).ended;
+    expect(ended).toEqual({ code: 3, signal: null, stderr: '' });
+    expect(stdout.startsWith(`${fixture.name} exclusive `)).toBe(true);
+    expect(BigInt(stdout.trim().split(' ').at(-1)!)).toBeGreaterThan(before);
+    await lock.exclusive(({ abandoned }) => expect(abandoned).toBeNull());
+  });
+
+  test('a lock that is taken: 75; one that dies of a signal leaves a mark', async () => {
+    const lock = await fixture.lock();
+    await lock.exclusive(async () => {
+      expect(await run(['-n'], 'echo ran').ended).toMatchObject({
+        code: 75,
+        stdout: '',
+        stderr: expect.stringMatching(/^proclock: ERR_LOCK_TIMEOUT: .*pid \d+/),
+      });
+    });
+    expect(await run([], 'kill -9 $$').ended).toMatchObject({ code: 137 });
+    await lock.exclusive(({ abandoned }) => expect(abandoned).not.toBeNull());
+  });
+
+  test('a hold that is lost: the command is ended, 74', async () => {
+    const proxy = await fixture.proxy();
+    const url = fixture.server.url().replace(`:${fixture.server.port}`, `:${proxy.port}`);
+    const script = "trap 'echo told; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
+    const started = startCommand(['run', '--postgres', url, fixture.name, 'sh', '-c', script]);
+    await until(() => started.written.stdout.includes('ready'));
+    await proxy.stop();
+    expect(await started.ended).toMatchObject({ code: 74, stdout: 'ready\ntold\n' });
+  });
+
+  test('a server that is not there: 69', async () => {
+    const ended = await runCommand(['run', '--postgres', 'postgres://127.0.0.1:1/none', 'name', 'true']);
+    expect(ended).toMatchObject({
+      code: 69,
+      stderr: expect.stringMatching(/^proclock: ERR_LOCK_UNAVAILABLE: /),
+    });
+  });
+
+  test('ls shows its locks', async () => {
+    const lock = await fixture.lock();
+    await lock.exclusive(async () => {
+      const { stdout, code } = await runCommand(['ls', '--json', ...engine(), fixture.name]);
+      expect(code).toBe(0);
+      expect(JSON.parse(stdout)).toEqual([
+        {
+          namespace: 'default',
+          name: fixture.name,
+          held: [expect.objectContaining({ pid: process.pid, mode: 'exclusive', host: expect.any(String) })],
+          pending: [],
+          abandoned: null,
+          deadlock: false,
+        },
+      ]);
+    });
+  });
+});
