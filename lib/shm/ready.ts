@@ -20,7 +20,7 @@ export interface Waiting {
   react(): void;
   /** The queue may be accessible again. @returns whether it still is not */
   enqueue(): boolean;
-  /** When it looks for a deadlock that it is in, for the next time. */
+  /** When it looks for a deadlock that it is in, for the next time; `Infinity`: whoever waits can hold nothing. */
   looksAt: number;
   /** @returns whether to look again soon */
   look(): boolean;
@@ -69,7 +69,7 @@ export class Ready {
   register(index: number, wait: Waiting): void {
     this.waits.set(index, wait);
     this.serveIfNeeded();
-    if (!this.lookIsDue) this.lookLater(LOOK_MS);
+    if (!this.lookIsDue && wait.looksAt < Number.POSITIVE_INFINITY) this.lookLater(LOOK_MS);
   }
 
   /** One timer for all waits, that goes on for as long as there are any. */
@@ -88,7 +88,7 @@ export class Ready {
       if (wait.looksAt <= time) wait.looksAt = time + (wait.look() ? LOOK_AGAIN_MS : LOOK_MS);
       next = Math.min(next, wait.looksAt - time);
     }
-    if (this.waits.size > 0) this.lookLater(Math.ceil(Math.max(next, LOOK_AGAIN_MS)));
+    if (next < Number.POSITIVE_INFINITY) this.lookLater(Math.ceil(Math.max(next, LOOK_AGAIN_MS)));
   }
 
   /** From now on `stolen` is called when that hold is poked. */

@@ -40,6 +40,7 @@ export class Wait extends Pending {
     private readonly reject: (reason: unknown) => void,
   ) {
     super(record, options);
+    if (extra.owner === undefined) this.looksAt = Number.POSITIVE_INFINITY;
     extra.group?.add(this);
     record.addUse();
   }
