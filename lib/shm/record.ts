@@ -7,7 +7,7 @@ import { type AbandonedTuple, ATTENTION, keyOf, type Native, type NativeInfo, Re
 import { errorOf, Status } from './errors';
 import { type Hold, Holds, type LockOfHold } from './hold';
 import { detailsOf, isStopped } from './processes';
-import { Ready } from './ready';
+import { Ready, type Waiting } from './ready';
 
 /** In place of a native id, of which there are never so many. */
 const ASLEEP = 2 ** 29 - 1;
@@ -65,6 +65,11 @@ export class LockRecord implements LockOfHold {
 
   endUse(): void {
     if (--this.uses === 0 && this.users === 0) this.records.close(this);
+  }
+
+  /** The waits for it of a group, the latest one first. */
+  latestOf(group: object): Waiting[] {
+    return this.uses === 0 ? [] : this.ready.latestOf(group);
   }
 
   /** Gives the native lock back if nobody holds it or waits for it here. The next one who needs it opens it again. */
