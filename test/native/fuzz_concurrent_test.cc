@@ -179,8 +179,10 @@ class Worker {
     check(client().withdraw(static_cast<uint32_t>(hold)));
   }
   void react() {
+    constexpr int kReadyMax = 64;
     if (loop_.report.owed != 0) client().settle_owed();
-    for (const uint32_t ready : client().take_ready()) check(client().react(ready));
+    Status tried;
+    for (int n = 0; n < kReadyMax && client().next_ready(&tried) >= 0; n++) check(tried);
     if (dice_.one_in(4)) usleep(200);
   }
   void look() {
