@@ -5,6 +5,8 @@ import { txn } from '../../../lib/engines/etcd/messages';
 import { only, toRequest } from '../../../lib/engines/etcd/txn';
 import { Wire } from '../../../lib/engines/etcd/wire';
 import { LockManager, SharedLock } from '../../../lib/remote';
+import type { Slot } from '../../../lib/remote/engine';
+import { until } from '../../support/until';
 import { Fixture } from './fixture';
 import { describeWithServer } from './server';
 
@@ -177,6 +179,25 @@ describeWithServer('the queue', () => {
       await guard.release();
       expect(await one.query()).toEqual({ held: [], pending: [] });
     }
+  });
+
+  test('an upgrade that was granted to one who had given up leaves nothing that the next one takes for its own', async () => {
+    const { session, granted } = await fixture.session();
+    const holds = [1, 2, 3].map((id) => ({ id, name: fixture.name, mode: 'shared' as const }));
+    const [one, two, three] = holds as [Slot, Slot, Slot];
+    for (const hold of [one, two]) expect(await session.acquire(hold, 'wait')).toMatchObject({ state: 'granted' });
+    expect(await session.upgrade(two, 'wait')).toMatchObject({ state: 'queued' });
+    await session.release(one, { repaired: false, flight: false });
+    await until(() => granted.has(two.id));
+    // As whoever gave up just before that was told.
+    expect(await session.withdraw(two)).toBeDefined();
+    expect(await session.downgrade(two, false)).toBe(true);
+
+    expect(await session.acquire(three, 'wait')).toMatchObject({ state: 'granted' });
+    expect(await session.upgrade(three, 'wait')).toMatchObject({ state: 'queued' });
+    expect(await session.upgrade(two, 'wait')).toEqual({ state: 'refused' });
+    await session.release(two, { repaired: false, flight: false });
+    await until(() => granted.has(three.id));
   });
 
   test('a downgrade after a theft keeps writers out, and lets readers in', async () => {
