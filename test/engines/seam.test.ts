@@ -418,6 +418,18 @@ describe('an answer that crosses', () => {
     expect(state()).toEqual(IDLE);
   });
 
+  test('a session that has just begun is asked once by each, whoever comes in that moment', async () => {
+    for (let turns = 0; turns < 20; turns++) {
+      const one = lockOver(engine);
+      const first = one.shared();
+      for (let n = 0; n < turns; n++) await null;
+      const guards = await Promise.all([first, one.shared()]);
+      expect(engine.line.asked.filter((what) => what === 'acquire')).toHaveLength(2);
+      for (const guard of guards) await guard.release();
+      expect(state()).toEqual(IDLE);
+    }
+  });
+
   test('a session that ends while somebody leaves the queue keeps it no longer', async () => {
     await begin();
     engine.line.there.shut();
