@@ -39,7 +39,7 @@
 // Watches are told of deletions only, so a grant to that one wakes nobody. When it goes, the conditions are tried anew, and
 // whoever is in the way then is watched. A wait behind a chain of others thus wakes once, when it is its turn; one that
 // watches a reader among several may wake once for each of them at worst; one behind a wait that is given up wakes to watch
-// another. A watch begins at the revision of the answer that named the key: nothing is missed in between.
+// another. The key may be gone before its watch has begun: so it is looked for once more then, and nothing is missed.
 //
 // What a lost answer leaves. A question whose answer was lost may have been carried out, or may be so later: a ghost. So
 // each transaction has the condition that the key of its session was last changed at a certain revision. After a lost

@@ -1,5 +1,9 @@
 // All watches of a session, over one stream. When it fails, another one is opened, and every watch goes on from where it was:
 // etcd tells what has happened since. What it has forgotten by then (compaction), the watcher says so.
+//
+// A watch is told of changes at once if it began with what comes next. One that begins with what has been, be it the last
+// change alone, is put aside by etcd, which looks ten times a second what such watches have missed. So whoever waits for a
+// change soon begins with what comes next, and looks, once the watch has begun, at what was before.
 import { now } from '../../common/clock';
 import { LockError } from '../../common/errors';
 import type { Stream } from './client';
@@ -9,6 +13,8 @@ import type { Wire } from './wire';
 
 /** What a watch tells. */
 export interface Watching {
+  /** Every later change will be told. A watch that did not say where to begin has to look now at what was before. */
+  begun(): void;
   happened(event: WatchEvent): void;
   /** It may have missed something, and is over: one has to look, and to watch again. */
   missed(why: Error): void;
@@ -18,9 +24,8 @@ interface Watch {
   readonly keys: Keys;
   readonly deletionsOnly: boolean;
   readonly watching: Watching;
-  /** The last revision that it has been told of. */
-  from: number;
-  created(): void;
+  /** Of the last change of which all is known; `undefined` until it has begun, if it begins with what comes next. */
+  from: number | undefined;
 }
 
 /** A token lives for longer than that. */
@@ -39,26 +44,19 @@ export class Watcher {
   constructor(private readonly wire: Wire) {}
 
   /**
-   * Tells of every change of the keys after that revision, once or more.
+   * Tells of every change of the keys after that revision, once or more; or of those that come next.
    *
    * etcd is asked to begin with the very revision of which everything is known. If it is the next one, a deletion at just
    * that one, and all before it, may have been forgotten (compaction), and etcd would not say so.
    *
-   * @returns the number of the watch, and when etcd has heard of it
+   * @returns the number of the watch
    */
-  watch(
-    keys: Keys,
-    from: number,
-    deletionsOnly: boolean,
-    watching: Watching,
-  ): { id: number; created: Promise<void> } {
+  watch(keys: Keys, deletionsOnly: boolean, watching: Watching, from?: number): number {
     const id = ++this.lastId;
-    const created = new Promise<void>((resolve) => {
-      this.watches.set(id, { keys, from, deletionsOnly, watching, created: resolve });
-    });
+    this.watches.set(id, { keys, from, deletionsOnly, watching });
     if (this.stream === undefined) void this.open();
     else this.create(id);
-    return { id, created };
+    return id;
   }
 
   unwatch(id: number): void {
@@ -119,19 +117,27 @@ export class Watcher {
   }
 
   private received(response: WatchResponse): void {
-    const { watchId, created, canceled, compactRevision, cancelReason, events } = response;
+    const { header, watchId, created, canceled, compactRevision, cancelReason, events } = response;
     if (canceled) {
       if (compactRevision > 0) this.miss(watchId, new Error('etcd has forgotten what happened'));
       else if (this.watches.has(watchId) || watchId < 0) this.refused(cancelReason);
       return;
     }
-    if (created) this.watches.get(watchId)?.created();
+    if (created) this.begun(watchId, header?.revision);
     for (const event of events) {
       const known = this.watches.get(watchId);
       if (known === undefined) return;
       known.from = event.kv.modRevision;
       known.watching.happened(event);
     }
+  }
+
+  /** @param revision the last one when etcd made the watch */
+  private begun(id: number, revision: number | undefined): void {
+    const known = this.watches.get(id);
+    if (known === undefined) return;
+    known.from ??= revision;
+    known.watching.begun();
   }
 
   private miss(id: number, why: Error): void {

@@ -4,8 +4,9 @@
 // nobody has explained that yet (CONTRIBUTING.md).
 import { all } from '../cases';
 import { conform } from '../stage';
+import { describeWithServer } from './describe';
 import { engineOnEtcd, SLOW_TOPICS } from './engine';
-import { describeWithServer, EtcdCluster } from './server';
+import { EtcdCluster } from './server';
 
 // A random story waits for a disk some hundreds of times, and for leases besides.
 jest.setTimeout(120_000);

@@ -7,8 +7,9 @@ import { connect } from '../../../lib/etcd';
 import { SharedLock } from '../../../lib/remote';
 import { until } from '../../support/until';
 import { commandOf, temporaryFolder } from '../programs';
+import { describeWithServer } from './describe';
 import { Fixture, TTL_MS } from './fixture';
-import { describeWithServer, EtcdCluster } from './server';
+import { EtcdCluster } from './server';
 
 /** Runs it in the folder of the package. */
 async function runScript(source: string) {

@@ -3,8 +3,8 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LockGuard, SharedLock } from '../../../lib/remote';
 import { until } from '../../support/until';
+import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
-import { describeWithServer } from './server';
 
 /** How often the leader, and another member, are lost. More of them: PROCLOCK_ETCD_RUNS=50. */
 const RUNS = Number(process.env.PROCLOCK_ETCD_RUNS ?? 2);

@@ -3,12 +3,13 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { txn } from '../../../lib/engines/etcd/messages';
 import { only, toRequest } from '../../../lib/engines/etcd/txn';
+import { Watcher } from '../../../lib/engines/etcd/watcher';
 import { Wire } from '../../../lib/engines/etcd/wire';
 import { LockManager, SharedLock } from '../../../lib/remote';
 import type { Slot } from '../../../lib/remote/engine';
 import { until } from '../../support/until';
+import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
-import { describeWithServer } from './server';
 
 describeWithServer('the queue', () => {
   const fixture = new Fixture();
@@ -90,6 +91,23 @@ describeWithServer('the queue', () => {
     expect(held.map((info) => info.name)).toEqual([name]);
     expect((await space.query()).held.map((info) => info.name).sort()).toEqual([name, ...others].sort());
     for (const guard of guards) await guard.release();
+  });
+
+  test('is moved on for whoever waits for one that goes before its watch has begun', async () => {
+    const [one, two] = [await fixture.lock(), await fixture.lock()];
+    const first = await one.exclusive();
+    const watches = Watcher.prototype as unknown as { create(id: number): void };
+    const { create } = watches;
+    const asked = new Promise<() => void>((resolve) => {
+      jest.spyOn(watches, 'create').mockImplementationOnce(function (this: object, id) {
+        resolve(() => create.call(this, id));
+      });
+    });
+    const waiting = two.exclusive();
+    const begin = await asked;
+    await first.release();
+    begin();
+    await (await waiting).release();
   });
 
   test('is passed over by a thief, of whom the robbed ones hear, however many', async () => {
@@ -185,7 +203,8 @@ describeWithServer('the queue', () => {
     const { session, granted } = await fixture.session();
     const holds = [1, 2, 3].map((id) => ({ id, name: fixture.name, mode: 'shared' as const }));
     const [one, two, three] = holds as [Slot, Slot, Slot];
-    for (const hold of [one, two]) expect(await session.acquire(hold, 'wait')).toMatchObject({ state: 'granted' });
+    for (const hold of [one, two])
+      expect(await session.acquire(hold, 'wait')).toMatchObject({ state: 'granted' });
     expect(await session.upgrade(two, 'wait')).toMatchObject({ state: 'queued' });
     await session.release(one, { repaired: false, flight: false });
     await until(() => granted.has(two.id));

@@ -4,16 +4,7 @@ import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { until } from '../../support/until';
-import {
-  commandOf,
-  describeWith,
-  end,
-  found,
-  freePort,
-  hasEnded,
-  launch,
-  temporaryFolder,
-} from '../programs';
+import { commandOf, end, found, freePort, hasEnded, launch, temporaryFolder } from '../programs';
 
 /** Who the members are. */
 const USER = 'etcd';
@@ -21,11 +12,8 @@ const USER = 'etcd';
 const etcd = found(() => commandOf('etcd'), 'etcd-server');
 const etcdctl = found(() => commandOf('etcdctl'), 'etcd-client');
 
-/** `describe`, or where there is no etcd, `describe.skip`. */
-export const describeWithServer = describeWith(
-  etcd !== undefined && etcdctl !== undefined,
-  'there is no etcd (etcd, etcdctl) on PATH',
-);
+/** Whether members can be started here. */
+export const isThere = etcd !== undefined && etcdctl !== undefined;
 
 const START_MS_MAX = 30_000;
 const YES_OR_NO = [() => true, () => false] as const;
@@ -174,6 +162,11 @@ export class EtcdCluster {
       { within: START_MS_MAX },
     );
     return leader as Member;
+  }
+
+  async version(): Promise<string> {
+    const [status] = JSON.parse(await this.ctl(['endpoint', 'status', '-w', 'json']));
+    return status.Status.version;
   }
 
   /** A figure that the first member keeps of itself. */
