@@ -2,6 +2,7 @@
 // nobody knows of, and nobody believes to hold what may be held by another. The engine is that in memory, behind a line that
 // can be cut at both ends.
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { AcquireEvent } from '../../lib/common/channels';
 import { now } from '../../lib/common/clock';
 import { LockError } from '../../lib/common/errors';
 import { type Client, Server } from '../../lib/engines/memory/server';
@@ -315,6 +316,20 @@ describe('an answer that crosses', () => {
     engine.line.back.open();
     await (await wait).release();
     expect(state()).toEqual(IDLE);
+  });
+
+  test('who is told that it has to wait when its time is up has waited', async () => {
+    await begin();
+    const held = await others.exclusive();
+    const event = { contended: false } as AcquireEvent;
+    engine.line.back.shut();
+    const options = { timeout: 20, signal: undefined };
+    const wait = track(space.acquire(space.recordOf(name), 'exclusive', 'wait', options, { event }));
+    await until(() => engine.line.asked.includes('withdraw'));
+    engine.line.back.open();
+    await expectError(() => wait.promise, 'ERR_LOCK_TIMEOUT');
+    expect(event.contended).toBe(true);
+    await held.release();
   });
 
   test('a grant that crosses the abort is given back before the call rejects', async () => {

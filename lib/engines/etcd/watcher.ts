@@ -4,7 +4,6 @@
 // A watch is told of changes at once if it began with what comes next. One that begins with what has been, be it the last
 // change alone, is put aside by etcd, which looks ten times a second what such watches have missed. So whoever waits for a
 // change soon begins with what comes next, and looks, once the watch has begun, at what was before.
-import { now } from '../../common/clock';
 import { LockError } from '../../common/errors';
 import type { Stream } from './client';
 import { EventType, Filter, type WatchEvent, type WatchRequest, type WatchResponse, watch } from './messages';
@@ -28,9 +27,6 @@ interface Watch {
   from: number | undefined;
 }
 
-/** A token lives for longer than that. */
-const REFUSAL_MS_MIN = 10_000;
-
 const WHAT = 'watch the keys of locks';
 
 export class Watcher {
@@ -39,7 +35,8 @@ export class Watcher {
   private readonly watches = new Map<number, Watch>();
   private lastId = 0;
   private over = false;
-  private refusedAt = Number.NEGATIVE_INFINITY;
+  /** Whether etcd has refused a watch, and begun none since. */
+  private wasRefused = false;
 
   constructor(private readonly wire: Wire) {}
 
@@ -135,6 +132,7 @@ export class Watcher {
   /** @param revision the last one when etcd made the watch */
   private begun(id: number, revision: number | undefined): void {
     const known = this.watches.get(id);
+    this.wasRefused = false;
     if (known === undefined) return;
     known.from ??= revision;
     known.watching.begun();
@@ -146,15 +144,15 @@ export class Watcher {
     known?.watching.missed(why);
   }
 
-  /** It may be that the token has expired which the stream was opened with: once, another one is asked for. */
+  /** It may be that the token has expired which the stream was opened with: then all goes on with another one. */
   private refused(reason: string): void {
     this.stream?.cancel();
     this.stream = undefined;
-    if (now() - this.refusedAt < REFUSAL_MS_MIN) {
+    if (this.wasRefused) {
       this.fail(new LockError('ERR_LOCK_PERMISSION', reason));
       return;
     }
-    this.refusedAt = now();
+    this.wasRefused = true;
     this.wire.forgetToken();
     void this.open();
   }

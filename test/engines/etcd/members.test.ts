@@ -158,12 +158,15 @@ describeWithServer('a cluster of three', () => {
     RUNS * MINUTES,
   );
 
-  test(
-    'has a member that stands still (SIGSTOP): its clients go to another one',
-    async () => {
+  test.each([
+    ['a member that stands still', false],
+    ['a leader that stands still', true],
+  ])(
+    'has %s (SIGSTOP): its clients go to another one',
+    async (_, isLeader) => {
       const leader = await fixture.cluster.leader();
       const { members } = fixture.cluster;
-      const stopped = members.find((member) => member !== leader)!;
+      const stopped = members.find((member) => (member === leader) === isLeader)!;
       // Its clients begin with that one.
       const random = jest.spyOn(Math, 'random').mockReturnValue(members.indexOf(stopped) / members.length);
       holder = await fixture.lock({ ttl: TTL_MS });

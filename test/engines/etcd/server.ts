@@ -46,6 +46,10 @@ class Member {
     return readFileSync(join(this.folder, 'log'), 'utf8');
   }
 
+  get pid(): number | undefined {
+    return this.child?.pid;
+  }
+
   get isRunning(): boolean {
     return this.child !== undefined && !hasEnded(this.child);
   }
@@ -140,6 +144,17 @@ export class EtcdCluster {
     return (await this.ctl(['get', prefix, '--prefix', '--keys-only']))
       .split('\n')
       .filter((line) => line !== '');
+  }
+
+  /** Ends the session of that process, as if the lease had run out. */
+  async revokeLeaseOf(namespace: string, pid: number): Promise<void> {
+    const prefix = `proclock/${namespace}/session/`;
+    const text = (coded: string) => Buffer.from(coded, 'base64').toString();
+    const { kvs } = JSON.parse(await this.ctl(['get', prefix, '--prefix', '-w', 'json']));
+    for (const { key, value } of kvs) {
+      if (JSON.parse(text(value)).pid === pid)
+        await this.ctl(['lease', 'revoke', text(key).slice(prefix.length)]);
+    }
   }
 
   async leader(): Promise<Member> {
