@@ -1,10 +1,11 @@
 // Long queues, names of every kind, thefts, and questions that cross a grant; and whom a release wakes.
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Client } from '@grpc/grpc-js';
 import { txn } from '../../../lib/engines/etcd/messages';
 import { only, toRequest } from '../../../lib/engines/etcd/txn';
 import { Watcher } from '../../../lib/engines/etcd/watcher';
-import { Wire } from '../../../lib/engines/etcd/wire';
+import { CALLS_MAX, Wire } from '../../../lib/engines/etcd/wire';
 import { LockManager, SharedLock } from '../../../lib/remote';
 import type { Slot } from '../../../lib/remote/engine';
 import { until } from '../../support/until';
@@ -49,6 +50,34 @@ describeWithServer('the queue', () => {
     expect((await events()) - before).toBe(20);
     for (const guard of guards) await guard.release();
     for (const wait of behind) await (await wait).release();
+  });
+
+  test('of each of 1,000 names at once is asked for by some at a time', async () => {
+    const space = await fixture.space();
+    const original = Client.prototype.makeUnaryRequest;
+    let calls = 0;
+    let most = 0;
+    const spy = jest.spyOn(Client.prototype, 'makeUnaryRequest').mockImplementation(function (
+      this: Client,
+      ...args: unknown[]
+    ) {
+      most = Math.max(most, ++calls);
+      const answered = args.pop() as (...answer: unknown[]) => void;
+      const counted = (...answer: unknown[]) => {
+        calls--;
+        answered(...answer);
+      };
+      return original.apply(this, [...args, counted] as never);
+    } as never);
+    const guards = await Promise.all(
+      Array.from({ length: 1000 }, (_, index) =>
+        new SharedLock(`${fixture.name} ${index}`, { space }).exclusive(),
+      ),
+    );
+    await Promise.all(guards.map((guard) => guard.release()));
+    spy.mockRestore();
+    expect(most).toBe(CALLS_MAX);
+    expect(await space.query()).toEqual({ held: [], pending: [] });
   });
 
   test('of two spaces is one', async () => {
