@@ -130,7 +130,7 @@ class Writer {
 
 // ---- who works
 
-void check(Status status) { CHECK(status <= Status::kOk && status >= Status::kStolen); }
+void check(Status status) { CHECK(status <= Status::kOk && status >= Status::kUpgrading); }
 
 class Worker {
  public:
