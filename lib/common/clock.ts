@@ -2,18 +2,17 @@
 //
 // Such a library replaces properties: of the global object, of `performance` and `process`, of the module node:timers. What
 // was taken from there when this file was loaded stays real. For one that came first:
-//   - The time is that of `Performance.prototype`, which none of them replaces: they give `performance` a `now` of its own.
+//   - The time is that of `process.uptime`, which none of them replaces: the same clock as that of `performance.now`.
 //   - Timers that are not those of Node (which tell themselves by their text) are replaced by those that sockets have inside.
 // Who replaces these as well, before the package is loaded, stops our clock.
 import { uptime as bootTime } from 'node:os';
-import { performance } from 'node:perf_hooks';
 import timers from 'node:timers';
 
-const { now: sinceStart } = Object.getPrototypeOf(performance) as typeof performance;
+const { uptime } = process;
 
 /** Milliseconds, of a clock that never goes back. */
 export function now(): number {
-  return sinceStart.call(performance);
+  return uptime.call(process) * 1000;
 }
 
 /**
