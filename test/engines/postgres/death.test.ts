@@ -1,8 +1,10 @@
 // A process that is killed, in whatever role, takes nothing with it: whoever waits gets the lock within a second, and is told
 // when the dead one may have been in the middle of a change.
 import { performance } from 'node:perf_hooks';
+import { Client } from 'pg';
 import { LockManager } from '../../../lib/remote';
 import { until } from '../../support/until';
+import { track } from '../stage';
 import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
 
@@ -10,6 +12,15 @@ const GRANT_MS_MAX = 1000;
 
 describeWithServer('a process that is killed', () => {
   const fixture = new Fixture();
+
+  /** A session whose transactions the test begins and ends. */
+  async function bareSession(number: number): Promise<Client> {
+    const client = new Client(`${fixture.server.url()}?options=-csearch_path%3Dproclock`);
+    await client.connect();
+    fixture.atEnd(() => client.end());
+    await client.query(`select enter(${number}, 'bare', 1, 0, 'here')`);
+    return client;
+  }
 
   test('while it holds, leaves a mark for the next one, who has the lock within a second', async () => {
     const lock = await fixture.lock();
@@ -144,6 +155,41 @@ describeWithServer('a process that is killed', () => {
     await held.release();
     await (await blocked).release();
     expect((await space.query()).held).toEqual([]);
+  });
+
+  test('keeps nobody waiting who saw it alive, and was seen to wait only when others had looked', async () => {
+    const name = Buffer.from(fixture.name);
+    const holder = await fixture.child();
+    await holder.hold(fixture.name);
+    const [held] = await fixture.server.sql('select key, owner from proclock.locks where name = $1', [name]);
+    const late = await bareSession(1);
+    const other = await bareSession(2);
+    const look = async (): Promise<boolean> => {
+      await other.query("update looks set looked_at = '-infinity'");
+      return (await other.query('select look(2) as answer')).rows[0].answer.more;
+    };
+
+    await late.query('begin');
+    const { rows } = await late.query("select acquire(1, 7, $1, 'default', $2, true, 'wait') as answer", [
+      held!.key,
+      name,
+    ]);
+    expect(rows[0].answer.state).toBe('queued');
+    await holder.kill();
+    await until(async () => {
+      const isDead = 'select pg_try_advisory_xact_lock_shared($1) as dead';
+      return (await fixture.server.sql(isDead, [held!.owner]))[0]!.dead === true;
+    });
+    const looked = track(look());
+    const isLooking =
+      "select from pg_stat_activity where wait_event_type = 'Lock' and query like 'select look(%'";
+    await until(async () => looked.settled || (await fixture.server.sql(isLooking)).length > 0);
+    await late.query('commit');
+    await looked.promise;
+
+    while (await look());
+    const owners = await fixture.server.sql('select owner from proclock.locks where key = $1', [held!.key]);
+    expect(owners).toEqual([{ owner: '1' }]);
   });
 
   test('leaves the mark also where the next one steals the lock', async () => {
