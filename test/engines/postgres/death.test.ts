@@ -19,7 +19,31 @@ describeWithServer('a process that is killed', () => {
     await client.connect();
     fixture.atEnd(() => client.end());
     await client.query(`select enter(${number}, 'bare', 1, 0, 'here')`);
+    fixture.atEnd(async () => client.query(`select leave(${number}), leave(${number})`));
     return client;
+  }
+
+  /** A lock that a child holds, as the tables show it. Nobody looks for the dead but who is told to. */
+  async function heldByChild() {
+    const { name, server } = fixture;
+    const holder = await fixture.child();
+    await holder.hold(name);
+    const encoded = Buffer.from(name);
+    const [row] = await server.sql('select key, owner from proclock.locks where name = $1', [encoded]);
+    const { key, owner } = row!;
+    const isDead = 'select pg_try_advisory_xact_lock_shared($1) as dead';
+    return {
+      die: async () => {
+        await holder.kill();
+        await until(async () => (await server.sql(isDead, [owner]))[0]!.dead === true);
+      },
+      askedBy: async (client: Client, session: number, how: string): Promise<string> => {
+        const question = `select acquire($1, 7, $2, 'default', $3, true, $4) as answer`;
+        return (await client.query(question, [session, key, encoded, how])).rows[0].answer.state;
+      },
+      owner: async () =>
+        (await server.sql('select owner from proclock.locks where key = $1', [key]))[0]!.owner,
+    };
   }
 
   test('while it holds, leaves a mark for the next one, who has the lock within a second', async () => {
@@ -158,10 +182,7 @@ describeWithServer('a process that is killed', () => {
   });
 
   test('keeps nobody waiting who saw it alive, and was seen to wait only when others had looked', async () => {
-    const name = Buffer.from(fixture.name);
-    const holder = await fixture.child();
-    await holder.hold(fixture.name);
-    const [held] = await fixture.server.sql('select key, owner from proclock.locks where name = $1', [name]);
+    const held = await heldByChild();
     const late = await bareSession(1);
     const other = await bareSession(2);
     const look = async (): Promise<boolean> => {
@@ -170,16 +191,8 @@ describeWithServer('a process that is killed', () => {
     };
 
     await late.query('begin');
-    const { rows } = await late.query("select acquire(1, 7, $1, 'default', $2, true, 'wait') as answer", [
-      held!.key,
-      name,
-    ]);
-    expect(rows[0].answer.state).toBe('queued');
-    await holder.kill();
-    await until(async () => {
-      const isDead = 'select pg_try_advisory_xact_lock_shared($1) as dead';
-      return (await fixture.server.sql(isDead, [held!.owner]))[0]!.dead === true;
-    });
+    expect(await held.askedBy(late, 1, 'wait')).toBe('queued');
+    await held.die();
     const looked = track(look());
     const isLooking =
       "select from pg_stat_activity where wait_event_type = 'Lock' and query like 'select look(%'";
@@ -188,9 +201,20 @@ describeWithServer('a process that is killed', () => {
     await looked.promise;
 
     while (await look());
-    const owners = await fixture.server.sql('select owner from proclock.locks where key = $1', [held!.key]);
-    expect(owners).toEqual([{ owner: '1' }]);
+    expect(await held.owner()).toBe('1');
   });
+
+  test.each(['wait', 'try'])(
+    'keeps nobody waiting when the next one that asks (%s) is who finds it dead',
+    async (how) => {
+      const held = await heldByChild();
+      expect(await held.askedBy(await bareSession(3), 3, 'wait')).toBe('queued');
+      await held.die();
+      const answer = await held.askedBy(await bareSession(4), 4, how);
+      expect(answer).toBe(how === 'try' ? 'refused' : 'queued');
+      expect(await held.owner()).toBe('3');
+    },
+  );
 
   test('leaves the mark also where the next one steals the lock', async () => {
     const space = await fixture.space();
