@@ -65,9 +65,9 @@ abstract class Pending implements Waiting {
     connection.expireIfOverdue();
     if (connection !== this.connection) return; // that session is over
     if (answer.state === 'granted') this.granted(answer.grant);
-    else if (this.state !== 'waiting') return;
+    else if (this.state === 'over') return;
     else if (answer.state === 'queued') this.queued(answer.flights);
-    else {
+    else if (this.state === 'waiting') {
       this.end();
       this.refused();
     }
@@ -127,6 +127,7 @@ abstract class Pending implements Waiting {
       }
     }
     if ((this.state as State) === 'over') return; // the space was closed meanwhile
+    if (this.connection !== connection) grant = undefined; // the session ended behind the answer, and the hold with it
     this.end();
     if (grant !== undefined && wanted) {
       this.take(grant);

@@ -125,17 +125,8 @@ export function locksOf(segment: Segment): LockState[] {
 export function prune({ file, group, namespace }: Segment, remove: boolean): boolean {
   const status = load().prune(segmentOf(namespace, group), group, remove);
   if (status === Status.OK) return true;
-  if (status === Status.BUSY || status === Status.REMOVED || !isThere(file)) return false;
+  if (status === Status.BUSY || status === Status.REMOVED) return false;
   throw errorOf(status, 'prune', { name: '', file }) as LockError;
-}
-
-function isThere(file: string): boolean {
-  try {
-    statSync(file);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** Starts a program that is killed when this process ends: its pid, or an errno below 0. */

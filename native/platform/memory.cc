@@ -113,6 +113,7 @@ Status SegmentMemory::prune(const char* name, int64_t group, OpenFailure* failur
   if (ok(status)) status = check_name();
   if (ok(status) && anybody_alive()) status = Status::kBusy;
   if (ok(status) && remove && System::File::unlink(name) != 0) status = fail(errno);
+  if (failure_.error == ENOENT) status = Status::kRemoved;
   reset();
   *failure = failure_;
   return status;

@@ -13,8 +13,8 @@
 -- several times a second for sessions that are dead, and free what they wait for (look).
 --
 -- The queue is strict: nobody is granted past a waiter (has_waiters) but the holder that is upgrading, which is ahead of all.
--- Whoever lets go, or leaves the queue, grants the next ones in the same transaction: there is no moment in which a lock is free,
--- somebody waits, and nobody is about to look.
+-- Whoever lets go, leaves the queue, or buries somebody, grants the next ones in the same transaction: there is no moment in which
+-- a lock is free, somebody waits, and nobody is about to look.
 --
 -- A grant is `{token, abandoned, flights}`. What a session is to be told is a message `{event, id, ..}`: the asking session
 -- finds its own in the answer, under `told`; others get them by NOTIFY, which costs all of the server a short lock.
@@ -99,7 +99,8 @@ begin
   return (select grant_of(token, abandoned, flights) from locks where key = wanted);
 end $$;
 
--- Whether somebody holds the lock exclusively. One that is dead does no more: its mark stays.
+-- Whether somebody holds the lock exclusively. One that is dead does no more: its mark stays. Whoever finds that nobody does grants
+-- the next ones, since they may have waited for that one: once it is buried, no look finds them (grant_next, acquire).
 create function is_owned(me int8, wanted bytea) returns boolean language plpgsql as $$
 declare
   by_whom int8;
@@ -135,10 +136,11 @@ begin
   return any_dead;
 end $$;
 
--- For a lock that somebody may hold or wait for.
-create function is_free(me int8, wanted bytea, exclusively boolean) returns boolean language plpgsql as $$
+-- For a lock whose owner, if it has one, is alive.
+create function is_free(wanted bytea, exclusively boolean) returns boolean language plpgsql as $$
 begin
-  if is_owned(me, wanted) or has_waiters(wanted) then return false; end if;
+  perform from locks where key = wanted and owner is not null;
+  if found or has_waiters(wanted) then return false; end if;
   return not (exclusively and exists (select from slots where key = wanted and state = 'held'));
 end $$;
 
@@ -150,14 +152,20 @@ begin
 end $$;
 
 -- Grants the lock to whom it is free for by now: the upgrading holder, then the queue in its order. Returns what is to be told
--- to the asking session. A waiter that is dead, or of the session that is `gone`, is passed over: had it been granted, it would
--- leave a mark for nothing.
+-- to the asking session.
 create function grant_next(me int8, wanted bytea, gone int8 default null) returns jsonb language plpgsql as $$
+begin
+  if is_owned(me, wanted) then return '[]'; end if;
+  return grant_unowned(me, wanted, gone);
+end $$;
+
+-- The same where nobody owns it. A waiter that is dead, or of the session that is `gone`, is passed over: had it been granted, it
+-- would leave a mark for nothing.
+create function grant_unowned(me int8, wanted bytea, gone int8 default null) returns jsonb language plpgsql as $$
 declare
   told jsonb := '[]';
   next slots;
 begin
-  if is_owned(me, wanted) then return told; end if;
   loop
     select * into next from slots where key = wanted and state = 'upgrading' limit 1;
     if not found then

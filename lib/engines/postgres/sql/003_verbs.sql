@@ -40,6 +40,7 @@ create function acquire(
 declare
   told jsonb := '[]';
   granted jsonb;
+  is_busy boolean;
 begin
   perform pg_advisory_xact_lock(latch_of(wanted));
   -- Mostly the lock is free, and this is all there is to do.
@@ -55,12 +56,18 @@ begin
     select wanted, of_namespace, lock_name, first_token() where not exists (select from locks where key = wanted);
   if how = 'steal' then
     told := rob(me, wanted);
-  elsif not is_free(me, wanted, exclusively) then
-    -- Those who wait look for the dead; this one does not stay for that.
-    if how = 'try' and bury_all(me, wanted) then
-      told := grant_next(me, wanted);
+  else
+    is_busy := is_owned(me, wanted);
+    if not is_busy then
+      told := grant_unowned(me, wanted);
+      is_busy := not is_free(wanted, exclusively);
     end if;
-    if how = 'wait' or not is_free(me, wanted, exclusively) then
+    -- Those who wait look for the dead; this one does not stay for that.
+    if is_busy and how = 'try' and bury_all(me, wanted) then
+      told := told || grant_next(me, wanted);
+      is_busy := not is_free(wanted, exclusively);
+    end if;
+    if is_busy then
       return refuse_or_queue(me, slot_id, wanted, exclusively, how) || jsonb_build_object('told', told);
     end if;
   end if;
