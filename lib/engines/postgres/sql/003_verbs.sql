@@ -52,8 +52,9 @@ begin
   if granted is not null then
     return jsonb_build_object('state', 'granted', 'told', told, 'grant', granted);
   end if;
+  -- The name may have been there before, and was pruned: no token of that time is greater than the clock.
   insert into locks (key, namespace, name, token)
-    select wanted, of_namespace, lock_name, first_token() where not exists (select from locks where key = wanted);
+    select wanted, of_namespace, lock_name, token_after(0) where not exists (select from locks where key = wanted);
   if how = 'steal' then
     told := rob(me, wanted);
   else
