@@ -2,6 +2,7 @@
 // file lives as long as a mapping of it does, and with it the token.
 #pragma once
 
+#include <sys/types.h>
 #include <unistd.h>
 
 #include "platform.h"
