@@ -7,8 +7,8 @@ import { startActor } from './support/actor';
 import { MAIN, runCommand, startCommand } from './support/command';
 import { untilPending } from './support/locks';
 import { testNamespace, until } from './support/namespace';
+import { segmentFile } from './support/segment';
 
-const segmentOf = (namespace: string) => `/dev/shm/proclock-${process.geteuid!()}-${namespace}`;
 const ESCAPE = '\u001b';
 
 describe('ls', () => {
@@ -99,7 +99,7 @@ describe('ls', () => {
       code: 0,
       stdout: '[]\n',
     });
-    expect(existsSync(segmentOf(namespace))).toBe(false);
+    expect(existsSync(segmentFile(namespace))).toBe(false);
   });
 
   test('a process that stands still is shown as stopped', async () => {
@@ -175,19 +175,19 @@ describe('prune', () => {
     await actor.acquire({ name: 'a', mode: 'shared' });
     const guard = await new SharedLock('a', { namespace: used }).shared();
     const list = async (...args: string[]) => (await runCommand(['prune', ...args])).stdout.split('\n');
-    expect(await list('--dry-run')).not.toContain(segmentOf(unused));
+    expect(await list('--dry-run')).not.toContain(segmentFile(unused));
     await actor.release('a');
     await actor.kill();
     // --dry-run alone: other tests have namespaces that are not ours to prune.
-    await until(async () => (await list('--dry-run')).includes(segmentOf(unused)));
-    expect(await list('--dry-run')).not.toContain(segmentOf(used));
-    expect(existsSync(segmentOf(unused))).toBe(true);
+    await until(async () => (await list('--dry-run')).includes(segmentFile(unused)));
+    expect(await list('--dry-run')).not.toContain(segmentFile(used));
+    expect(existsSync(segmentFile(unused))).toBe(true);
     // What the command does with each.
-    const segment = (namespace: string) => ({ file: segmentOf(namespace), namespace, group: -1 });
+    const segment = (namespace: string) => ({ file: segmentFile(namespace), namespace, group: -1 });
     expect(prune(segment(used), true)).toBe(false);
     expect(prune(segment(unused), true)).toBe(true);
     expect(prune(segment(unused), true)).toBe(false);
-    expect([used, unused].map((namespace) => existsSync(segmentOf(namespace)))).toEqual([true, false]);
+    expect([used, unused].map((namespace) => existsSync(segmentFile(namespace)))).toEqual([true, false]);
     guard.release();
   });
 });
@@ -204,9 +204,9 @@ describe('doctor', () => {
 
   test('tells of a file that keeps us out: exit code 1', async () => {
     const namespace = testNamespace();
-    writeFileSync(segmentOf(namespace), '', { mode: 0o644 });
+    writeFileSync(segmentFile(namespace), '', { mode: 0o644 });
     const { stdout, code } = await runCommand(['doctor']);
-    expect(stdout).toMatch(new RegExp(`^wrong +${segmentOf(namespace)} has mode 644, not 600`, 'm'));
+    expect(stdout).toMatch(new RegExp(`^wrong +${segmentFile(namespace)} has mode 644, not 600`, 'm'));
     expect(code).toBe(1);
   });
 });

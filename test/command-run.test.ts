@@ -9,6 +9,7 @@ import { prune } from '../lib/shm/admin';
 import { MAIN, type Started, startCommand } from './support/command';
 import { expectIdle, name, untilPending } from './support/locks';
 import { testNamespace, until } from './support/namespace';
+import { segmentFile } from './support/segment';
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2'] as const;
 const codeOf = (signal: NodeJS.Signals): number => 128 + constants.signals[signal];
@@ -230,7 +231,7 @@ describe('signals', () => {
   test('the hold is lost: the command is told to end, and then made to', async () => {
     const started = start([], shell("trap 'echo told' TERM; echo ready; while :; do sleep 0.05; done"));
     await untilSaid(started, 'ready');
-    rmSync(`/dev/shm/proclock-${process.geteuid!()}-${namespace}`);
+    rmSync(segmentFile(namespace));
     expect(await started.ended).toMatchObject({
       code: 74,
       stdout: 'ready\ntold\n',
@@ -278,7 +279,7 @@ test(
     let done = false;
     const pruning = (async () => {
       // Only this namespace: others of this user may be those of other tests.
-      const segment = { file: `/dev/shm/proclock-${process.geteuid!()}-${ours}`, namespace: ours, group: -1 };
+      const segment = { file: segmentFile(ours), namespace: ours, group: -1 };
       while (!done) {
         prune(segment, true);
         await new Promise((resolve) => setTimeout(resolve, 1));

@@ -4,6 +4,7 @@ import { Lock, SharedLock } from '../lib';
 import { ACTOR_KINDS, startActor } from './support/actor';
 import { expectIdle, name, withCode } from './support/locks';
 import { segmentFiles, testNamespace } from './support/namespace';
+import { segmentFile } from './support/segment';
 
 const euid = process.geteuid!();
 
@@ -27,14 +28,14 @@ test('its file is named after the user and the namespace, and only the user can 
   } finally {
     process.umask(umask);
   }
-  expect(segmentFiles(namespace)).toEqual([`/dev/shm/proclock-${euid}-${namespace}`]);
+  expect(segmentFiles(namespace)).toEqual([segmentFile(namespace)]);
   const { mode, uid } = statSync(segmentFiles(namespace)[0]!);
   expect(mode & 0o7777).toBe(0o600);
   expect(uid).toBe(euid);
 });
 
 test('the default namespace is called default', () => {
-  const file = `/dev/shm/proclock-${euid}-default`;
+  const file = segmentFile('default');
   const wasThere = existsSync(file); // somebody's own: then it stays
   const lock = new SharedLock(`test-${process.pid}-${Math.random()}`);
   expect(lock.namespace).toBe('default');
@@ -87,7 +88,7 @@ describe('with a group', () => {
     } finally {
       process.umask(umask);
     }
-    expect(segmentFiles(namespace)).toEqual([`/dev/shm/proclock-g${gid}-${namespace}`]);
+    expect(segmentFiles(namespace)).toEqual([segmentFile(namespace, gid)]);
     const stats = statSync(segmentFiles(namespace)[0]!);
     expect(stats.mode & 0o7777).toBe(0o660);
     expect(stats.gid).toBe(gid);

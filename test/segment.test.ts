@@ -23,6 +23,7 @@ import { testNamespace, until } from './support/namespace';
 import {
   bytesInUse,
   enter,
+  FOLDER,
   Head,
   Helper,
   inProcess,
@@ -205,7 +206,7 @@ describe('a file that is not ours to use', () => {
   });
 
   (asRoot ? test : test.skip)('under our name, but owned by somebody else, is refused', () => {
-    const theirs = `/dev/shm/proclock-65534-${namespace}`;
+    const theirs = `${FOLDER}/proclock-65534-${namespace}`;
     leaveSegment();
     renameSync(file, theirs);
     try {

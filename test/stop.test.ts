@@ -6,6 +6,7 @@ import type { SharedLock } from '../lib';
 import { ACTOR_KINDS, type Actor, PROCESS_KINDS, startActors } from './support/actor';
 import { expectIdle, lockPerTest, MODES, name, state, untilPending } from './support/locks';
 import { until } from './support/namespace';
+import { FOLDER } from './support/segment';
 
 let namespace: string;
 let lock: SharedLock;
@@ -163,7 +164,7 @@ test('processes that are stopped at any moment of an acquire or release break no
       }
       globalThis.done = true;
     })();`;
-  const marker = `/dev/shm/proclock-marker-${namespace}`;
+  const marker = `${FOLDER}/proclock-marker-${namespace}`;
   for (const actor of actors) await actor.run(loop, { name, marker });
   for (let round = 0; round < ROUNDS; round++) {
     const actor = actors[Math.floor(Math.random() * actors.length)]!;

@@ -19,7 +19,7 @@ import {
 } from './support/disturb';
 import { expectIdle, name } from './support/locks';
 import { testNamespace } from './support/namespace';
-import { segmentFile } from './support/segment';
+import { FOLDER, segmentFile } from './support/segment';
 import { until } from './support/until';
 
 const STORM_MS = Number(process.env.PROCLOCK_STORM_S ?? 20) * 1000;
@@ -100,7 +100,7 @@ const oneOf = <T>(list: T[]): T => list[Math.floor(Math.random() * list.length)]
 
 beforeAll(() => {
   // In shared memory, since the markers are made and removed a thousand times a second.
-  folder = mkdtempSync(`/dev/shm/proclock-storm-${process.pid}-`);
+  folder = mkdtempSync(`${FOLDER}/proclock-storm-${process.pid}-`);
 });
 afterAll(() => {
   rmSync(folder, { recursive: true });

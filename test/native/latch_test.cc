@@ -220,6 +220,7 @@ TEST("an owner that is stopped is not robbed, and the threads of its process wai
 TEST(
     "the owner of the latch in another PID namespace, with our own pid, is not robbed, and is followed when "
     "it dies") {
+  LINUX_ONLY("PID namespaces are of Linux");
   harness::Segment segment;
   Page* page = the_page = harness::shared<Page>();
   // Both are pid 1 where they are.

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { LockError, SharedLock } from '../../lib';
 import { type Actor, running } from './actor';
-import { FOLDER, segmentFile } from './segment';
+import { FOLDER, GROUP_FOLDER, inFileName, segmentFile } from './segment';
 
 export { until } from './until';
 
@@ -15,6 +15,8 @@ const SLOWER = process.env.PROCLOCK_INSTRUMENT ? 5 : 1;
 let testMs = 25_000 * SLOWER; // less than jest's own limit: the test fails with what it was waiting for
 const EXIT_MS = 5_000 * SLOWER;
 if (SLOWER > 1) jest.setTimeout(testMs + EXIT_MS);
+
+const FOLDERS = [...new Set([FOLDER, GROUP_FOLDER])];
 
 const ofTest = new Set<string>();
 const ofFile = new Set<string>();
@@ -30,9 +32,13 @@ export function testNamespace(suffix = ''): string {
 
 /** The files of a namespace: one, or none, or one more for each group that it was opened with. */
 export function segmentFiles(namespace: string): string[] {
-  return readdirSync(FOLDER)
-    .filter((file) => file.startsWith('proclock-') && file.endsWith(`-${namespace}`))
-    .map((file) => `${FOLDER}/${file}`);
+  const isOfIt = (file: string): boolean =>
+    file.startsWith('proclock-') && file.endsWith(`-${inFileName(namespace)}`);
+  return FOLDERS.flatMap((folder) =>
+    readdirSync(folder)
+      .filter(isOfIt)
+      .map((file) => `${folder}/${file}`),
+  );
 }
 
 function remove(namespaces: Set<string>): void {
@@ -101,9 +107,13 @@ afterAll(async () => {
     (complaint) => complaint !== undefined,
   );
   remove(ofFile);
-  const left = readdirSync(FOLDER).filter((file) => file.includes(`-test-${process.pid}-`));
-  if (left.length > 0) complaints.push(`segments were left in ${FOLDER}: ${left.join(', ')}`);
+  const left = FOLDERS.flatMap((folder) =>
+    readdirSync(folder)
+      .filter((file) => file.includes(`-test-${process.pid}-`))
+      .map((file) => `${folder}/${file}`),
+  );
+  if (left.length > 0) complaints.push(`segments were left: ${left.join(', ')}`);
   // The next file in this process is not to blame.
-  for (const file of left) rmSync(`${FOLDER}/${file}`, { force: true });
+  for (const file of left) rmSync(file, { force: true });
   if (complaints.length > 0) throw new Error(complaints.join('\n'));
 });

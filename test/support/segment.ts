@@ -12,8 +12,22 @@ export const FOLDER =
     ? execFileSync('getconf', ['DARWIN_USER_CACHE_DIR'], { encoding: 'utf8' }).trim().replace(/\/$/, '')
     : '/dev/shm';
 
-export function segmentFile(namespace: string): string {
-  return `${FOLDER}/proclock-${process.geteuid?.()}-${namespace}`;
+/** And those of groups. */
+export const GROUP_FOLDER = process.platform === 'darwin' ? '/private/var/tmp' : '/dev/shm';
+
+/** A file system of macOS does not tell `A` from `a`: a build for it writes `+a`. */
+const folds = process.platform === 'darwin' || process.env.PROCLOCK_INSTRUMENT === 'portable';
+
+/** A namespace as it is in the name of its file. */
+export function inFileName(namespace: string): string {
+  return folds ? namespace.replace(/[A-Z]/g, (capital) => `+${capital.toLowerCase()}`) : namespace;
+}
+
+export function segmentFile(namespace: string, group?: number): string {
+  const file = inFileName(namespace);
+  return group === undefined
+    ? `${FOLDER}/proclock-${process.geteuid?.()}-${file}`
+    : `${GROUP_FOLDER}/proclock-g${group}-${file}`;
 }
 
 /** Offsets of native/core/layout.h that are the same in every layout version. */
