@@ -10,7 +10,8 @@
  * Steps. Opening:
  *    O1  open by name; if there is none, create it, exclusively; if somebody was faster, open it
  *    O2  lock the attach byte, shared
- *    O3  not made yet: unlock, lock it exclusively, look again, make it, and go down to shared in one step. Unlock
+ *    O3  not made yet: unlock, lock it exclusively, look again (O4 first, since macOS makes it by name as well), make
+ *        it, and go down to shared in one step. Unlock
  *        first, since two that wait for each other's shared lock would wait for ever
  *    O4  st_nlink is 0: close, again from O1. After the last time that the lock was taken: O3 lets go of it
  *    O5  N1, N2: a number, and its token

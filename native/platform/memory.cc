@@ -39,7 +39,9 @@ constexpr off_t token_byte(uint64_t number) {
 
 constexpr int kPatienceMs = 1000;      // with an initialiser that does not finish
 constexpr int kOwnerPatienceMs = 100;  // with a creator between open() and fchmod()
-constexpr int kReopenMax = 16;         // how often the file may vanish between open() and the attach lock
+// How often the file may vanish before we have the attach lock. Each time a pruner was faster; one that does nothing else is so
+// every other time.
+constexpr int kReopenMax = 256;
 
 struct flock byte_range(short type, off_t start, off_t length) {
   struct flock range;
@@ -194,6 +196,7 @@ Status SegmentMemory::prepare(const char* name) {
   if (ok(status) && unmade) {
     // Not an upgrade: two upgraders would wait for each other. Looked at again, since somebody may have been faster.
     status = lock_byte(F_UNLCK, kAttach) ? lock_attach(F_WRLCK) : fail(errno);
+    if (ok(status)) status = check_name();  // pruned while we had no lock
     if (ok(status)) status = inspect(&unmade);
     if (ok(status) && unmade) status = initialise(name);
     if (ok(status)) status = lock_attach(F_RDLCK);  // a conversion downwards is atomic
@@ -276,7 +279,11 @@ Status SegmentMemory::initialise(const char* name) {
   const Status mapped = map();
   if (!ok(mapped)) return mapped;
   const int refuted = System::File::prove(name, base_, kAttach);
-  if (refuted != 0) return fail(refuted);
+  if (refuted != 0) {
+    // Its name may have gone, by somebody who asks nobody, and be that of another file by now.
+    const Status named = check_name();
+    return ok(named) ? fail(refuted) : named;
+  }
   System::File::sign(base_);
 
   auto* header = reinterpret_cast<Header<System>*>(base_);

@@ -72,7 +72,7 @@ TEST("whoever enters while namespaces are given back shares one with all others 
       CHECK(ok(status) || status == Status::kBusy || status == Status::kSystem || status == Status::kRemoved);
     }
   });
-  for (int round = 0; round < 300; round++) {
+  for (int round = 0; round < 300 || given_back.load() == 0; round++) {
     Member first(segment.name());
     Member second(segment.name());
     const Ref ref = first.open("x");
@@ -85,5 +85,4 @@ TEST("whoever enters while namespaces are given back shares one with all others 
   }
   enough.store(true);
   pruner.join();
-  CHECK(given_back.load() != 0);
 }
