@@ -127,6 +127,7 @@ abstract class Pending implements Waiting {
       }
     }
     if ((this.state as State) === 'over') return; // the space was closed meanwhile
+    if (this.connection !== connection) grant = undefined; // the session ended behind the answer, and the hold with it
     this.end();
     if (grant !== undefined && wanted) {
       this.take(grant);

@@ -434,6 +434,32 @@ describe('an answer that crosses', () => {
     engine.line.drop();
   });
 
+  // Each step is one turn of the queue of promises: somewhere the answer is known, and the guard is not yet made.
+  test.each(Array.from({ length: 10 }, (_, steps) => steps))(
+    'a session that ends %i steps behind a grant that crosses the timeout: no hold, or a lost one',
+    async (steps) => {
+      await begin();
+      const { line } = engine;
+      const withdraw = line.withdraw.bind(line);
+      const end = async () => {
+        for (let step = 0; step < steps; step++) await undefined;
+        line.events.ended(new Error('the cable was cut'));
+      };
+      line.withdraw = async (slot) => {
+        const grant = await withdraw(slot);
+        void end();
+        return grant;
+      };
+      line.back.shut();
+      const wait = track(lock.exclusive({ timeout: 10 }));
+      await until(() => line.asked.includes('withdraw'));
+      line.back.open();
+      const error = await errorOf(async () => (await wait.promise).release());
+      expect(['ERR_LOCK_UNAVAILABLE', 'ERR_LOCK_LOST']).toContain((error as LockError).code);
+      line.drop();
+    },
+  );
+
   test('a release that the engine knows nothing of is a loss', async () => {
     const guard = await lock.exclusive();
     server.leave(engine.line, true);

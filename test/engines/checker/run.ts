@@ -14,6 +14,8 @@ export interface Field {
   proxy(): Promise<NetworkProxy>;
   /** How a process opens its space through that. */
   opening(proxy: NetworkProxy): Opening;
+  /** Whether a session ends with its connection. */
+  readonly sessionsBreak: boolean;
   /** What breaks the connections of all processes at the side of the engine. */
   readonly breaks: ReadonlyArray<() => Promise<void>>;
 }
@@ -49,7 +51,7 @@ export function dice(seed: number): Roll {
 const now = () => Number(process.hrtime.bigint() / 1000n) / 1000;
 
 type Message = { id: string; token: string; to: number } & (
-  | { type: 'held'; name: string; mode: Entry['mode']; from: number }
+  | { type: 'held'; name: string; mode: Entry['mode']; session: number; from: number }
   | { type: 'seen' }
   | { type: 'ended'; lost: boolean }
   | { type: 'steals'; name: string; asked: number }
@@ -126,9 +128,10 @@ class Participant {
     if (entry !== undefined && message.to !== undefined) entry.to = message.to;
     switch (message.type) {
       case 'held': {
-        const { name, mode, from, to, token } = message;
-        const process = this.number;
-        this.entries.set(message.id, { name, process, mode, token: BigInt(token), from, to, lost: false });
+        const { name, mode, session, from, to } = message;
+        const { number: process } = this;
+        const token = BigInt(message.token);
+        this.entries.set(message.id, { name, process, mode, token, session, from, to, lost: false });
         this.open.add(message.id);
         break;
       }
@@ -200,7 +203,7 @@ async function stallHolder({ ttlMs }: Field, there: Participant[]): Promise<void
 }
 
 async function disturb(
-  { ttlMs, breaks }: Field,
+  { ttlMs, breaks, sessionsBreak }: Field,
   roll: Roll,
   there: Participant[],
   cuts: Cut[],
@@ -211,7 +214,7 @@ async function disturb(
   const cut = async (processes: number[], how: () => unknown): Promise<void> => {
     const at = now();
     await how();
-    for (const process of processes) cuts.push({ process, at, until: now() });
+    if (sessionsBreak) for (const process of processes) cuts.push({ process, at, until: now() });
   };
   switch (roll(8)) {
     case 0:
@@ -226,7 +229,7 @@ async function disturb(
       return;
     }
     case 2:
-      await cut([number], () => there[place]!.kill());
+      await there[place]!.kill(); // what it noted ends with it
       await start(place);
       return;
     case 3:
