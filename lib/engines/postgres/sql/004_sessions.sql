@@ -23,6 +23,8 @@ begin
   end if;
   insert into sessions (session, client_id, pid, thread_id, host) values (me, id_of_client, pid, thread_id, host);
   perform set_config('proclock.timeline_us', timeline_us()::text, false);
+  perform set_config('proclock.pid', enter.pid::text, false);
+  perform set_config('proclock.thread_id', enter.thread_id::text, false);
   insert into looks (looked_at, began) values ('-infinity', clock_us()) on conflict do nothing;
   perform set_config('proclock.first_token', (began + timeline_us())::text, false) from looks;
   execute format('listen %I', channel_of(me));
@@ -57,7 +59,7 @@ begin
     ) as chosen
     order by latch_of(key), key
   loop
-    perform pg_advisory_xact_lock(latch_of(wanted));
+    if latched(wanted) then end if;
     -- By the key: a session may have thousands of slots of other names.
     delete from slots where key = wanted and (session = ending) is true;
     perform from locks where key = wanted and owner = ending;
