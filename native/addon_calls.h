@@ -1,5 +1,5 @@
 // The calls of the native surface that take one number and return one: all that is done to a hold or an open lock. The first
-// two are those of the uncontended path.
+// are those that are called for each acquire.
 #pragma once
 
 #include <napi.h>
@@ -35,7 +35,7 @@ inline void drop(Instance* instance) {
 
 inline int32_t number(Status status) { return static_cast<int32_t>(status); }
 
-// ---- the uncontended path
+// ---- what is called for each acquire
 
 // One unsigned argument in, one signed result out. Wrong arguments are answered with a status, never believed.
 template <int32_t (*call)(Client&, uint32_t)>
@@ -56,21 +56,33 @@ napi_value plain(napi_env env, napi_callback_info info) {
 }
 
 // The same with the argument and the result in the report: such a call costs what an empty one does.
-template <int32_t (*call)(Client&, uint32_t)>
+template <int32_t (*call)(Instance&, uint32_t)>
 napi_value direct(napi_env env, napi_callback_info info) {
   void* data = nullptr;
   napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
   Instance* instance = static_cast<Instance*>(data);
   if (instance->client == nullptr) return nullptr;
   Report& report = *instance->report;
-  const int32_t outcome = call(*instance->client, static_cast<uint32_t>(report.argument));
+  const int32_t outcome = call(*instance, static_cast<uint32_t>(report.argument));
   report.result =
       outcome >= 0 && (report.ready | report.abandoned) != 0 ? outcome | Client::kAttention : outcome;
   return nullptr;
 }
 
-inline int32_t try_acquire(Client& client, uint32_t key) { return client.try_acquire(key); }
-inline int32_t release(Client& client, uint32_t hold) { return number(client.release(hold)); }
+inline int32_t try_acquire(Instance& instance, uint32_t key) { return instance.client->try_acquire(key); }
+inline int32_t release(Instance& instance, uint32_t hold) { return number(instance.client->release(hold)); }
+inline int32_t enqueue(Instance& instance, uint32_t key) {
+  return instance.client->enqueue(key, static_cast<uint32_t>(instance.report->how));
+}
+inline int32_t next_ready(Instance& instance, uint32_t) {
+  Status tried = Status::kOk;
+  const int32_t hold = instance.client->next_ready(&tried);
+  instance.report->tried = number(tried);
+  return hold;
+}
+
+// ---- the others
+
 inline int32_t react(Client& client, uint32_t hold) { return number(client.react(hold)); }
 inline int32_t withdraw(Client& client, uint32_t hold) { return number(client.withdraw(hold)); }
 inline int32_t try_upgrade(Client& client, uint32_t hold) { return number(client.try_upgrade(hold)); }

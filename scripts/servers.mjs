@@ -10,4 +10,12 @@ export const servers = {
     const [{ version }] = await server.sql("select split_part(version(), ' ', 2) as version");
     return { name: `PostgreSQL ${version}`, target: server.url(), stop: () => server.stop(), server };
   },
+
+  async etcd() {
+    const { isThere, EtcdCluster } = testCode('engines/etcd/server.ts');
+    if (!isThere) return undefined;
+    const server = await EtcdCluster.start();
+    const version = await server.version();
+    return { name: `etcd ${version}`, target: server.endpoints[0], stop: () => server.stop(), server };
+  },
 };

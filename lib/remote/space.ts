@@ -136,12 +136,17 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
     return `Space ${inspect(kind, options)} ${inspect({ namespace }, options)}`;
   }
 
-  /** @internal Opens the first session now, and fails if that fails. */
+  /** @internal Opens a session, and asks there for what is to be asked. */
   async connect(): Promise<void> {
     const connection = new Connection(this);
     connection.open(await this.pending(this.engine.open(connection)));
     if (connection.over !== undefined) throw connection.over;
     this.connection = connection;
+    // In the same turn: whoever asks once there is a connection asks there, and nobody is to be asked for twice.
+    for (const request of [...this.requests]) {
+      if (this.connection !== connection) break;
+      request.submit(connection);
+    }
   }
 
   /** @internal What stands for the lock of this name. */
@@ -252,10 +257,6 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
     this.opening = undefined;
     this.failure = undefined;
     this.retryMs = RETRY_MS_MIN;
-    for (const request of [...this.requests]) {
-      if (this.connection === undefined) break;
-      request.submit(this.connection);
-    }
     this.reconnect(); // should it be over already
   }
 

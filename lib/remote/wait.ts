@@ -65,9 +65,9 @@ abstract class Pending implements Waiting {
     connection.expireIfOverdue();
     if (connection !== this.connection) return; // that session is over
     if (answer.state === 'granted') this.granted(answer.grant);
-    else if (this.state !== 'waiting') return;
+    else if (this.state === 'over') return;
     else if (answer.state === 'queued') this.queued(answer.flights);
-    else {
+    else if (this.state === 'waiting') {
       this.end();
       this.refused();
     }

@@ -108,17 +108,8 @@ export function prune({ file, group }: Segment, remove: boolean): boolean {
   const segment = file.slice(FOLDER.length);
   const status = load().prune(segment, group, remove);
   if (status === Status.OK) return true;
-  if (status === Status.BUSY || status === Status.REMOVED || !isThere(file)) return false;
+  if (status === Status.BUSY || status === Status.REMOVED) return false;
   throw errorOf(status, 'prune', { name: '', segment }) as LockError;
-}
-
-function isThere(file: string): boolean {
-  try {
-    statSync(file);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** Starts a program that is killed when this process ends: its pid, or an errno below 0. */

@@ -46,8 +46,8 @@ export interface NativeBinding {
 
   /** Takes the lock if it is free. Never waits. Key and hold pass through the report: call `Native.tryAcquire`. */
   tryAcquire(): void;
-  /** Queues: a hold. `report[GRANTED]` tells whether it was granted at once. `how`: bits of {@link How}. */
-  enqueue(key: number, how: number): number;
+  /** Queues. `report[GRANTED]` tells whether it was granted at once. Arguments and hold pass through the report: call `Native.enqueue`. */
+  enqueue(): void;
   /** Tries again, after a poke: OK (granted, or upgraded), AGAIN, or why the wait is over. */
   react(hold: number): number;
   /** Blocks for at most 50 ms: OK (granted), AGAIN, or why the wait is over. */
@@ -100,8 +100,8 @@ export interface NativeBinding {
   marks(id: number): NativeMark[] | number;
   /** How many wait ahead of this wait. */
   place(hold: number): number;
-  /** The holds that were poked, and those that were listened for and stolen, since the last call. */
-  takeReady(): number[];
+  /** The next hold that was poked, or was listened for and stolen: call `Native.nextReady`. */
+  nextReady(): void;
   /** Does what could not be done because a process was stopped in the guard; how many holds are left with such work. */
   settleOwed(unused: 0): number;
   /** Does what the native thread would do, where none can be had (`report[UNSERVED]`); 1: it need not be called again. */
@@ -143,6 +143,8 @@ export const Report = {
   UNSERVED: 9,
   MARKS_DROPPED: 10,
   TOLD: 11,
+  HOW: 12,
+  TRIED: 13,
 } as const;
 
 /** How to wait. */
@@ -253,19 +255,21 @@ function usesMusl(): boolean {
   }
 }
 
-/** Set in a hold or an OK of `tryAcquire` and `release` if the report has more to say: READY or ABANDONED. */
+/** Set in a hold or an OK that passes through the report if that has more to say: READY or ABANDONED. */
 export const ATTENTION = 1 << 30;
 
 /**
  * The native part as one thread sees it.
  *
- * V8 looks up the binding's functions by name at each call. Those of the uncontended path are kept in fields; argument and
- * result go through the report, which halves the cost of a call.
+ * V8 looks up the binding's functions by name at each call. Those that are called for each acquire are kept in fields; argument
+ * and result go through the report, which halves the cost of a call.
  */
 export class Native {
   private readonly report: Int32Array;
   private readonly callTryAcquire: () => void;
   private readonly callRelease: () => void;
+  private readonly callEnqueue: () => void;
+  private readonly callNextReady: () => void;
 
   private constructor(
     private readonly module: NativeModule,
@@ -274,6 +278,8 @@ export class Native {
     this.report = new Int32Array(binding.report);
     this.callTryAcquire = binding.tryAcquire;
     this.callRelease = binding.release;
+    this.callEnqueue = binding.enqueue;
+    this.callNextReady = binding.nextReady;
     followForks(this.report.subarray(Report.FORKS, Report.FORKS + 1));
   }
 
@@ -297,6 +303,26 @@ export class Native {
     report[Report.ARGUMENT] = hold;
     this.callRelease();
     return report[Report.RESULT] as number;
+  }
+
+  /** Queues: a hold, or a status. `how`: bits of {@link How}. */
+  enqueue(key: number, how: number): number {
+    const { report } = this;
+    report[Report.ARGUMENT] = key;
+    report[Report.HOW] = how;
+    this.callEnqueue();
+    const result = report[Report.RESULT] as number;
+    return result < 0 ? result : result & ~ATTENTION;
+  }
+
+  /**
+   * The next hold that was poked, or was listened for and stolen; -1: there is none. If it waits it has tried again, and
+   * `report[TRIED]` says what came of it: OK (granted, or upgraded), AGAIN, or why the wait is over.
+   */
+  nextReady(): number {
+    this.callNextReady();
+    const result = this.report[Report.RESULT] as number;
+    return result < 0 ? result : result & ~ATTENTION;
   }
 
   /** What the last call said beyond its result; `index` is one of {@link Report}. */

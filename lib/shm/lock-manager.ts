@@ -23,6 +23,9 @@ export interface LockManagerOptions {
   namespace?: string;
 }
 
+/** For so long a request that waits relies on the last look at the namespace: looking takes longer than all the rest of it. */
+const LOOKED_MS = 1;
+
 /** How many names stay open after their last request, because the next one is likely to be for one of them. */
 const RECENT_NAMES_MAX = 64;
 
@@ -73,11 +76,11 @@ class RecentNames {
       const hold = request.steal ? undefined : record.tryNow(way, mode);
       if (hold !== undefined) return hold;
       // Nobody waits for somebody, or robs somebody, in a namespace that was removed.
-      record.checkNamespace();
-      if (request.steal) return Wait.begin(record, way, mode, NO_OPTIONS, { steals: true });
+      record.checkNamespace(request.steal || request.ifAvailable ? 0 : LOOKED_MS);
+      if (request.steal) return Wait.steal(record, way, mode);
       if (request.ifAvailable) return record.tryAgain(way, mode);
       if (event !== undefined) event.contended = true;
-      return Wait.begin(record, way, mode, { ...NO_OPTIONS, signal }, {});
+      return Wait.begin(record, way, mode, signal === undefined ? NO_OPTIONS : { ...NO_OPTIONS, signal });
     });
   }
 

@@ -72,7 +72,6 @@ export abstract class NamedLock {
   readonly record: LockRecord;
   private readonly sharedWay: number;
   private readonly exclusiveWay: number;
-  private readonly waits = new Set<Wait>();
   private closed = false;
 
   /**
@@ -110,7 +109,7 @@ export abstract class NamedLock {
     this.closed = true;
     droppedHandles.unregister(this);
     // The last one first: one that leaves lets in those behind it, which are not to be granted any more.
-    for (const wait of [...this.waits].reverse()) wait.withdraw(closedError(this));
+    for (const wait of this.record.latestOf(this)) wait.withdraw(closedError(this));
     this.record.leave();
   }
 
@@ -333,10 +332,7 @@ export abstract class NamedLock {
 
   private wait({ wanted, options, owner, context }: Plan): Promise<Hold> {
     if (options.timeout === 0) return Promise.resolve(this.tryOnce(wanted));
-    return Wait.begin(this.record, this.way(wanted), wanted, options, {
-      group: this.waits,
-      owner: owner ?? context,
-    });
+    return Wait.begin(this.record, this.way(wanted), wanted, options, this, owner ?? context);
   }
 
   private waitSync({ wanted, options }: Plan): Hold {

@@ -20,18 +20,21 @@ interface Queued extends Holders {
 
 export abstract class Pending implements Waiting {
   looksAt: number;
+  readonly begun: number;
   protected readonly ready: Ready;
   protected readonly timeout: number;
   private readonly signal: AbortSignal | undefined;
   /** Of its place in the queue; -1 while it has none. */
   private index = -1;
-  private timer: Timer | undefined;
+  private timer: Timer | undefined = undefined;
   private readonly deadline: number;
   private ended = false;
+  private onAbort: (() => void) | undefined = undefined;
 
   constructor(
     protected readonly record: WaitedLock & Queued,
     { timeout, signal }: Pick<Acquire, 'timeout' | 'signal'>,
+    readonly group: object | undefined,
   ) {
     this.ready = record.ready;
     this.timeout = timeout;
@@ -39,9 +42,12 @@ export abstract class Pending implements Waiting {
     const begun = now();
     this.deadline = begun + timeout;
     this.looksAt = begun + LOOK_MS;
-    signal?.addEventListener('abort', this.onAbort, { once: true });
+    if (signal !== undefined) {
+      this.onAbort = () => this.withdraw(reasonOf(signal));
+      signal.addEventListener('abort', this.onAbort, { once: true });
+    }
     if (timeout !== Number.POSITIVE_INFINITY) this.arm();
-    this.ready.addPending();
+    this.begun = this.ready.addPending();
   }
 
   /** Takes its place in the queue. @returns whether it has to wait until the queue can be touched again */
@@ -67,9 +73,7 @@ export abstract class Pending implements Waiting {
     this.ready.register(index, this);
   }
 
-  /** Was poked: tries again. */
-  react(): void {
-    const status = this.ready.native.binding.react(this.index);
+  tried(status: number): void {
     if (status === Status.AGAIN) {
       this.hearOfCycle();
       return;
@@ -104,8 +108,6 @@ export abstract class Pending implements Waiting {
     ready.settle();
   }
 
-  private readonly onAbort = (): void => this.withdraw(reasonOf(this.signal as AbortSignal));
-
   private arm(): void {
     const left = Math.max(this.deadline - now(), 0);
     this.timer = startTimer(() => this.onTimer(), Math.ceil(left));
@@ -117,7 +119,7 @@ export abstract class Pending implements Waiting {
       return;
     }
     // The poke may have come in time, and only its delivery be late on a busy event loop.
-    if (this.index >= 0) this.react();
+    if (this.index >= 0) this.tried(this.ready.native.binding.react(this.index));
     if (this.ended) return;
     const ahead = this.index < 0 ? undefined : this.record.placeOf(this.index);
     const error = this.timedOut(ahead);
@@ -127,7 +129,7 @@ export abstract class Pending implements Waiting {
   protected end(): void {
     this.ended = true;
     this.timer?.clear();
-    this.signal?.removeEventListener('abort', this.onAbort);
+    if (this.onAbort !== undefined) this.signal?.removeEventListener('abort', this.onAbort);
     this.ready.endPending(this.index, this);
   }
 }

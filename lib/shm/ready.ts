@@ -16,14 +16,20 @@ const SERVE_MS = 10;
 
 /** A wait, as far as it is told of anything. */
 export interface Waiting {
-  /** It was poked: it may have been granted. */
-  react(): void;
+  /** Gives it up. */
+  withdraw(reason: unknown): void;
+  /** It was poked, and has tried again: it may have been granted. */
+  tried(status: number): void;
   /** The queue may be accessible again. @returns whether it still is not */
   enqueue(): boolean;
-  /** When it looks for a deadlock that it is in, for the next time. */
+  /** When it looks for a deadlock that it is in, for the next time; `Infinity`: whoever waits can hold nothing. */
   looksAt: number;
   /** @returns whether to look again soon */
   look(): boolean;
+  /** What it ends with, if it is ended together with others. */
+  readonly group: object | undefined;
+  /** Of two waits, the later one has the greater number. */
+  readonly begun: number;
 }
 
 /** A lock, as far as a wait for it needs it. */
@@ -37,7 +43,7 @@ export interface WaitedLock extends Subject {
 export class Ready {
   readonly native: Native;
   /** By native index: who waits. */
-  private readonly waits = new Map<number, Waiting>();
+  private readonly waits: (Waiting | undefined)[] = [];
   /** By native index: who wants to know that a hold was stolen. */
   private readonly listeners = new Map<number, () => void>();
   /** Waits that have no place in the queue yet. */
@@ -45,6 +51,7 @@ export class Ready {
   /** Kept here, for the native part keeps it only while there are waits: all of this can be garbage-collected. */
   private readonly onReady = (): void => this.drain();
   private pending = 0;
+  private begun = 0;
   private retryIsDue = false;
   private serviceIsDue = false;
   private lookIsDue = false;
@@ -53,23 +60,31 @@ export class Ready {
     this.native = Native.open(this.onReady);
   }
 
-  /** One wait more; the event loop runs for as long as there is one. */
-  addPending(): void {
+  /** One wait more; the event loop runs for as long as there is one. @returns how many there have been */
+  addPending(): number {
     if (++this.pending === 1) this.native.binding.keepAlive(true);
+    return ++this.begun;
+  }
+
+  /** The waits of a group, the latest one first. */
+  latestOf(group: object): Waiting[] {
+    return [...this.waits, ...this.unqueued]
+      .filter((wait) => wait?.group === group)
+      .sort((a, b) => (b as Waiting).begun - (a as Waiting).begun) as Waiting[];
   }
 
   /** A wait is over; `index` is the one that it was registered with, if it was. */
   endPending(index: number, wait: Waiting): void {
-    this.unqueued.delete(wait);
-    this.waits.delete(index);
+    if (index >= 0) this.waits[index] = undefined;
+    else this.unqueued.delete(wait);
     if (--this.pending === 0) this.native.binding.keepAlive(false);
   }
 
   /** From now on this wait is told when it is poked. */
   register(index: number, wait: Waiting): void {
-    this.waits.set(index, wait);
+    this.waits[index] = wait;
     this.serveIfNeeded();
-    if (!this.lookIsDue) this.lookLater(LOOK_MS);
+    if (!this.lookIsDue && wait.looksAt < Number.POSITIVE_INFINITY) this.lookLater(LOOK_MS);
   }
 
   /** One timer for all waits, that goes on for as long as there are any. */
@@ -84,11 +99,12 @@ export class Ready {
   private lookForDeadlocks(): void {
     let next = Number.POSITIVE_INFINITY;
     const time = now();
-    for (const wait of this.waits.values()) {
+    for (const wait of this.waits) {
+      if (wait === undefined) continue;
       if (wait.looksAt <= time) wait.looksAt = time + (wait.look() ? LOOK_AGAIN_MS : LOOK_MS);
       next = Math.min(next, wait.looksAt - time);
     }
-    if (this.waits.size > 0) this.lookLater(Math.ceil(Math.max(next, LOOK_AGAIN_MS)));
+    if (next < Number.POSITIVE_INFINITY) this.lookLater(Math.ceil(Math.max(next, LOOK_AGAIN_MS)));
   }
 
   /** From now on `stolen` is called when that hold is poked. */
@@ -120,10 +136,10 @@ export class Ready {
   private drain(): void {
     const { native } = this;
     do {
-      for (const index of native.binding.takeReady()) {
-        this.waits.get(index)?.react();
-        this.listeners.get(index)?.();
-      }
+      const index = native.nextReady();
+      if (index < 0) break;
+      this.waits[index]?.tried(native.reported(Report.TRIED));
+      if (this.listeners.size > 0) this.listeners.get(index)?.();
     } while (native.reported(Report.READY) !== 0);
     if (native.reported(Report.OWED) !== 0) this.retryLater();
   }

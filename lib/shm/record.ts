@@ -1,12 +1,13 @@
 // The locks that are open in this thread.
 import { threadId } from 'node:worker_threads';
+import { now } from '../common/clock';
 import type { Owner } from '../common/owner';
 import type { Abandoned, LockInfo, LockMode, LockSnapshot } from '../common/types';
 import { type AbandonedTuple, ATTENTION, keyOf, type Native, type NativeInfo, Report } from './binding';
 import { errorOf, Status } from './errors';
 import { type Hold, Holds, type LockOfHold } from './hold';
 import { detailsOf, isStopped } from './processes';
-import { Ready } from './ready';
+import { Ready, type Waiting } from './ready';
 
 /** In place of a native id, of which there are never so many. */
 const ASLEEP = 2 ** 29 - 1;
@@ -25,6 +26,8 @@ export class LockRecord implements LockOfHold {
   private uses = 0;
   private id: number;
   private sync: Hold | undefined = undefined;
+  /** When the namespace was looked at last, by `now()`. */
+  private lookedMs = Number.NEGATIVE_INFINITY;
 
   constructor(
     private readonly records: Records,
@@ -62,6 +65,11 @@ export class LockRecord implements LockOfHold {
 
   endUse(): void {
     if (--this.uses === 0 && this.users === 0) this.records.close(this);
+  }
+
+  /** The waits for it of a group, the latest one first. */
+  latestOf(group: object): Waiting[] {
+    return this.uses === 0 ? [] : this.ready.latestOf(group);
   }
 
   /** Gives the native lock back if nobody holds it or waits for it here. The next one who needs it opens it again. */
@@ -158,7 +166,7 @@ export class LockRecord implements LockOfHold {
 
   /** A place in its queue. */
   enqueue(way: number, how: number): number {
-    return this.native.binding.enqueue(keyOf(this.open(), way), how);
+    return this.native.enqueue(keyOf(this.open(), way), how);
   }
 
   /** The cycle that a wait was told of, from it back to itself; none: it goes on. */
@@ -215,8 +223,14 @@ export class LockRecord implements LockOfHold {
     };
   }
 
-  /** @throws {LockError} `ERR_LOCK_NAMESPACE_REMOVED` if newcomers would find another namespace than that of this lock */
-  checkNamespace(): void {
+  /**
+   * @param recentlyMs how old the last look may be, if it is to be relied on
+   * @throws {LockError} `ERR_LOCK_NAMESPACE_REMOVED` if newcomers would find another namespace than that of this lock
+   */
+  checkNamespace(recentlyMs: number): void {
+    const time = now();
+    if (time - this.lookedMs < recentlyMs) return;
+    this.lookedMs = time;
     const status = this.native.binding.check(this.open());
     this.ready.settle(); // its waits are over
     if (status !== Status.OK) throw errorOf(status, 'enter the namespace of', this);

@@ -59,7 +59,7 @@ class Upgrade extends Pending implements PendingUpgrade {
     private readonly resolve: () => void,
     private readonly reject: (reason: unknown) => void,
   ) {
-    super(guard.hold.record, options);
+    super(guard.hold.record, options, undefined);
     guard.hold.upgrade = this;
   }
 

@@ -1,7 +1,7 @@
 // Pending acquires of this thread.
 import { now } from '../common/clock';
 import { wouldDeadlockError } from '../common/errors';
-import type { Acquire } from '../common/options';
+import { type Acquire, NO_OPTIONS } from '../common/options';
 import type { Owner } from '../common/owner';
 import type { LockMode } from '../common/types';
 import { How, Report } from './binding';
@@ -11,16 +11,6 @@ import { Hold } from './hold';
 import { Pending, timedOut } from './pending';
 import { LOOK_AGAIN_MS, LOOK_MS } from './ready';
 import type { LockRecord } from './record';
-
-/** What a wait may have beside its options. */
-interface Extra {
-  /** Has the wait for as long as it is pending. */
-  readonly group?: Set<Wait>;
-  /** Who waits. */
-  readonly owner?: Owner | undefined;
-  /** Takes the lock by force. */
-  readonly steals?: boolean;
-}
 
 /** How the native part is to wait. */
 function howOf({ timeout, signal, deadlock }: Acquire): number {
@@ -35,31 +25,44 @@ export class Wait extends Pending {
     private readonly way: number,
     private readonly mode: LockMode,
     private readonly options: Acquire,
-    private readonly extra: Extra,
+    group: object | undefined,
+    private readonly owner: Owner | undefined,
+    private readonly steals: boolean,
     private readonly resolve: (hold: Hold) => void,
     private readonly reject: (reason: unknown) => void,
   ) {
-    super(record, options);
-    extra.group?.add(this);
+    super(record, options, group);
+    if (owner === undefined) this.looksAt = Number.POSITIVE_INFINITY;
     record.addUse();
   }
 
-  /** Queues for the lock, or steals it. */
+  /**
+   * Queues for the lock.
+   * @param group what it ends with: see `Ready.latestOf`
+   * @param owner who waits
+   */
   static begin(
     record: LockRecord,
     way: number,
     mode: LockMode,
     options: Acquire,
-    extra: Extra,
+    group?: object,
+    owner?: Owner,
   ): Promise<Hold> {
     return new Promise((resolve, reject) => {
-      new Wait(record, way, mode, options, extra, resolve, reject).start();
+      new Wait(record, way, mode, options, group, owner, false, resolve, reject).start();
+    });
+  }
+
+  /** Takes the lock by force. */
+  static steal(record: LockRecord, way: number, mode: LockMode): Promise<Hold> {
+    return new Promise((resolve, reject) => {
+      new Wait(record, way, mode, NO_OPTIONS, undefined, undefined, true, resolve, reject).start();
     });
   }
 
   enqueue(): boolean {
-    const { ready, record, way } = this;
-    const steals = this.extra.steals === true;
+    const { ready, record, steals, way } = this;
     const index = steals ? record.steal(way) : record.enqueue(way, How.ASYNC | howOf(this.options));
     if (index === Status.STALLED) return true;
     if (index >= 0 && !steals && ready.native.reported(Report.GRANTED) === 0) {
@@ -72,7 +75,7 @@ export class Wait extends Pending {
   }
 
   protected owned(): number[] | undefined {
-    return ownedBy(this.extra.owner, this.options.within, this.ready.native);
+    return ownedBy(this.owner, this.options.within, this.ready.native);
   }
 
   protected isToFail(): boolean {
@@ -81,11 +84,6 @@ export class Wait extends Pending {
 
   protected timedOut(ahead: number | undefined): unknown {
     return timedOut(this.record, this.mode, this.timeout, ahead);
-  }
-
-  protected override end(): void {
-    super.end();
-    this.extra.group?.delete(this);
   }
 
   protected refuse(reason: unknown): void {

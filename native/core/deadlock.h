@@ -37,8 +37,9 @@
 //        are drawn behind the latch, one for each wait of the namespace, so that all see the same order, without ties
 //    K6  the victim gets kSlotVictim, and is woken. From now on it is counted as gone: no other look finds a cycle through it.
 //        Nobody is to fail: each process with a member is told by one of its members (kSlotWarns), once (kSlotTold)
-//    K7  the victim, behind the latch: is there still a cycle? If not (a death, a time-out or a theft was faster) it takes the
-//        flag back, and waits on. If so it leaves the queue, with an error
+//    K7  the victim, behind the latch: is there still a cycle, and a certain one unless it has asked to fail for a likely one?
+//        If not (a death, a time-out or a theft was faster) it takes the flag back, and waits on. If so it leaves the
+//        queue, with an error
 //
 // Exactly one. K2 to K6 are one entry into the latch, so of two that look the second finds the first one's victim gone. A
 // victim that dies or times out before K7 is gone as well, and the cycle with it. One that is stopped fails when it goes on.
@@ -263,7 +264,8 @@ Status Arena<P>::cycle_of(const SlotRef& wait, std::vector<HolderInfo>* infos,
   if (fault_) return latched.status();
   graph.link();
   WaitGraph::Cycle cycle = graph.cycle_through(wait.slot_index, true);
-  if (cycle.waits.empty()) cycle = graph.cycle_through(wait.slot_index, false);
+  const bool only_certain = (flags & kSlotVictim) != 0 && (flags & kSlotThrows) == 0;
+  if (cycle.waits.empty() && !only_certain) cycle = graph.cycle_through(wait.slot_index, false);
   if (!cycle.waits.empty() && !all_live(latched, graph, cycle)) cycle.waits.clear();
   if (cycle.waits.empty()) wait.slot->flags.fetch_and(~(kSlotVictim | kSlotTold), std::memory_order_relaxed);
   for (const uint32_t n : cycle.waits) {

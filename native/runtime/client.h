@@ -51,13 +51,15 @@ struct Report {
   int32_t ready;    // waits of this thread were poked, or work is owed: drain()
   int32_t granted;  // enqueue() did not have to wait after all
   int32_t owed;  // holds with work that could not be done, since the latch was stalled: settle_owed() later
-  // Argument and result of the calls of the uncontended path: passed here they cost nothing.
+  // Arguments and results of the calls that are made for each acquire: passed here they cost nothing.
   int32_t argument;
   int32_t result;
   int32_t forks;     // raw fork()s that made this process from one that had this client
   int32_t unserved;  // no native thread can be had: serve() every few milliseconds, as long as anybody waits
   int32_t marks_dropped;  // abandoned records that had to make room for other names
   int32_t told;           // with kAgain: what this wait is told of a cycle that it is in: kVictim, kWarns
+  int32_t how;            // argument of enqueue()
+  int32_t tried;          // of next_ready(): what came of it, a Status
 };
 
 template <class P>
@@ -132,7 +134,8 @@ class Client {
   // Of the namespace of that lock.
   Status locks_in_cycles(uint32_t id, std::vector<LockName>* names);
 
-  std::vector<uint32_t> take_ready();
+  // The next hold that was poked, or -1. If it waits it has tried again: `tried` says what came of it.
+  int32_t next_ready(Status* tried);
   uint32_t settle_owed();  // how many are left
   bool serve();            // true: it need not be called again for now
   uint32_t async_waits() const { return async_waits_; }
@@ -238,7 +241,8 @@ class Client {
   std::vector<uint32_t> free_holds_;
   std::vector<uint32_t> owed_;
   typename P::LocalMutex ready_mutex_;
-  std::vector<uint32_t> ready_;
+  std::vector<uint32_t> ready_;  // from `ready_taken_` on
+  size_t ready_taken_ = 0;
   bool notified_ = false;
 };
 
@@ -286,16 +290,6 @@ void Client<P>::notify_ready(uint32_t hold) {
   if (notified_) return;
   notified_ = true;
   notify_(data_);
-}
-
-template <class P>
-std::vector<uint32_t> Client<P>::take_ready() {
-  const Locked locked(ready_mutex_);
-  std::vector<uint32_t> ready;
-  ready.swap(ready_);
-  notified_ = false;
-  report_->ready = 0;
-  return ready;
 }
 
 }  // namespace proclock

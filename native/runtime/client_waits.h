@@ -171,6 +171,25 @@ Status Client<P>::react(uint32_t index) {
 }
 
 template <class P>
+int32_t Client<P>::next_ready(Status* tried) {
+  uint32_t index = 0;
+  {
+    const Locked locked(ready_mutex_);
+    const bool any = ready_taken_ < ready_.size();
+    if (any) index = ready_[ready_taken_++];
+    if (ready_taken_ == ready_.size()) {
+      ready_.clear();
+      ready_taken_ = 0;
+    }
+    notified_ = false;
+    report_->ready = !ready_.empty();
+    if (!any) return -1;
+  }
+  *tried = react(index);
+  return static_cast<int32_t>(index);
+}
+
+template <class P>
 Status Client<P>::withdraw(uint32_t index) {
   Hold* hold = upgrading_at(index);
   if (hold != nullptr) {

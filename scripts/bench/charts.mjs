@@ -38,7 +38,14 @@ export function drawCharts(result, folder) {
       backgroundColor: '#ffffff',
       textStyle: TEXT,
       title: [
-        { text: title, subtext, left: 12, top: 8, textStyle: { fontSize: 16 } },
+        {
+          text: title,
+          subtext,
+          left: 12,
+          top: 8,
+          textStyle: { fontSize: 16 },
+          subtextStyle: { lineHeight: 15 },
+        },
         ...(option.titles ?? []),
       ],
       ...option,
@@ -147,12 +154,19 @@ function panels(rows, { title, note, value }) {
   const cells = mixes.flatMap((sharedPart, y) =>
     sections.map((sectionUs, x) => ({ sharedPart, sectionUs, x, y })),
   );
-  const at = ({ x, y }) => ({ left: 62 + x * 276, top: 140 + y * 220, width: 226, height: 150 });
+  const at = ({ x, y }) => ({ left: 62 + x * 276, top: 168 + y * 220, width: 226, height: 150 });
   return {
     title,
     note,
-    height: 150 + mixes.length * 220,
-    legend: { top: 76, itemGap: 14, itemWidth: 18, textStyle: { fontSize: 11 }, data: kinds },
+    height: 168 + mixes.length * 220,
+    // One for each kind, each at a place of its own: how wide a text is depends on the fonts of whoever looks at it.
+    legend: kinds.map((kind, i) => ({
+      left: 56 + (i % 4) * 200,
+      top: 86 + Math.floor(i / 4) * 20,
+      itemWidth: 18,
+      textStyle: { fontSize: 11 },
+      data: [kind],
+    })),
     titles: cells.map((cell) => ({
       text: `${sectionName(cell.sectionUs)}, ${mixName(cell.sharedPart)}`,
       left: at(cell).left,

@@ -1,5 +1,5 @@
-// `npm run demo`: ten seconds in the life of a ledger that ten processes and threads share. With `-- --postgres [URL]` the lock
-// is over that PostgreSQL, or over one that is started for it.
+// `npm run demo`: ten seconds in the life of a ledger that ten processes and threads share. With `-- --postgres [URL]` or
+// `-- --etcd [URL]` the lock is over that engine, or over one that is started for it.
 //
 // Eight writers append under `exclusive`, two auditors read all of it under `shared`. One writer is killed between the
 // halves of an entry, another while it waits. Exits with 0 if the ledger is right, the dead one's successor was told,

@@ -7,9 +7,11 @@ import { createRequire } from 'node:module';
 import { servers } from '../servers.mjs';
 
 const require = createRequire(import.meta.url);
+/** Of an engine: the dead are missed within the patience of those who wait. */
+const TTL_MS = 2000;
 const NOBODY = { held: [], pending: [] };
 
-/** The place that the arguments of the demo name (`--postgres [URL]`), and how to leave it. */
+/** The place that the arguments of the demo name (`--postgres [URL]`, `--etcd [URL]`), and how to leave it. */
 export async function placeOf(args, { name, namespace }) {
   const entry = Object.keys(servers).find((each) => args.includes(`--${each}`));
   if (entry === undefined) {
@@ -37,7 +39,7 @@ export async function enter({ name, namespace, entry, target }) {
     return { lock, snapshot: () => lock.query(), close: () => lock.close() };
   }
   const { SharedLock } = require('proclock/remote');
-  const space = await require(`proclock/${entry}`).connect(target, { namespace });
+  const space = await require(`proclock/${entry}`).connect(target, { namespace, ttl: TTL_MS });
   const lock = new SharedLock(name, { space });
   let last = NOBODY;
   let asked = false;

@@ -2,6 +2,7 @@
 // nobody knows of, and nobody believes to hold what may be held by another. The engine is that in memory, behind a line that
 // can be cut at both ends.
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { AcquireEvent } from '../../lib/common/channels';
 import { now } from '../../lib/common/clock';
 import { LockError } from '../../lib/common/errors';
 import { type Client, Server } from '../../lib/engines/memory/server';
@@ -317,6 +318,20 @@ describe('an answer that crosses', () => {
     expect(state()).toEqual(IDLE);
   });
 
+  test('who is told that it has to wait when its time is up has waited', async () => {
+    await begin();
+    const held = await others.exclusive();
+    const event = { contended: false } as AcquireEvent;
+    engine.line.back.shut();
+    const options = { timeout: 20, signal: undefined };
+    const wait = track(space.acquire(space.recordOf(name), 'exclusive', 'wait', options, { event }));
+    await until(() => engine.line.asked.includes('withdraw'));
+    engine.line.back.open();
+    await expectError(() => wait.promise, 'ERR_LOCK_TIMEOUT');
+    expect(event.contended).toBe(true);
+    await held.release();
+  });
+
   test('a grant that crosses the abort is given back before the call rejects', async () => {
     await begin();
     engine.line.back.shut();
@@ -416,6 +431,18 @@ describe('an answer that crosses', () => {
     expect(guard.lost.aborted).toBe(false);
     await guard.release();
     expect(state()).toEqual(IDLE);
+  });
+
+  test('a session that has just begun is asked once by each, whoever comes in that moment', async () => {
+    for (let turns = 0; turns < 20; turns++) {
+      const one = lockOver(engine);
+      const first = one.shared();
+      for (let n = 0; n < turns; n++) await null;
+      const guards = await Promise.all([first, one.shared()]);
+      expect(engine.line.asked.filter((what) => what === 'acquire')).toHaveLength(2);
+      for (const guard of guards) await guard.release();
+      expect(state()).toEqual(IDLE);
+    }
   });
 
   test('a session that ends while somebody leaves the queue keeps it no longer', async () => {

@@ -107,7 +107,7 @@ class Writer {
         return dice_.below(8) << proclock::kSerialShift | dice_.below(5) << proclock::kOwnerShift |
                dice_.below(16);
       case 4:  // flags of a slot
-        return dice_.below(512);
+        return dice_.below(1024) | dice_.below(64) << 16;
       default:  // an index that is in use, phases and modes, flags of a gate
         return dice_.below(20);
     }
@@ -130,7 +130,7 @@ class Writer {
 
 // ---- who works
 
-void check(Status status) { CHECK(status <= Status::kOk && status >= Status::kStolen); }
+void check(Status status) { CHECK(status <= Status::kOk && status >= Status::kUpgrading); }
 
 class Worker {
  public:
@@ -168,7 +168,7 @@ class Worker {
     if (ok(status)) locks_.push_back(id);
   }
   void wait_a_little() {
-    const int32_t hold = client().enqueue(any_key(), false);
+    const int32_t hold = client().enqueue(any_key(), dice_.one_in(2) ? Client::kThrows : 0);
     add(hold);
     if (hold < 0 || loop_.report.granted != 0) return;
     for (int n = 0; n < 3; n++) {
@@ -179,15 +179,17 @@ class Worker {
     check(client().withdraw(static_cast<uint32_t>(hold)));
   }
   void react() {
+    constexpr int kReadyMax = 64;
     if (loop_.report.owed != 0) client().settle_owed();
-    for (const uint32_t ready : client().take_ready()) check(client().react(ready));
+    Status tried;
+    for (int n = 0; n < kReadyMax && client().next_ready(&tried) >= 0; n++) check(tried);
     if (dice_.one_in(4)) usleep(200);
   }
   void look() {
     std::vector<proclock::HolderInfo> infos;
     std::unordered_map<uint32_t, proclock::LockName> names;
     std::vector<proclock::MarkedLock> marks;
-    switch (dice_.below(6)) {
+    switch (dice_.below(8)) {
       case 0:
         return check(client().query(any_lock(), false, &infos));
       case 1:
@@ -199,13 +201,26 @@ class Worker {
         return void(client().held_by_thread(any_lock()));
       case 4:
         return void(client().serve());
+      case 5:
+      case 6:
+        return look_for_cycles();
       default:
         return check(client().look(any_lock()));
     }
   }
+  void look_for_cycles() {
+    std::vector<proclock::HolderInfo> infos;
+    std::unordered_map<uint32_t, proclock::LockName> names;
+    std::vector<proclock::LockName> in_cycles;
+    const uint32_t wait = any_hold();
+    client().look_for_cycle(wait, {{context_, any_hold()}, {client().new_context(), any_hold()}});
+    check(client().cycle_of(wait, &infos, &names));
+    check(client().locks_in_cycles(any_lock(), &in_cycles));
+    client().leave_context(any_hold());
+  }
   void hold() {
     proclock::AbandonedInfo info;
-    switch (dice_.below(10)) {
+    switch (dice_.below(12)) {
       case 0:
         return check(client().downgrade(any_hold()));
       case 1:
@@ -219,6 +234,10 @@ class Worker {
         return check(client().withdraw(any_hold()));
       case 5:
         return check(client().react(any_hold()));
+      case 6:
+        return check(client().try_upgrade(any_hold()));
+      case 7:
+        return check(client().upgrade(any_hold()));
       default:
         return check(client().release(any_hold()));
     }
@@ -237,7 +256,7 @@ class Worker {
         return wait_a_little();
       case 5:
       case 6:
-        return add(client().enqueue(any_key(), true));
+        return add(client().enqueue(any_key(), Client::kAsync | (dice_.one_in(2) ? Client::kThrows : 0)));
       case 7:
       case 8:
         return react();
@@ -256,6 +275,7 @@ class Worker {
   Loop loop_;
   std::vector<uint32_t> locks_;
   std::vector<uint32_t> holds_;
+  const uint32_t context_ = client().new_context();
 };
 
 void work_in_threads(const harness::Segment& segment, Page& page, uint64_t seed) {

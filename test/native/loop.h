@@ -47,10 +47,10 @@ struct BasicLoop {
     for (;;) {
       CHECK(turn());
       if (report.owed != 0) client.settle_owed();
-      for (const uint32_t ready : client.take_ready()) {
-        const Status status = client.react(ready);
-        if (status == Status::kOk && ready == hold) return;
-        CHECK_EQ(status, Status::kAgain);
+      Status tried;
+      for (int32_t ready; (ready = client.next_ready(&tried)) >= 0;) {
+        if (tried == Status::kOk && static_cast<uint32_t>(ready) == hold) return;
+        CHECK_EQ(tried, Status::kAgain);
       }
     }
   }
@@ -59,7 +59,8 @@ struct BasicLoop {
     for (size_t granted = 0; granted < count;) {
       CHECK(turn());
       if (report.owed != 0) client.settle_owed();
-      for (const uint32_t ready : client.take_ready()) granted += ok(client.react(ready));
+      Status tried;
+      while (client.next_ready(&tried) >= 0) granted += ok(tried);
     }
   }
   uint32_t acquire(uint32_t key) {

@@ -52,7 +52,7 @@ TEST(
 
 TEST("what is not there, or is somebody else's, is not given back") {
   Segment segment;
-  CHECK_EQ(prune(segment), Status::kSystem);
+  CHECK_EQ(prune(segment), Status::kRemoved);
   {
     Member member(segment.name());
   }

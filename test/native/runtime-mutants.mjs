@@ -97,12 +97,6 @@ export const RUNTIME_EDITS = {
       'if (found != spaces.end() && !MUTANT(EVENTS_DROPPED)) (*found)->watch_event(event.key.process, event.ended);',
     ],
   ],
-  'client.h': [
-    [
-      'notified_ = false;\n  report_->ready = 0;',
-      'if (!MUTANT(NOTIFIED_STAYS)) notified_ = false;\n  report_->ready = 0;',
-    ],
-  ],
   'client_locks.h': [
     [
       'space.arena().leave(hold.ref);\n    if (std::find(left',
@@ -139,6 +133,10 @@ export const RUNTIME_EDITS = {
     ],
   ],
   'client_waits.h': [
+    [
+      'notified_ = false;\n    report_->ready =',
+      'if (!MUTANT(NOTIFIED_STAYS)) notified_ = false;\n    report_->ready =',
+    ],
     [
       'space.add_async(hold.ref.slot_index, this, index);\n  if (space.is_slow()',
       `if (!MUTANT(KNOWN_LATE)) space.add_async(hold.ref.slot_index, this, index);

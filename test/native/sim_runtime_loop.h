@@ -160,18 +160,21 @@ class Loop final : public Thread {
     const Prompt prompt(*this);
     doing("drain");
     do {
-      for (const uint32_t index : client_->take_ready()) {
-        for (Wait& wait : waits_) {
-          if (wait.index == static_cast<int32_t>(index)) {
-            react(wait);
-            break;
-          }
-        }
-        for (size_t n = 0; n < holds_.size(); n++) {
-          if (holds_[n].index == index && holds_[n].upgrading) react_upgrade(n);
-        }
-        if (listens_to(index)) look_for_theft(index);
+      Status status;
+      const int32_t ready = client_->next_ready(&status);
+      if (ready < 0) break;
+      const uint32_t index = static_cast<uint32_t>(ready);
+      // One of them: a wait that is granted may begin an upgrade at once.
+      const auto wait = std::find_if(waits_.begin(), waits_.end(),
+                                     [&](const Wait& one) { return !one.ended && one.index == ready; });
+      const auto hold = std::find_if(holds_.begin(), holds_.end(),
+                                     [&](const Hold& one) { return one.upgrading && one.index == index; });
+      if (wait != waits_.end()) {
+        tried(*wait, status);
+      } else if (hold != holds_.end() && status != Status::kAgain) {
+        upgrade_ended(static_cast<size_t>(hold - holds_.begin()), status);
       }
+      if (listens_to(index)) look_for_theft(index);
       forget_ended();
     } while (report_.ready != 0);
     if (report_.owed != 0) retry_later();
@@ -255,7 +258,7 @@ class Loop final : public Thread {
 
   static Mode mode_of(uint32_t key) { return (key & kExclusive) != 0 ? Mode::kExclusive : Mode::kShared; }
 
-  void react(Wait& wait);
+  void tried(Wait& wait, Status status);
   void time_out(Wait& wait);
   void request_sync(int lock, uint32_t key, Mode mode, uint64_t deadline_ns);
 
@@ -279,7 +282,6 @@ class Loop final : public Thread {
   }
   void downgrade(size_t n);
   void upgrade(size_t n);
-  void react_upgrade(size_t n);
   void upgrade_ended(size_t n, Status status);
 
   void listen(uint32_t index);

@@ -98,10 +98,7 @@ inline bool Loop::enqueue(Wait& wait) {
   return false;
 }
 
-inline void Loop::react(Wait& wait) {
-  if (wait.ended || wait.index < 0) return;
-  doing("react");
-  const Status status = client_->react(static_cast<uint32_t>(wait.index));
+inline void Loop::tried(Wait& wait, Status status) {
   if (status == Status::kAgain) return;
   SIM_CHECK(ok(status));
   wait.ended = true;
@@ -109,7 +106,10 @@ inline void Loop::react(Wait& wait) {
 }
 
 inline void Loop::time_out(Wait& wait) {
-  react(wait);
+  if (wait.index >= 0) {
+    doing("react");
+    tried(wait, client_->react(static_cast<uint32_t>(wait.index)));
+  }
   if (wait.ended) return;
   doing("withdraw");
   the_world.counts.timeouts++;
@@ -191,12 +191,6 @@ inline void Loop::upgrade(size_t n) {
   holds_[n].upgrading = true;
   holds_[n].until_ns = random_.one_in(2) ? kForever : deadline();
   serve_if_needed();
-}
-
-inline void Loop::react_upgrade(size_t n) {
-  doing("react to an upgrade");
-  const Status status = client_->react(holds_[n].index);
-  if (status != Status::kAgain) upgrade_ended(n, status);
 }
 
 // Shared as before, where another one is to be upgraded, or the latch was stalled.

@@ -72,10 +72,9 @@ class Agent {
     }
     settle();
     bool got = false;
-    for (const uint32_t ready : client_.take_ready()) {
-      const Status status = client_.react(ready);
-      got = got || (ready == wanted && ok(status));
-    }
+    Status tried;
+    for (int32_t ready; (ready = client_.next_ready(&tried)) >= 0;)
+      got = got || (static_cast<uint32_t>(ready) == wanted && ok(tried));
     return got;
   }
 

@@ -151,7 +151,8 @@ export interface WatchRequest {
   readonly create?: {
     readonly key: Buffer;
     readonly rangeEnd?: Buffer | undefined;
-    readonly startRevision: number;
+    /** If it is missing, the next one. */
+    readonly startRevision?: number | undefined;
     readonly filters: readonly number[];
     readonly watchId: number;
   };
@@ -176,6 +177,7 @@ export interface WatchEvent {
 }
 
 export interface WatchResponse {
+  readonly header?: { readonly revision: number };
   readonly watchId: number;
   readonly created: boolean;
   readonly canceled: boolean;

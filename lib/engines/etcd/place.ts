@@ -223,15 +223,31 @@ export class Place implements Entry {
       startSoon(() => this.wake(), false);
       return;
     }
-    const wake = (): void => this.wake();
+    const { key } = blocker;
     const { watcher } = this.host;
-    this.watchId = watcher.watch({ key: blocker.key }, reply.revision, true, {
-      happened: wake,
+    this.watchId = watcher.watch({ key }, true, {
+      begun: () => void this.lookWhetherItIsGone(key),
+      happened: () => this.wake(),
       missed: (why) => {
         if ('code' in why) this.host.failed(why);
-        else wake();
+        else this.wake();
       },
-    }).id;
+    });
+  }
+
+  /** Before the watch of that key had begun, which tells of what comes later. */
+  private async lookWhetherItIsGone(key: Buffer): Promise<void> {
+    const { watchId } = this;
+    try {
+      const reply = await this.host.lease.read('look whom a lock waits for', {
+        as: 'looked',
+        when: [],
+        does: [{ as: 'blocker', get: { key } }],
+      });
+      if (this.watchId === watchId && reply.first('blocker') === undefined) this.wake();
+    } catch (error) {
+      this.host.failed(error);
+    }
   }
 
   private blockerIn(reply: Reply): KeyValue | undefined {

@@ -10,7 +10,7 @@
 //   held/SLOT       from the grant to the release. A grant creates one such key, so no two have the same revision.
 //   ahead           whoever stands ahead of the queue, if anybody does: a holder that upgrades or has upgraded, a thief.
 //                   Its value is the SLOT.
-//   mark/SLOT       from an exclusive grant to its release.
+//   mark/SLOT       from an exclusive grant to its release or downgrade.
 //   token           changed by each exclusive grant. The revision of the last change is the token.
 //   flights         changed by each flight that was finished. The revision of the last change counts them.
 // The first four are attached to the lease of the session, and go, all at once, when the session ends. The others are not:
@@ -39,7 +39,7 @@
 // Watches are told of deletions only, so a grant to that one wakes nobody. When it goes, the conditions are tried anew, and
 // whoever is in the way then is watched. A wait behind a chain of others thus wakes once, when it is its turn; one that
 // watches a reader among several may wake once for each of them at worst; one behind a wait that is given up wakes to watch
-// another. A watch begins at the revision of the answer that named the key: nothing is missed in between.
+// another. The key may be gone before its watch has begun: so it is looked for once more then, and nothing is missed.
 //
 // What a lost answer leaves. A question whose answer was lost may have been carried out, or may be so later: a ghost. So
 // each transaction has the condition that the key of its session was last changed at a certain revision. After a lost
@@ -61,6 +61,7 @@ import {
   either,
   exists,
   hasValue,
+  type Keys,
   none,
   noneCreatedAfter,
   type Op,
@@ -205,8 +206,7 @@ export function withdraw(entry: Entry): Txn {
 
 /** `held`: it had the lock. */
 export function release(entry: Entry, repaired: boolean, flight: boolean): Txn {
-  const { keys, slot, mode } = entry;
-  const marks = repaired ? startingWith(keys.marks) : only(`${keys.marks}${slot}`);
+  const { keys, mode } = entry;
   const counted: Op[] = flight ? [{ put: Buffer.from(keys.flights), value: '' }] : [];
   return {
     as: 'held',
@@ -215,7 +215,7 @@ export function release(entry: Entry, repaired: boolean, flight: boolean): Txn {
       ...leaveQueue(entry),
       { delete: only(heldKey(entry)) },
       ...standBack(entry),
-      ...(mode === 'exclusive' ? [{ delete: marks }] : []),
+      ...(mode === 'exclusive' ? [{ delete: marksGoneWith(entry, repaired) }] : []),
       lastOneOut(entry, counted),
     ],
   };
@@ -240,6 +240,11 @@ function standBack({ keys, slot, ahead }: Entry): Op[] {
   return [{ as: 'was ahead', when: [hasValue(keys.ahead, slot)], does: [{ delete: only(keys.ahead) }] }];
 }
 
+/** Whoever is exclusive no more leaves no mark; whoever has repaired what there was takes those of the dead along. */
+function marksGoneWith(entry: Entry, repaired: boolean): Keys {
+  return repaired ? startingWith(entry.keys.marks) : only(markKey(entry));
+}
+
 // ---- to change the mode
 
 /** `held`: it had the lock, and is shared now. */
@@ -250,7 +255,7 @@ export function downgrade(entry: Entry, repaired: boolean): Txn {
     does: [
       { delete: only(exclusiveKey(entry)) },
       ...standBack(entry),
-      ...(repaired ? [{ delete: startingWith(entry.keys.marks) }] : []),
+      { delete: marksGoneWith(entry, repaired) },
       hold(entry, 'shared'),
     ],
   };

@@ -224,28 +224,27 @@ export class EtcdSession implements Session, Host, LeaseEvents {
     const { clientId, keys, settings } = this;
     const value = JSON.stringify({ pid: process.pid, threadId, host: this.host, since: Date.now() });
     const revision = await this.lease.begin(settings.ttl, keys.session(clientId), value);
-    await this.watchMailbox(revision);
+    await inTime(this.watchMailbox(revision), OPENING_MS_MAX);
     this.opened = true;
     this.events.certainUntil(this.certain);
   }
 
+  /** Resolves when it has begun. Rejects if it can not, and the session is still to be opened. */
   private watchMailbox(from: number): Promise<void> {
     return new Promise((resolve, reject) => {
-      const timer = startTimer(() => reject(silentError(OPENING_MS_MAX)), OPENING_MS_MAX);
-      const settle = (): void => timer.clear();
-      const { created } = this.watcher.watch(this.keys.mailbox(this.clientId), from, false, {
-        happened: (event) => this.mailboxChanged(event),
-        missed: (why) => {
-          if (!this.opened) {
-            settle();
-            reject(toLockError('watch the keys of the session', why, this.settings.prefix));
-          } else this.mailMissed(why).catch((error) => this.failed(error));
+      this.watcher.watch(
+        this.keys.mailbox(this.clientId),
+        false,
+        {
+          begun: resolve,
+          happened: (event) => this.mailboxChanged(event),
+          missed: (why) => {
+            if (!this.opened) reject(toLockError('watch the keys of the session', why, this.settings.prefix));
+            else this.mailMissed(why).catch((error) => this.failed(error));
+          },
         },
-      });
-      void created.then(() => {
-        settle();
-        resolve();
-      });
+        from,
+      );
     });
   }
 
@@ -289,6 +288,13 @@ export class EtcdSession implements Session, Host, LeaseEvents {
       .catch(() => {})
       .finally(() => this.wire.close(why));
   }
+}
+
+function inTime(promise: Promise<void>, ms: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = startTimer(() => reject(silentError(ms)), ms);
+    promise.then(resolve, reject).finally(() => timer.clear());
+  });
 }
 
 /** As `3.5.9`. */

@@ -1,6 +1,9 @@
 // All watches of a session, over one stream. When it fails, another one is opened, and every watch goes on from where it was:
 // etcd tells what has happened since. What it has forgotten by then (compaction), the watcher says so.
-import { now } from '../../common/clock';
+//
+// A watch is told of changes at once if it began with what comes next. One that begins with what has been, be it the last
+// change alone, is put aside by etcd, which looks ten times a second what such watches have missed. So whoever waits for a
+// change soon begins with what comes next, and looks, once the watch has begun, at what was before.
 import { LockError } from '../../common/errors';
 import type { Stream } from './client';
 import { EventType, Filter, type WatchEvent, type WatchRequest, type WatchResponse, watch } from './messages';
@@ -9,6 +12,8 @@ import type { Wire } from './wire';
 
 /** What a watch tells. */
 export interface Watching {
+  /** Every later change will be told. A watch that did not say where to begin has to look now at what was before. */
+  begun(): void;
   happened(event: WatchEvent): void;
   /** It may have missed something, and is over: one has to look, and to watch again. */
   missed(why: Error): void;
@@ -18,13 +23,9 @@ interface Watch {
   readonly keys: Keys;
   readonly deletionsOnly: boolean;
   readonly watching: Watching;
-  /** The last revision that it has been told of. */
-  from: number;
-  created(): void;
+  /** Of the last change of which all is known; `undefined` until it has begun, if it begins with what comes next. */
+  from: number | undefined;
 }
-
-/** A token lives for longer than that. */
-const REFUSAL_MS_MIN = 10_000;
 
 const WHAT = 'watch the keys of locks';
 
@@ -34,31 +35,25 @@ export class Watcher {
   private readonly watches = new Map<number, Watch>();
   private lastId = 0;
   private over = false;
-  private refusedAt = Number.NEGATIVE_INFINITY;
+  /** Whether etcd has refused a watch, and begun none since. */
+  private wasRefused = false;
 
   constructor(private readonly wire: Wire) {}
 
   /**
-   * Tells of every change of the keys after that revision, once or more.
+   * Tells of every change of the keys after that revision, once or more; or of those that come next.
    *
    * etcd is asked to begin with the very revision of which everything is known. If it is the next one, a deletion at just
    * that one, and all before it, may have been forgotten (compaction), and etcd would not say so.
    *
-   * @returns the number of the watch, and when etcd has heard of it
+   * @returns the number of the watch
    */
-  watch(
-    keys: Keys,
-    from: number,
-    deletionsOnly: boolean,
-    watching: Watching,
-  ): { id: number; created: Promise<void> } {
+  watch(keys: Keys, deletionsOnly: boolean, watching: Watching, from?: number): number {
     const id = ++this.lastId;
-    const created = new Promise<void>((resolve) => {
-      this.watches.set(id, { keys, from, deletionsOnly, watching, created: resolve });
-    });
+    this.watches.set(id, { keys, from, deletionsOnly, watching });
     if (this.stream === undefined) void this.open();
     else this.create(id);
-    return { id, created };
+    return id;
   }
 
   unwatch(id: number): void {
@@ -119,13 +114,13 @@ export class Watcher {
   }
 
   private received(response: WatchResponse): void {
-    const { watchId, created, canceled, compactRevision, cancelReason, events } = response;
+    const { header, watchId, created, canceled, compactRevision, cancelReason, events } = response;
     if (canceled) {
       if (compactRevision > 0) this.miss(watchId, new Error('etcd has forgotten what happened'));
       else if (this.watches.has(watchId) || watchId < 0) this.refused(cancelReason);
       return;
     }
-    if (created) this.watches.get(watchId)?.created();
+    if (created) this.begun(watchId, header?.revision);
     for (const event of events) {
       const known = this.watches.get(watchId);
       if (known === undefined) return;
@@ -134,21 +129,30 @@ export class Watcher {
     }
   }
 
+  /** @param revision the last one when etcd made the watch */
+  private begun(id: number, revision: number | undefined): void {
+    const known = this.watches.get(id);
+    this.wasRefused = false;
+    if (known === undefined) return;
+    known.from ??= revision;
+    known.watching.begun();
+  }
+
   private miss(id: number, why: Error): void {
     const known = this.watches.get(id);
     this.watches.delete(id);
     known?.watching.missed(why);
   }
 
-  /** It may be that the token has expired which the stream was opened with: once, another one is asked for. */
+  /** It may be that the token has expired which the stream was opened with: then all goes on with another one. */
   private refused(reason: string): void {
     this.stream?.cancel();
     this.stream = undefined;
-    if (now() - this.refusedAt < REFUSAL_MS_MIN) {
+    if (this.wasRefused) {
       this.fail(new LockError('ERR_LOCK_PERMISSION', reason));
       return;
     }
-    this.refusedAt = now();
+    this.wasRefused = true;
     this.wire.forgetToken();
     void this.open();
   }

@@ -21,6 +21,11 @@ const CALL_MS_MAX = 2500;
  */
 const URGENT_CALLS_PER_TTL = 3;
 const URGENT_CALL_MS_MIN = 500;
+/**
+ * How many calls are on their way at a time, but for urgent ones. etcd answers as fast as its disk lets it: of thousands that are
+ * on their way, the last one is answered late, though nothing is wrong.
+ */
+export const CALLS_MAX = 128;
 /** The first one over a connection has to wait for that as well. */
 const FIRST_CALL_FACTOR = 2;
 /** How long until an endpoint that failed is asked again, if there is no other: at first, and at most. */
@@ -54,6 +59,9 @@ export class Wire {
   /** How many calls failed since one was answered. */
   private failures = 0;
   private readonly urgentCallMs: number;
+  private calls = 0;
+  /** Calls that are to be made when others have been answered. */
+  private readonly turns: Array<() => void> = [];
 
   /** @param first the endpoint to begin with */
   constructor(
@@ -66,19 +74,27 @@ export class Wire {
 
   /** @param what is to be done, in words */
   async call<Q, A>(what: string, method: Method<Q, A>, question: Q): Promise<A> {
-    return this.asSomebody(what, (token) =>
-      this.perform((link, fail, done) =>
-        link.client.makeUnaryRequest(
-          method.path,
-          method.serialize,
-          method.deserialize,
-          question,
-          newMetadata({ token }),
-          {},
-          (error, answer) => (error === null ? done(answer as A) : fail(error)),
+    if (this.calls === CALLS_MAX) await new Promise<void>((resolve) => this.turns.push(resolve));
+    else this.calls++;
+    try {
+      return await this.asSomebody(what, (token) =>
+        this.perform((link, fail, done) =>
+          link.client.makeUnaryRequest(
+            method.path,
+            method.serialize,
+            method.deserialize,
+            question,
+            newMetadata({ token }),
+            {},
+            (error, answer) => (error === null ? done(answer as A) : fail(error)),
+          ),
         ),
-      ),
-    );
+      );
+    } finally {
+      const next = this.turns.shift();
+      if (next === undefined) this.calls--;
+      else next();
+    }
   }
 
   /** The first answer to one question of a stream; urgent. */

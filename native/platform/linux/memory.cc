@@ -119,6 +119,7 @@ Status LinuxPlatform::Memory::prune(const char* name, int64_t group, OpenFailure
   if (ok(status)) status = check_name();
   if (ok(status) && anybody_alive()) status = Status::kBusy;
   if (ok(status) && remove && shm_unlink(name) != 0) status = fail(errno);
+  if (failure_.error == ENOENT) status = Status::kRemoved;
   reset();
   *failure = failure_;
   return status;

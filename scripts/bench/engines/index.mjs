@@ -14,7 +14,7 @@ const CHILD = resolve(here, 'child.mjs');
 const { SharedLock } = createRequire(import.meta.url)('../../../dist/remote');
 
 /** A module of this folder each. */
-const ENGINES = ['postgres'];
+const ENGINES = ['postgres', 'etcd'];
 const TTL_MS = 10_000;
 const PROCESSES = 4;
 
@@ -35,7 +35,11 @@ export async function benchEngines(quick) {
         pair: await pair(engine, server.target, rounds),
         handOver: await handOver(module, engine, server.target, rounds),
         processes: await processes(module, engine, server.target, quick ? 300 : 2000),
-        waits: await waits(engine, server.target, quick ? 1000 : 10_000),
+        waits: await waits(
+          engine,
+          server.target,
+          Math.min(quick ? 1000 : 10_000, engine.waitsMax ?? Infinity),
+        ),
         kill: await kill(module, engine, server.target, quick ? 3 : 30),
       };
       console.log(show(result[module]));
@@ -48,9 +52,9 @@ export async function benchEngines(quick) {
   console.log(`\nAll figures with their spread: ${OUTPUT}`);
 }
 
-const startChild = async (module, target, name) => {
+const startChild = async (module, target, name, ttl = TTL_MS) => {
   const child = await Actor.start([], CHILD);
-  await child.call('open', module, target, { ttl: TTL_MS }, name);
+  await child.call('open', module, target, { ttl }, name);
   return child;
 };
 
@@ -63,7 +67,7 @@ async function pair(engine, target, rounds) {
     'proclock, shared': async () => (await lock.shared()).release(),
   };
   const open = [];
-  for (const [name, make] of Object.entries(engine.peers)) {
+  for (const [name, make] of Object.entries({ ...engine.bare, ...engine.peers })) {
     const peer = await make(target);
     open.push(peer);
     forms[name] = async () => {
@@ -148,14 +152,17 @@ async function waits(engine, target, count) {
     );
     // Questions are answered in their order.
     while ((await space.query()).pending.length < count);
+    const told = await engine.told?.count(target);
     const queued = performance.now();
     const released = Promise.all(guards.map((guard) => guard.release()));
     await drained;
     await released;
+    const drainedMs = performance.now() - queued;
     figures[what] = {
       count,
       queuedMs: queued - began,
-      perSecond: count / ((performance.now() - queued) / 1000),
+      perSecond: count / (drainedMs / 1000),
+      ...(told === undefined ? {} : { [engine.told.name]: (await engine.told.count(target)) - told }),
     };
     await space.close();
     await holder.close();
@@ -169,7 +176,7 @@ async function kill(module, engine, target, rounds) {
   const lock = new SharedLock('killed', { space });
   const values = [];
   for (let round = 0; round < rounds; round++) {
-    const child = await startChild(module, target, 'killed');
+    const child = await startChild(module, target, 'killed', engine.ttlMs);
     await child.call('hold');
     const waiting = lock.exclusive();
     while ((await lock.query()).pending.length === 0);
@@ -199,6 +206,7 @@ function show({ pair, handOver, processes, waits, kill }) {
     );
   const bare = Object.keys(pair)[2];
   const message = Object.keys(handOver)[1];
+  const [, , , ...told] = Object.keys(Object.values(waits)[0]);
   return [
     ratios(pair, bare, 'pair, us'),
     ratios(handOver, message, 'hand-over, us'),
@@ -211,11 +219,10 @@ function show({ pair, handOver, processes, waits, kill }) {
       ]),
     ),
     table(
-      ['waits on one connection', 'queued, ms', 'drained, 1/s'],
-      Object.entries(waits).map(([name, { count, queuedMs, perSecond }]) => [
+      ['waits on one connection', 'queued, ms', 'drained, 1/s', ...told],
+      Object.entries(waits).map(([name, { count, queuedMs, perSecond, ...counted }]) => [
         `${number(count)} ${name}`,
-        number(queuedMs),
-        number(perSecond),
+        ...[queuedMs, perSecond, ...Object.values(counted)].map(number),
       ]),
     ),
     table(['kill to grant, ms', 'p50', 'p99'], [['proclock', number(kill.median), number(kill.p99)]]),

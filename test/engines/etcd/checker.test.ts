@@ -2,7 +2,7 @@
 import { describeIfAsked, findsNothing, findsWhatIsLeftOut } from '../checker/cases';
 import type { Field } from '../checker/run';
 import { Fixture, TTL_MS } from './fixture';
-import { describeWithServer } from './server';
+import { describeWithServer } from './describe';
 
 const SECONDS = 60;
 

@@ -1,18 +1,16 @@
-// The rest of the conformance suite over etcd: what has to wait for leases to end.
-//
-// The random stories run with PROCLOCK_ETCD_STORIES=1. Without, they are skipped: one of some dozens does not come to its end, and
-// nobody has explained that yet (CONTRIBUTING.md).
+// The rest of the conformance suite over etcd: that in which processes are killed.
 import { all } from '../cases';
 import { conform } from '../stage';
+import { describeWithServer } from './describe';
 import { engineOnEtcd, SLOW_TOPICS } from './engine';
-import { describeWithServer, EtcdCluster } from './server';
+import { EtcdCluster } from './server';
 
-// A random story waits for a disk some hundreds of times, and for leases besides.
+// A random story waits for a disk some hundreds of times.
 jest.setTimeout(120_000);
 
 const STORIES = 'a random story';
-const tellsStories = process.env.PROCLOCK_ETCD_STORIES !== undefined;
-const topics = SLOW_TOPICS.filter((topic) => topic !== STORIES || tellsStories);
+const of = (topics: string[]) =>
+  Object.fromEntries(Object.entries(all).filter(([topic]) => topics.includes(topic)));
 
 describeWithServer('over a member of its own', () => {
   let cluster: EtcdCluster;
@@ -21,10 +19,18 @@ describeWithServer('over a member of its own', () => {
   });
   afterAll(() => cluster?.stop());
 
-  conform(
-    engineOnEtcd(() => cluster),
-    Object.fromEntries(Object.entries(all).filter(([topic]) => topics.includes(topic))),
-  );
+  describe('leases run out', () => {
+    conform(
+      engineOnEtcd(() => cluster, false),
+      of(SLOW_TOPICS.filter((topic) => topic !== STORIES)),
+    );
+  });
 
-  if (!tellsStories) test.skip(`${STORIES}: PROCLOCK_ETCD_STORIES=1 tells them`, () => {});
+  // The model knows of no session that ends but by a death.
+  describe('leases are revoked', () => {
+    conform(
+      engineOnEtcd(() => cluster, true),
+      of([STORIES]),
+    );
+  });
 });

@@ -1,10 +1,11 @@
 // The conformance suite over etcd; but for what conformance-deaths.test.ts has, so that both run side by side.
 import { all } from '../cases';
 import { conform } from '../stage';
+import { describeWithServer } from './describe';
 import { engineOnEtcd, SLOW_TOPICS } from './engine';
-import { describeWithServer, EtcdCluster } from './server';
+import { EtcdCluster } from './server';
 
-// A random story waits for a disk some hundreds of times, and for leases besides.
+// Most of them wait for a disk.
 jest.setTimeout(120_000);
 
 describeWithServer('over a member of its own', () => {
@@ -15,7 +16,7 @@ describeWithServer('over a member of its own', () => {
   afterAll(() => cluster?.stop());
 
   conform(
-    engineOnEtcd(() => cluster),
+    engineOnEtcd(() => cluster, true),
     Object.fromEntries(Object.entries(all).filter(([topic]) => !SLOW_TOPICS.includes(topic))),
   );
 });

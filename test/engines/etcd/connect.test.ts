@@ -3,12 +3,14 @@ import { execFileSync, spawn } from 'node:child_process';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { connect } from '../../../lib/etcd';
 import { SharedLock } from '../../../lib/remote';
 import { until } from '../../support/until';
 import { commandOf, temporaryFolder } from '../programs';
+import { describeWithServer } from './describe';
 import { Fixture, TTL_MS } from './fixture';
-import { describeWithServer, EtcdCluster } from './server';
+import { EtcdCluster } from './server';
 
 /** Runs it in the folder of the package. */
 async function runScript(source: string) {
@@ -146,8 +148,11 @@ describeWithServer('connect', () => {
   });
 });
 
+/** How long etcd knows a token that is not used. */
+const TOKEN_MS = 1000;
+
 describeWithServer('where etcd asks who somebody is', () => {
-  const fixture = new Fixture();
+  const fixture = new Fixture({ flags: ['--auth-token-ttl', String(TOKEN_MS / 1000)] });
   const auth = { username: 'worker', password: 'secret' };
   const as = (args: string[]) => fixture.cluster.ctl(['--user', 'root:root', ...args]);
 
@@ -201,6 +206,25 @@ describeWithServer('where etcd asks who somebody is', () => {
     expect(guard.lost.aborted).toBe(false);
     await guard.release();
     await (await waiting).release();
+  });
+
+  test('a token whose time runs out is renewed, time after time: nothing is lost', async () => {
+    // Keep-alives are seldom enough to let it run out.
+    const [one, two] = [await fixture.lock({ auth, ttl: 20_000 }), await fixture.lock({ auth, ttl: 20_000 })];
+    const sessions = new Set<string>();
+    for (let round = 0; round < 3; round++) {
+      const guard = await one.exclusive();
+      await sleep(2 * TOKEN_MS);
+      // What is watched now is asked for by whoever etcd has forgotten.
+      const waiting = two.exclusive();
+      await fixture.untilPending(one, 1);
+      await sleep(2 * TOKEN_MS);
+      expect(guard.lost.aborted).toBe(false);
+      for (const { clientId } of (await one.query()).pending) sessions.add(clientId);
+      await guard.release();
+      await (await waiting).release();
+    }
+    expect(sessions.size).toBe(1);
   });
 
   test('whose rights are taken away: it is told so', async () => {

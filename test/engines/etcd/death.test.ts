@@ -3,8 +3,8 @@
 import { performance } from 'node:perf_hooks';
 import { LockManager } from '../../../lib/remote';
 import { until } from '../../support/until';
+import { describeWithServer } from './describe';
 import { Fixture, TTL_MS } from './fixture';
-import { describeWithServer } from './server';
 
 const GRANT_MS_MAX = TTL_MS + 1000;
 

@@ -12,20 +12,30 @@ interface Connected {
   connection?: { session: { failed(why: Error): void } };
 }
 
+/** The shortest that etcd grants. */
 const TTL_MS = 2000;
+/** Longer than any process stands still on a busy machine. */
+const LONG_TTL_MS = 30_000;
 
 /** Topics of the suite in which processes are killed: each of them has to wait for leases to end. */
 export const SLOW_TOPICS = ['deaths', 'abandoned', 'upgrades', 'a random story'];
 
-/** @param cluster is asked for when the first test begins */
-export function engineOnEtcd(cluster: () => EtcdCluster): Infrastructure {
+/**
+ * A process that gets no turn for as long as its lease lasts loses what it holds, and its waits queue again: on a busy machine
+ * that is soon if the lease is short. With `revokes` leases are long, and that of a process that is killed is revoked: so its
+ * end is as sudden as in shared memory, and nothing else ends a session.
+ *
+ * @param cluster is asked for when the first test begins
+ */
+export function engineOnEtcd(cluster: () => EtcdCluster, revokes: boolean): Infrastructure {
+  const ttl = revokes ? LONG_TTL_MS : TTL_MS;
   return {
     kind: 'etcd',
     traits: { breaks: true, tellsLoss: true, upgrades: true, remote: true, deathMs: TTL_MS + 2000 },
 
     async open(): Promise<World> {
       const { endpoints } = cluster();
-      const options = { namespace: randomBytes(6).toString('hex'), ttl: TTL_MS };
+      const options = { namespace: randomBytes(6).toString('hex'), ttl };
       const space = await connect(endpoints, options);
       // Sees what is left when `space` was closed.
       const observer = await connect(endpoints, options);
@@ -39,7 +49,14 @@ export function engineOnEtcd(cluster: () => EtcdCluster): Infrastructure {
           const { namespace } = options;
           const peer = await startChild({ namespace, space: ['etcd', 'connect', [endpoints, options]] });
           peers.push(peer);
-          return peer;
+          if (!revokes) return peer;
+          const { party } = peer;
+          const leave = () => peer.leave();
+          const kill = async () => {
+            await peer.kill();
+            await cluster().revokeLeaseOf(namespace, party.pid);
+          };
+          return { party, kill, leave };
         },
         interrupt: async (why) => {
           const { connection } = space as unknown as Connected;

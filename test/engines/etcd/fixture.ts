@@ -1,4 +1,6 @@
 // A cluster for all tests of a file; spaces, children and proxies that end with each test.
+import { checkSettings } from '../../../lib/engines/etcd/config';
+import { EtcdSession } from '../../../lib/engines/etcd/session';
 import { connect, type EtcdOptions } from '../../../lib/etcd';
 import { SharedLock, type Space } from '../../../lib/remote';
 import { until } from '../../support/until';
@@ -43,6 +45,19 @@ export class Fixture {
 
   async lock(options: EtcdOptions = {}, endpoints = this.cluster.endpoints): Promise<SharedLock> {
     return new SharedLock(this.name, { space: await this.space(options, endpoints) });
+  }
+
+  /** Without a space above it; and which of its waits it was told to be granted. */
+  async session(): Promise<{ session: EtcdSession; granted: ReadonlySet<number> }> {
+    const granted = new Set<number>();
+    const session = await EtcdSession.open(checkSettings(this.cluster.endpoints, { ttl: TTL_MS }), {
+      granted: (id) => granted.add(id),
+      robbed() {},
+      certainUntil() {},
+      ended() {},
+    });
+    this.atEnd(() => session.close());
+    return { session, granted };
   }
 
   async child(options: EtcdOptions = {}, endpoints = this.cluster.endpoints): Promise<Worker> {

@@ -3,8 +3,8 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LockGuard, SharedLock } from '../../../lib/remote';
 import { until } from '../../support/until';
+import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
-import { describeWithServer } from './server';
 
 /** How often the leader, and another member, are lost. More of them: PROCLOCK_ETCD_RUNS=50. */
 const RUNS = Number(process.env.PROCLOCK_ETCD_RUNS ?? 2);
@@ -158,12 +158,15 @@ describeWithServer('a cluster of three', () => {
     RUNS * MINUTES,
   );
 
-  test(
-    'has a member that stands still (SIGSTOP): its clients go to another one',
-    async () => {
+  test.each([
+    ['a member that stands still', false],
+    ['a leader that stands still', true],
+  ])(
+    'has %s (SIGSTOP): its clients go to another one',
+    async (_, isLeader) => {
       const leader = await fixture.cluster.leader();
       const { members } = fixture.cluster;
-      const stopped = members.find((member) => member !== leader)!;
+      const stopped = members.find((member) => (member === leader) === isLeader)!;
       // Its clients begin with that one.
       const random = jest.spyOn(Math, 'random').mockReturnValue(members.indexOf(stopped) / members.length);
       holder = await fixture.lock({ ttl: TTL_MS });

@@ -5,8 +5,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type LockGuard, LockManager, type SharedLock, type Space } from '../../../lib/remote';
 import { until } from '../../support/until';
 import type { Direction, NetworkProxy } from '../proxy';
+import { describeWithServer } from './describe';
 import { Fixture, TTL_MS } from './fixture';
-import { describeWithServer } from './server';
 
 /** A machine that is busy with other tests is late. */
 const LATE_MS = 3000;

@@ -1,12 +1,16 @@
 // Long queues, names of every kind, thefts, and questions that cross a grant; and whom a release wakes.
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Client } from '@grpc/grpc-js';
 import { txn } from '../../../lib/engines/etcd/messages';
 import { only, toRequest } from '../../../lib/engines/etcd/txn';
-import { Wire } from '../../../lib/engines/etcd/wire';
+import { Watcher } from '../../../lib/engines/etcd/watcher';
+import { CALLS_MAX, Wire } from '../../../lib/engines/etcd/wire';
 import { LockManager, SharedLock } from '../../../lib/remote';
+import type { Slot } from '../../../lib/remote/engine';
+import { until } from '../../support/until';
+import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
-import { describeWithServer } from './server';
 
 describeWithServer('the queue', () => {
   const fixture = new Fixture();
@@ -46,6 +50,34 @@ describeWithServer('the queue', () => {
     expect((await events()) - before).toBe(20);
     for (const guard of guards) await guard.release();
     for (const wait of behind) await (await wait).release();
+  });
+
+  test('of each of 1,000 names at once is asked for by some at a time', async () => {
+    const space = await fixture.space();
+    const original = Client.prototype.makeUnaryRequest;
+    let calls = 0;
+    let most = 0;
+    const spy = jest.spyOn(Client.prototype, 'makeUnaryRequest').mockImplementation(function (
+      this: Client,
+      ...args: unknown[]
+    ) {
+      most = Math.max(most, ++calls);
+      const answered = args.pop() as (...answer: unknown[]) => void;
+      const counted = (...answer: unknown[]) => {
+        calls--;
+        answered(...answer);
+      };
+      return original.apply(this, [...args, counted] as never);
+    } as never);
+    const guards = await Promise.all(
+      Array.from({ length: 1000 }, (_, index) =>
+        new SharedLock(`${fixture.name} ${index}`, { space }).exclusive(),
+      ),
+    );
+    await Promise.all(guards.map((guard) => guard.release()));
+    spy.mockRestore();
+    expect(most).toBe(CALLS_MAX);
+    expect(await space.query()).toEqual({ held: [], pending: [] });
   });
 
   test('of two spaces is one', async () => {
@@ -88,6 +120,23 @@ describeWithServer('the queue', () => {
     expect(held.map((info) => info.name)).toEqual([name]);
     expect((await space.query()).held.map((info) => info.name).sort()).toEqual([name, ...others].sort());
     for (const guard of guards) await guard.release();
+  });
+
+  test('is moved on for whoever waits for one that goes before its watch has begun', async () => {
+    const [one, two] = [await fixture.lock(), await fixture.lock()];
+    const first = await one.exclusive();
+    const watches = Watcher.prototype as unknown as { create(id: number): void };
+    const { create } = watches;
+    const asked = new Promise<() => void>((resolve) => {
+      jest.spyOn(watches, 'create').mockImplementationOnce(function (this: object, id) {
+        resolve(() => create.call(this, id));
+      });
+    });
+    const waiting = two.exclusive();
+    const begin = await asked;
+    await first.release();
+    begin();
+    await (await waiting).release();
   });
 
   test('is passed over by a thief, of whom the robbed ones hear, however many', async () => {
@@ -177,6 +226,26 @@ describeWithServer('the queue', () => {
       await guard.release();
       expect(await one.query()).toEqual({ held: [], pending: [] });
     }
+  });
+
+  test('an upgrade that was granted to one who had given up leaves nothing that the next one takes for its own', async () => {
+    const { session, granted } = await fixture.session();
+    const holds = [1, 2, 3].map((id) => ({ id, name: fixture.name, mode: 'shared' as const }));
+    const [one, two, three] = holds as [Slot, Slot, Slot];
+    for (const hold of [one, two])
+      expect(await session.acquire(hold, 'wait')).toMatchObject({ state: 'granted' });
+    expect(await session.upgrade(two, 'wait')).toMatchObject({ state: 'queued' });
+    await session.release(one, { repaired: false, flight: false });
+    await until(() => granted.has(two.id));
+    // As whoever gave up just before that was told.
+    expect(await session.withdraw(two)).toBeDefined();
+    expect(await session.downgrade(two, false)).toBe(true);
+
+    expect(await session.acquire(three, 'wait')).toMatchObject({ state: 'granted' });
+    expect(await session.upgrade(three, 'wait')).toMatchObject({ state: 'queued' });
+    expect(await session.upgrade(two, 'wait')).toEqual({ state: 'refused' });
+    await session.release(two, { repaired: false, flight: false });
+    await until(() => granted.has(three.id));
   });
 
   test('a downgrade after a theft keeps writers out, and lets readers in', async () => {

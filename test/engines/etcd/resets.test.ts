@@ -4,8 +4,8 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LockGuard, SharedLock } from '../../../lib/remote';
 import { until } from '../../support/until';
+import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
-import { describeWithServer } from './server';
 
 const SECONDS = Number(process.env.PROCLOCK_RESETS_S ?? 4);
 const WORKERS = 6;

@@ -4,16 +4,7 @@ import { readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { until } from '../../support/until';
-import {
-  commandOf,
-  describeWith,
-  end,
-  found,
-  freePort,
-  hasEnded,
-  launch,
-  temporaryFolder,
-} from '../programs';
+import { commandOf, end, found, freePort, hasEnded, launch, temporaryFolder } from '../programs';
 
 /** Who the members are. */
 const USER = 'etcd';
@@ -21,11 +12,8 @@ const USER = 'etcd';
 const etcd = found(() => commandOf('etcd'), 'etcd-server');
 const etcdctl = found(() => commandOf('etcdctl'), 'etcd-client');
 
-/** `describe`, or where there is no etcd, `describe.skip`. */
-export const describeWithServer = describeWith(
-  etcd !== undefined && etcdctl !== undefined,
-  'there is no etcd (etcd, etcdctl) on PATH',
-);
+/** Whether members can be started here. */
+export const isThere = etcd !== undefined && etcdctl !== undefined;
 
 const START_MS_MAX = 30_000;
 const YES_OR_NO = [() => true, () => false] as const;
@@ -56,6 +44,10 @@ class Member {
 
   get log(): string {
     return readFileSync(join(this.folder, 'log'), 'utf8');
+  }
+
+  get pid(): number | undefined {
+    return this.child?.pid;
   }
 
   get isRunning(): boolean {
@@ -154,6 +146,17 @@ export class EtcdCluster {
       .filter((line) => line !== '');
   }
 
+  /** Ends the session of that process, as if the lease had run out. */
+  async revokeLeaseOf(namespace: string, pid: number): Promise<void> {
+    const prefix = `proclock/${namespace}/session/`;
+    const text = (coded: string) => Buffer.from(coded, 'base64').toString();
+    const { kvs } = JSON.parse(await this.ctl(['get', prefix, '--prefix', '-w', 'json']));
+    for (const { key, value } of kvs) {
+      if (JSON.parse(text(value)).pid === pid)
+        await this.ctl(['lease', 'revoke', text(key).slice(prefix.length)]);
+    }
+  }
+
   async leader(): Promise<Member> {
     let leader: Member | undefined;
     const look = async (): Promise<void> => {
@@ -174,6 +177,11 @@ export class EtcdCluster {
       { within: START_MS_MAX },
     );
     return leader as Member;
+  }
+
+  async version(): Promise<string> {
+    const [status] = JSON.parse(await this.ctl(['endpoint', 'status', '-w', 'json']));
+    return status.Status.version;
   }
 
   /** A figure that the first member keeps of itself. */

@@ -1,7 +1,7 @@
 // A process that stands still for longer than its lease finds its holds lost before it does anything else.
 import { until } from '../../support/until';
+import { describeWithServer } from './describe';
 import { Fixture, TTL_MS } from './fixture';
-import { describeWithServer } from './server';
 
 describeWithServer('a holder', () => {
   const fixture = new Fixture();

@@ -13,27 +13,19 @@
 -- several times a second for sessions that are dead, and free what they wait for (look).
 --
 -- The queue is strict: nobody is granted past a waiter (has_waiters) but the holder that is upgrading, which is ahead of all.
--- Whoever lets go, or leaves the queue, grants the next ones in the same transaction: there is no moment in which a lock is free,
--- somebody waits, and nobody is about to look.
+-- Whoever lets go, leaves the queue, or buries somebody, grants the next ones in the same transaction: there is no moment in which
+-- a lock is free, somebody waits, and nobody is about to look.
 --
 -- A grant is `{token, abandoned, flights}`. What a session is to be told is a message `{event, id, ..}`: the asking session
 -- finds its own in the answer, under `told`; others get them by NOTIFY, which costs all of the server a short lock.
 --
--- Of a call's time most goes into statements. An expression in an `if` or an assignment that has no FROM is none: so the latch is
--- taken by `if latched(..)`, and not by `perform`. Functions in SQL are part of what they stand in only if they have no FROM, and
--- promise no more (`stable`, `immutable`) than what they call keeps; otherwise each call is as dear as a statement. Whoever adds
--- a slot to a name marks its row as `crowded` (add_slot); the mark is taken back by the next exclusive holder that finds no slot
--- (own_if_free).
+-- Of a call's time most goes into statements. Functions in SQL are part of the statement that they stand in only if they have no
+-- FROM, and promise no more (`stable`, `immutable`) than what they call keeps; otherwise each call is as dear as a statement.
 
 insert into migrations (number) values (2);
 
 create function latch_of(key bytea) returns int8 language sql immutable as $$
   select ('x' || encode(substring(key for 8), 'hex'))::bit(64)::int8
-$$;
-
--- Takes the latch, and is true.
-create function latched(key bytea) returns boolean language sql volatile as $$
-  select pg_advisory_xact_lock(latch_of(key)) is not null
 $$;
 
 create function channel_of(session int8) returns text language sql immutable as $$
@@ -75,28 +67,16 @@ begin
   return '[]';
 end $$;
 
--- What people see of the asking session as a holder.
-create function my_holder() returns jsonb language sql volatile as $$
-  select jsonb_build_object(
-    'pid', current_setting('proclock.pid')::int, 'threadId', current_setting('proclock.thread_id')::int,
-    'since', milliseconds_of(clock_timestamp())
-  )
-$$;
-
 -- Gives the lock to an exclusive holder, and returns the grant. Nobody holds it, and it is known.
-create function own(me int8, wanted bytea, taker int8, taker_id int8) returns jsonb language plpgsql as $$
+create function own(wanted bytea, taker int8, taker_id int8) returns jsonb language plpgsql as $$
 declare
-  next_holder jsonb;
   granted jsonb;
 begin
-  if taker = me then
-    next_holder := my_holder();
-  else
-    select jsonb_build_object('pid', pid, 'threadId', thread_id, 'since', milliseconds_of(clock_timestamp()))
-      into next_holder from sessions where session = taker;
-  end if;
   update locks l
-    set token = token_after(l.token), owner = taker, owner_id = taker_id, holder = next_holder
+    set token = token_after(l.token), owner = taker, owner_id = taker_id, holder = (
+        select jsonb_build_object('pid', pid, 'threadId', thread_id, 'since', milliseconds_of(clock_timestamp()))
+        from sessions where session = taker
+      )
     where l.key = wanted
     returning grant_of(l.token, l.abandoned, l.flights) into granted;
   return granted;
@@ -114,25 +94,13 @@ $$;
 
 -- What a shared holder is told.
 create function shared_grant(wanted bytea) returns jsonb language plpgsql as $$
-declare
-  granted jsonb;
 begin
-  select grant_of(token, abandoned, flights) into granted from locks where key = wanted and token >= first_token();
-  if not found then
-    update locks set token = first_token() where key = wanted
-      returning grant_of(token, abandoned, flights) into granted;
-  end if;
-  return granted;
+  update locks set token = first_token() where key = wanted and token < first_token();
+  return (select grant_of(token, abandoned, flights) from locks where key = wanted);
 end $$;
 
-create function add_slot(wanted bytea, of_session int8, slot_id int8, in_state slot_state, exclusively boolean)
-returns void language plpgsql as $$
-begin
-  insert into slots (key, session, id, state, exclusive) values (wanted, of_session, slot_id, in_state, exclusively);
-  update locks set crowded = true where key = wanted and not crowded;
-end $$;
-
--- Whether somebody holds the lock exclusively. One that is dead does no more: its mark stays.
+-- Whether somebody holds the lock exclusively. One that is dead does no more: its mark stays. Whoever finds that nobody does grants
+-- the next ones, since they may have waited for that one: once it is buried, no look finds them (grant_next, acquire).
 create function is_owned(me int8, wanted bytea) returns boolean language plpgsql as $$
 declare
   by_whom int8;
@@ -168,10 +136,11 @@ begin
   return any_dead;
 end $$;
 
--- For a lock that somebody may hold or wait for.
-create function is_free(me int8, wanted bytea, exclusively boolean) returns boolean language plpgsql as $$
+-- For a lock whose owner, if it has one, is alive.
+create function is_free(wanted bytea, exclusively boolean) returns boolean language plpgsql as $$
 begin
-  if is_owned(me, wanted) or has_waiters(wanted) then return false; end if;
+  perform from locks where key = wanted and owner is not null;
+  if found or has_waiters(wanted) then return false; end if;
   return not (exclusively and exists (select from slots where key = wanted and state = 'held'));
 end $$;
 
@@ -183,34 +152,35 @@ begin
 end $$;
 
 -- Grants the lock to whom it is free for by now: the upgrading holder, then the queue in its order. Returns what is to be told
--- to the asking session. A waiter that is dead, or of the session that is `gone`, is passed over: had it been granted, it would
--- leave a mark for nothing.
+-- to the asking session.
 create function grant_next(me int8, wanted bytea, gone int8 default null) returns jsonb language plpgsql as $$
 begin
   if is_owned(me, wanted) then return '[]'; end if;
-  return grant_waiting(me, wanted, gone);
+  return grant_unowned(me, wanted, gone);
 end $$;
 
--- The same where nobody owns it.
-create function grant_waiting(me int8, wanted bytea, gone int8 default null) returns jsonb language plpgsql as $$
+-- The same where nobody owns it. A waiter that is dead, or of the session that is `gone`, is passed over: had it been granted, it
+-- would leave a mark for nothing.
+create function grant_unowned(me int8, wanted bytea, gone int8 default null) returns jsonb language plpgsql as $$
 declare
   told jsonb := '[]';
   next slots;
 begin
   loop
-    select * into next from slots
-      where key = wanted and state between 'upgrading' and 'waiting'
-      order by state, number limit 1;
-    if not found then return told; end if;
+    select * into next from slots where key = wanted and state = 'upgrading' limit 1;
+    if not found then
+      select * into next from slots where key = wanted and state = 'waiting' order by number limit 1;
+      if not found then return told; end if;
+    end if;
     if next.session = gone or not is_alive(me, next.session) then
       delete from slots where session = next.session and id = next.id;
       continue;
     end if;
     if next.exclusive or next.state = 'upgrading' then
-      delete from slots where session = next.session and id = next.id
-        and not exists (select from slots where key = wanted and state = 'held');
-      if not found then return told; end if;
-      return told || tell_grant(me, next, own(me, wanted, next.session, next.id));
+      perform from slots where key = wanted and state = 'held' limit 1;
+      if found then return told; end if;
+      delete from slots where session = next.session and id = next.id;
+      return told || tell_grant(me, next, own(wanted, next.session, next.id));
     end if;
     update slots set state = 'held', since = clock_timestamp() where session = next.session and id = next.id;
     told := told || tell_grant(me, next, shared_grant(wanted));
@@ -234,7 +204,7 @@ begin
   select format('pid %s thread %s of %s', pid, thread_id, host) into by_whom from sessions where session = me;
   insert into slots (key, session, id, state) select key, owner, owner_id, 'held' from locks where key = wanted and owner is not null;
   if found then
-    update locks set owner = null, owner_id = null, holder = null where key = wanted; -- robbed soon: no crowd
+    update locks set owner = null, owner_id = null, holder = null where key = wanted;
   end if;
   for victim in
     update slots set state = 'robbed', thief = by_whom

@@ -8,14 +8,11 @@ create function own_if_free(wanted bytea, taker int8, taker_id int8) returns jso
 declare
   granted jsonb;
 begin
-  -- Mostly nobody but exclusive holders was there since the last one of this kind, and this row is all there is to look at.
   update locks l
-    set token = token_after(l.token), owner = taker, owner_id = taker_id, holder = my_holder()
-    where l.key = wanted and l.owner is null and not l.crowded
-    returning grant_of(l.token, l.abandoned, l.flights) into granted;
-  if found then return granted; end if;
-  update locks l
-    set token = token_after(l.token), owner = taker, owner_id = taker_id, holder = my_holder(), crowded = false
+    set token = token_after(l.token), owner = taker, owner_id = taker_id, holder = (
+        select jsonb_build_object('pid', pid, 'threadId', thread_id, 'since', milliseconds_of(clock_timestamp()))
+        from sessions where session = taker
+      )
     where l.key = wanted and l.owner is null
       and not exists (select from slots where slots.key = wanted and state < 'robbed')
     returning grant_of(l.token, l.abandoned, l.flights) into granted;
@@ -26,15 +23,12 @@ end $$;
 create function share_if_free(wanted bytea, taker int8, taker_id int8) returns jsonb language plpgsql as $$
 declare
   granted jsonb;
-  is_crowded boolean;
 begin
-  select grant_of(token, abandoned, flights), crowded into granted, is_crowded from locks
+  select grant_of(token, abandoned, flights) into granted from locks
     where key = wanted and owner is null and token >= first_token()
       and not exists (select from slots where slots.key = wanted and state between 'upgrading' and 'waiting');
-  if not found then return null; end if;
-  insert into slots (key, session, id, state) values (wanted, taker, taker_id, 'held');
-  if not is_crowded then
-    update locks set crowded = true where key = wanted;
+  if granted is not null then
+    insert into slots (key, session, id, state) values (wanted, taker, taker_id, 'held');
   end if;
   return granted;
 end $$;
@@ -46,8 +40,9 @@ create function acquire(
 declare
   told jsonb := '[]';
   granted jsonb;
+  is_busy boolean;
 begin
-  if latched(wanted) then end if;
+  perform pg_advisory_xact_lock(latch_of(wanted));
   -- Mostly the lock is free, and this is all there is to do.
   if exclusively then
     granted := own_if_free(wanted, me, slot_id);
@@ -61,19 +56,25 @@ begin
     select wanted, of_namespace, lock_name, first_token() where not exists (select from locks where key = wanted);
   if how = 'steal' then
     told := rob(me, wanted);
-  elsif not is_free(me, wanted, exclusively) then
-    -- Those who wait look for the dead; this one does not stay for that.
-    if how = 'try' and bury_all(me, wanted) then
-      told := grant_next(me, wanted);
+  else
+    is_busy := is_owned(me, wanted);
+    if not is_busy then
+      told := grant_unowned(me, wanted);
+      is_busy := not is_free(wanted, exclusively);
     end if;
-    if how = 'wait' or not is_free(me, wanted, exclusively) then
+    -- Those who wait look for the dead; this one does not stay for that.
+    if is_busy and how = 'try' and bury_all(me, wanted) then
+      told := told || grant_next(me, wanted);
+      is_busy := not is_free(wanted, exclusively);
+    end if;
+    if is_busy then
       return refuse_or_queue(me, slot_id, wanted, exclusively, how) || jsonb_build_object('told', told);
     end if;
   end if;
   if exclusively then
-    return jsonb_build_object('state', 'granted', 'told', told, 'grant', own(me, wanted, me, slot_id));
+    return jsonb_build_object('state', 'granted', 'told', told, 'grant', own(wanted, me, slot_id));
   end if;
-  perform add_slot(wanted, me, slot_id, 'held', false);
+  insert into slots (key, session, id, state) values (wanted, me, slot_id, 'held');
   return jsonb_build_object('state', 'granted', 'told', told, 'grant', shared_grant(wanted));
 end $$;
 
@@ -81,7 +82,7 @@ create function refuse_or_queue(me int8, slot_id int8, wanted bytea, exclusively
 returns jsonb language plpgsql as $$
 begin
   if how = 'try' then return '{"state": "refused"}'; end if;
-  perform add_slot(wanted, me, slot_id, 'waiting', exclusively);
+  insert into slots (key, session, id, state, exclusive) values (wanted, me, slot_id, 'waiting', exclusively);
   return jsonb_build_object('state', 'queued', 'flights', (select flights from locks where key = wanted));
 end $$;
 
@@ -90,7 +91,7 @@ create function withdraw(me int8, slot_id int8, wanted bytea) returns jsonb lang
 declare
   slot slots;
 begin
-  if latched(wanted) then end if;
+  perform pg_advisory_xact_lock(latch_of(wanted));
   select * into slot from slots where session = me and id = slot_id;
   if slot.state = 'held' or exists (select from locks where key = wanted and owner = me and owner_id = slot_id) then
     return jsonb_build_object('told', '[]'::jsonb, 'grant', shared_grant(wanted));
@@ -112,37 +113,37 @@ declare
   slot slots;
   has_next boolean;
 begin
-  if latched(wanted) then end if;
+  perform pg_advisory_xact_lock(latch_of(wanted));
   update locks
     set owner = null, owner_id = null, holder = null,
       abandoned = case when repaired then null else abandoned end,
       flights = flights + flight::int
     where key = wanted and owner = me and owner_id = slot_id
-    returning crowded into has_next;
-  if found then
-    return jsonb_build_object('known', true, 'told', case when has_next then grant_waiting(me, wanted) else '[]' end);
+    returning exists (select from slots where key = wanted and state between 'upgrading' and 'waiting') into has_next;
+  if not found then
+    delete from slots where session = me and id = slot_id returning * into slot;
+    if slot.state is null or slot.state = 'robbed' then
+      return jsonb_build_object('known', false, 'told', case when slot.state is null then '[]' else jsonb_build_array(robbery(slot)) end);
+    end if;
+    if flight then
+      update locks set flights = flights + 1 where key = wanted;
+    end if;
+    has_next := has_waiters(wanted);
   end if;
-  delete from slots where session = me and id = slot_id returning * into slot;
-  if slot.state is null or slot.state = 'robbed' then
-    return jsonb_build_object('known', false, 'told', case when slot.state is null then '[]' else jsonb_build_array(robbery(slot)) end);
-  end if;
-  if flight then
-    update locks set flights = flights + 1 where key = wanted;
-  end if;
-  return jsonb_build_object('known', true, 'told', case when has_waiters(wanted) then grant_next(me, wanted) else '[]' end);
+  return jsonb_build_object('known', true, 'told', case when has_next then grant_next(me, wanted) else '[]' end);
 end $$;
 
 create function downgrade(me int8, slot_id int8, wanted bytea, repaired boolean) returns jsonb language plpgsql as $$
 declare
   slot slots;
 begin
-  if latched(wanted) then end if;
+  perform pg_advisory_xact_lock(latch_of(wanted));
   update locks set owner = null, owner_id = null, holder = null,
       abandoned = case when repaired then null else abandoned end
     where key = wanted and owner = me and owner_id = slot_id;
   if found then
-    perform add_slot(wanted, me, slot_id, 'held', false);
-    return jsonb_build_object('known', true, 'told', grant_waiting(me, wanted));
+    insert into slots (key, session, id, state) values (wanted, me, slot_id, 'held');
+    return jsonb_build_object('known', true, 'told', grant_next(me, wanted));
   end if;
   select * into slot from slots where session = me and id = slot_id;
   if slot.state = 'robbed' then
@@ -160,7 +161,7 @@ declare
   alone boolean;
   again boolean := false;
 begin
-  if latched(wanted) then end if;
+  perform pg_advisory_xact_lock(latch_of(wanted));
   loop
     select * into slot from slots where session = me and id = slot_id;
     if slot.state = 'robbed' then
@@ -180,7 +181,7 @@ begin
   end loop;
   if alone then
     delete from slots where session = me and id = slot_id;
-    return jsonb_build_object('state', 'granted', 'told', told, 'grant', own(me, wanted, me, slot_id));
+    return jsonb_build_object('state', 'granted', 'told', told, 'grant', own(wanted, me, slot_id));
   end if;
   perform from slots where key = wanted and state = 'upgrading' limit 1;
   if found or how = 'try' then

@@ -23,13 +23,22 @@ begin
   end if;
   insert into sessions (session, client_id, pid, thread_id, host) values (me, id_of_client, pid, thread_id, host);
   perform set_config('proclock.timeline_us', timeline_us()::text, false);
-  perform set_config('proclock.pid', enter.pid::text, false);
-  perform set_config('proclock.thread_id', enter.thread_id::text, false);
   insert into looks (looked_at, began) values ('-infinity', clock_us()) on conflict do nothing;
   perform set_config('proclock.first_token', (began + timeline_us())::text, false) from looks;
   execute format('listen %I', channel_of(me));
   return jsonb_build_object('told', '[]'::jsonb);
 end $$;
+
+-- What a session owns, and its slots: as many of their names as one transaction may have latches. Where it is empty, it stays so:
+-- a dead session asks for nothing, others grant it what it has a slot for, and one statement sees either the slot or what
+-- came of it. With two statements, a grant could be committed between them, and be seen by none.
+create function names_of(ending int8) returns bytea[] language sql stable as $$
+  select coalesce(array_agg(key), '{}') from (
+    (select key from locks where owner = ending limit 100)
+    union
+    (select key from slots where session = ending order by id limit 100)
+  ) as named
+$$;
 
 -- The server ends a session that it does not hear of. `known` is false if somebody has removed it by hand: then what it holds is
 -- given up, because nobody else would find it.
@@ -39,27 +48,20 @@ declare
   is_known boolean := exists (select from sessions where session = me);
 begin
   if not is_known then
-    told := empty_session(me, me, true, array(select key from locks where owner = me limit 100));
+    told := empty_session(me, me, true, names_of(me));
   end if;
   return jsonb_build_object('told', told, 'known', is_known);
 end $$;
 
--- Ends what a session owns of those names, and 100 of its slots: no transaction has more latches than the server has room for.
--- They are taken in their order, because whoever takes several could otherwise wait for another one in a circle.
-create function empty_session(me int8, ending int8, died boolean, owned bytea[]) returns jsonb language plpgsql as $$
+-- Ends what a session has of those names. Their latches are taken in their order, because whoever takes several could otherwise
+-- wait for another one in a circle.
+create function empty_session(me int8, ending int8, died boolean, names bytea[]) returns jsonb language plpgsql as $$
 declare
   told jsonb := '[]';
   wanted bytea;
 begin
-  for wanted in
-    select key from (
-      select unnest(owned) as key
-      union
-      select key from (select key from slots where session = ending order by id limit 100) as part
-    ) as chosen
-    order by latch_of(key), key
-  loop
-    if latched(wanted) then end if;
+  for wanted in select key from unnest(names) as named (key) order by latch_of(key), key loop
+    perform pg_advisory_xact_lock(latch_of(wanted));
     -- By the key: a session may have thousands of slots of other names.
     delete from slots where key = wanted and (session = ending) is true;
     perform from locks where key = wanted and owner = ending;
@@ -74,12 +76,16 @@ begin
 end $$;
 
 -- Looks for a session that is dead, and ends it. `more` says that another look should follow at once. However many sessions
--- wait, one of them looks at a time, and for all. What a dead one owns that nobody waits for stays until somebody asks for it.
+-- wait, one of them looks at a time, and for all.
+--
+-- Somebody who saw the dead one alive may be about to wait for it, and not be seen yet. So its row, by which it is found, stays
+-- until it has nothing any more, whether somebody waits for that or not. Names that others wait for come first: to find the rest
+-- takes a walk through all locks.
 create function look(me int8) returns jsonb language plpgsql as $$
 declare
   told jsonb := '[]';
   dead int8;
-  owned bytea[];
+  names bytea[];
   more boolean := false;
 begin
   perform from looks
@@ -89,13 +95,15 @@ begin
     return jsonb_build_object('told', told, 'more', false);
   end if;
   for dead in select session from sessions where session <> me and pg_try_advisory_xact_lock_shared(session) loop
-    owned := array(
+    names := array(
       select l.key from (select distinct key from slots where state between 'upgrading' and 'waiting') as waited
       join locks l using (key) where l.owner = dead limit 100
     );
-    perform from slots where session = dead limit 1;
-    if found or owned <> '{}' then
-      told := empty_session(me, dead, true, owned);
+    if names = '{}' then
+      names := names_of(dead);
+    end if;
+    if names <> '{}' then
+      told := empty_session(me, dead, true, names);
       more := true;
       exit;
     end if;
@@ -108,15 +116,13 @@ end $$;
 -- Ends the asking session, in steps: what it holds is released. `more` says that there is another step.
 create function leave(me int8) returns jsonb language plpgsql as $$
 declare
-  owned bytea[] := array(select key from locks where owner = me limit 100);
+  names bytea[] := names_of(me);
 begin
-  perform empty_session(me, me, false, owned);
-  perform from slots where session = me limit 1;
-  if found or owned <> '{}' then
-    return jsonb_build_object('told', '[]'::jsonb, 'more', true);
+  perform empty_session(me, me, false, names);
+  if names = '{}' then
+    delete from sessions where session = me;
   end if;
-  delete from sessions where session = me;
-  return jsonb_build_object('told', '[]'::jsonb, 'more', false);
+  return jsonb_build_object('told', '[]'::jsonb, 'more', names <> '{}');
 end $$;
 
 -- For those who take locks of ever new names: forgets names that nobody has or marks, and that were not taken exclusively for
