@@ -25,8 +25,10 @@ export interface Run {
   readonly seed: number;
   /** What is left out: see main.js. */
   readonly mutant?: string;
-  /** Of all faults only stalls, of a process that holds at that moment, for longer than a lease. */
+  /** Of all faults only stalls, of a process that holds exclusively at that moment, for longer than a lease. */
   readonly stallsOnly?: boolean;
+  /** Asked after each stall, about the holds that have ended. True ends the search. */
+  readonly isEnough?: (seen: History) => boolean;
 }
 
 const PROCESSES = 4;
@@ -104,10 +106,17 @@ class Participant {
     return new Participant(number, proxy, child);
   }
 
-  /** Whether it is in the middle of a long hold. */
-  get holds(): boolean {
+  /** Whether it has begun a long hold, exclusively, and at most so many milliseconds ago. */
+  holdsSince(ms: number): boolean {
     const time = now();
-    return [...this.entries.values()].some(({ from, to }) => time - from > 100 && time - to < 50);
+    return [...this.entries.values()].some(
+      ({ mode, from, to }) => mode === 'exclusive' && time - from > 100 && time - from < ms && time - to < 50,
+    );
+  }
+
+  /** The holds that have ended. When it is killed, all have. */
+  get ended(): Entry[] {
+    return [...this.entries].filter(([id]) => !this.open.has(id)).map(([, entry]) => entry);
   }
 
   get hasEnded(): boolean {
@@ -121,6 +130,7 @@ class Participant {
     this.child.kill('SIGKILL');
     await ended;
     for (const id of this.open) this.entries.get(id)!.lost = true;
+    this.open.clear();
   }
 
   private heard(message: Message): void {
@@ -174,9 +184,11 @@ export async function check(field: Field, run: Run): Promise<History & { failure
     for (let place = 0; place < PROCESSES; place++) await start(place);
     const end = now() + run.seconds * 1000;
     while (now() < end) {
-      await sleep(50 + roll(300));
-      if (run.stallsOnly) await stallHolder(field, there);
-      else await disturb(field, roll, there, cuts, start);
+      if (!run.stallsOnly) {
+        await sleep(50 + roll(300));
+        await disturb(field, roll, there, cuts, start);
+      } else if (!(await stallHolder(field, there))) await sleep(2);
+      else if (run.isEnough?.(historyOf(all, cuts))) break;
     }
     for (const { child } of there) child.send('stop');
     await until(() => there.every((one) => one.isDone && one.hasEnded), { within: END_MS_MAX });
@@ -186,20 +198,25 @@ export async function check(field: Field, run: Run): Promise<History & { failure
       await participant.proxy.stop();
     }
   }
+  return { ...historyOf(all, cuts), failures: all.flatMap(({ failures }) => failures) };
+}
+
+function historyOf(all: Participant[], cuts: Cut[]): History {
   return {
-    entries: all.flatMap(({ entries }) => [...entries.values()]),
+    entries: all.flatMap(({ ended }) => ended),
     thefts: all.flatMap(({ thefts }) => [...thefts.values()]),
     cuts,
-    failures: all.flatMap(({ failures }) => failures),
   };
 }
 
-async function stallHolder({ ttlMs }: Field, there: Participant[]): Promise<void> {
-  await until(() => there.some((one) => one.holds));
-  const { proxy } = there.find((one) => one.holds)!;
-  proxy.stall();
+/** Returns whether there was one. */
+async function stallHolder({ ttlMs }: Field, there: Participant[]): Promise<boolean> {
+  const holder = there.find((one) => one.holdsSince(ttlMs / 2));
+  if (holder === undefined) return false;
+  holder.proxy.stall();
   await sleep(2 * ttlMs);
-  proxy.resume();
+  holder.proxy.resume();
+  return true;
 }
 
 async function disturb(
