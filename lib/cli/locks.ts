@@ -1,7 +1,7 @@
 // The locks that `ls` and `watch` show, wherever they are.
 import { abandonedData } from '../common/inspect';
 import type { LockInfo } from '../common/types';
-import type { Space } from '../remote';
+import type { EngineSpace } from '../remote/space';
 import { type LockState, locksOf, segmentsOfUser } from '../shm/admin';
 import { ENGINE_OPTIONS, spaceOf } from './engine';
 import { lineOf, type OptionConfigs, parse, UsageError, type Values } from './usage';
@@ -36,16 +36,21 @@ function lookAtMemory(namespace: string | undefined): { locks: LockState[]; prob
   return { locks, problems };
 }
 
-async function lookAtSpace(space: Space): Promise<LockState[]> {
-  const { held, pending } = await space.query();
-  const names = new Set([...held, ...pending].map(({ name }) => name));
+async function lookAtSpace(space: EngineSpace): Promise<LockState[]> {
+  const [{ held, pending }, marks] = await Promise.all([space.query(), space.marks()]);
+  const abandoned = new Map(marks.map((mark) => [mark.name, mark.abandoned]));
+  const names = new Set([
+    ...held.map(({ name }) => name),
+    ...pending.map(({ name }) => name),
+    ...abandoned.keys(),
+  ]);
   const ofName = (infos: LockInfo[], name: string) => infos.filter((info) => info.name === name);
   return [...names].sort().map((name) => ({
     namespace: space.namespace,
     name,
     held: ofName(held, name),
     pending: ofName(pending, name),
-    abandoned: null,
+    abandoned: abandoned.get(name) ?? null,
     deadlock: false,
   }));
 }
@@ -56,7 +61,7 @@ export async function sourceOf(args: string[]): Promise<{ source: Source; values
   const { namespace } = values as { namespace?: string };
   if (namespace !== undefined && !/^[A-Za-z0-9._-]{1,64}$/.test(namespace))
     throw new UsageError('a namespace is 1 to 64 characters of A-Z a-z 0-9 . _ -');
-  const space = await spaceOf(values);
+  const space = (await spaceOf(values)) as EngineSpace | undefined;
   const wanted = ({ name }: LockState): boolean => names.length === 0 || names.includes(name);
   const source: Source = {
     look: async () => {

@@ -28,6 +28,12 @@ export interface Grant {
   readonly flights: number;
 }
 
+/** What an exclusive holder that died has left on a lock. */
+export interface Mark {
+  readonly name: string;
+  readonly abandoned: Abandoned;
+}
+
 /** How a hold ends. */
 export interface Leaving {
   /** The holder saw the mark of a dead one, exclusively, and came to the end of its work: the mark is cleared. */
@@ -88,8 +94,10 @@ export interface Session {
   downgrade(slot: Slot, repaired: boolean): Promise<boolean>;
   /** Shared to exclusive, ahead of the queue and with newcomers barred. */
   upgrade(slot: Slot, how: 'wait' | 'try'): Promise<Answer>;
-  /** Of one name, or of all that are held, waited for or marked as abandoned. */
+  /** Of one name, or of all that are held or waited for. */
   query(name?: string): Promise<LockSnapshot>;
+  /** Of all names: who died holding exclusively, where nobody has cleared the mark of it since. */
+  marks(): Promise<Mark[]>;
   /** Ends everything: holds are released, not abandoned. */
   close(): Promise<void>;
   /**

@@ -14,7 +14,7 @@ import { INSPECT, type Inspect } from '../common/inspect';
 import { type Acquire, checkNamespace, checkObject } from '../common/options';
 import type { LockInfo, LockMode, LockSnapshot } from '../common/types';
 import { ANSWER_MS_MAX, type Connected, Connection } from './connection';
-import type { Engine } from './engine';
+import type { Engine, Mark, Session } from './engine';
 import type { Hold, LockRecord } from './hold';
 import { Wait, type WaitedSpace, type WaitWatchers } from './wait';
 
@@ -172,8 +172,18 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
 
   /** @internal Of one name, or of all. */
   snapshot(name: string | undefined, limitMs: number): Promise<LockSnapshot> {
+    const what = name === undefined ? 'query the space' : `query ${shown(name)}`;
+    return this.look(what, limitMs, (session) => session.query(name));
+  }
+
+  /** @internal What dead holders have left. */
+  marks(): Promise<Mark[]> {
+    return this.look('look for marks of the dead', ANSWER_MS_MAX, (session) => session.marks());
+  }
+
+  /** Asks what changes nothing: in a new session once more, if this one ends. */
+  private look<T>(what: string, limitMs: number, question: (session: Session) => Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
-      const what = name === undefined ? 'query the space' : `query ${shown(name)}`;
       const settle = (): void => {
         timer.clear();
         this.removeRequest(request);
@@ -185,10 +195,10 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
       const timer = startTimer(() => fail(unavailableError(what, this.failure)), limitMs);
       const request: Request = {
         submit: (connection) => {
-          connection.session.query(name).then(
-            (snapshot) => {
+          question(connection.session).then(
+            (answer) => {
               settle();
-              resolve(snapshot);
+              resolve(answer);
             },
             (error) => {
               if (connection.over === undefined) fail(error);

@@ -36,6 +36,8 @@ export interface World {
   readonly namespace: string;
   /** Every lock that is held or waited for, by whomever. */
   query(): Promise<LockSnapshot>;
+  /** The marks of dead holders that nobody has cleared, where {@link Traits.remote} is. */
+  marks?(): Promise<Array<{ name: string; abandoned: Abandoned }>>;
   /** Another party: another process, or something that looks like one. */
   startPeer(): Promise<Peer>;
   /** What this process holds and waits for ends as if the connection had broken for this reason. */

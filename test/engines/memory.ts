@@ -1,6 +1,7 @@
 // The engine in memory: other parties are in this process as well, each in a space of its own.
 import { memory } from '../../lib/memory';
 import * as proclock from '../../lib/remote';
+import type { EngineSpace } from '../../lib/remote/space';
 import { type CommandName, type Commands, errorOf, Party, type PlainError } from '../support/party';
 import { createPerformer } from '../support/performer';
 import type { Classes, Infrastructure, Peer, World } from './infrastructure';
@@ -73,6 +74,7 @@ export const engineInMemory: Infrastructure = {
       namespace: space.namespace,
       options: { space },
       query: () => observer.query(),
+      marks: () => (observer as unknown as EngineSpace).marks(),
       async startPeer() {
         const peer = new InMemory(space.peer());
         peers.push(peer);

@@ -83,6 +83,10 @@ class Line implements Session, Client {
     return this.ask('query', () => this.server.query(wanted));
   }
 
+  marks() {
+    return this.ask('marks', () => this.server.marks());
+  }
+
   async close(): Promise<void> {
     this.server.leave(this, false);
   }

@@ -15,7 +15,8 @@ export function grantIn(reply: Reply, slot: string): Grant {
   };
 }
 
-function abandonedIn({ value, modRevision }: KeyValue): Abandoned {
+/** Who left that mark. */
+export function abandonedIn({ value, modRevision }: KeyValue): Abandoned {
   const { pid, threadId, since } = JSON.parse(value.toString()) as Record<
     'pid' | 'threadId' | 'since',
     number

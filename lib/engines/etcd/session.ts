@@ -4,8 +4,8 @@ import { threadId } from 'node:worker_threads';
 import { startTimer } from '../../common/clock';
 import { LockError } from '../../common/errors';
 import type { LockMode, LockSnapshot } from '../../common/types';
-import type { Answer, Grant, Leaving, Session, SessionEvents, Slot } from '../../remote/engine';
-import { infoIn } from './answers';
+import type { Answer, Grant, Leaving, Mark, Session, SessionEvents, Slot } from '../../remote/engine';
+import { abandonedIn, infoIn } from './answers';
 import type { Settings } from './config';
 import {
   expiredError,
@@ -107,12 +107,7 @@ export class EtcdSession implements Session, Host, LeaseEvents {
   }
 
   async query(name?: string): Promise<LockSnapshot> {
-    const reply = await this.lease.read('look at the locks', {
-      as: 'looked',
-      when: [],
-      does: [{ as: 'keys', get: this.keys.all(name), withValues: true }],
-    });
-    const of = (kind: string) => reply.all('keys').filter(({ key }) => kindOf(key) === kind);
+    const of = await this.look(name);
     const inOrder = (a: KeyValue, b: KeyValue) => a.createRevision - b.createRevision;
     const held = of('held').sort(inOrder);
     const holders = new Set(held.map(({ key }) => lastPart(key)));
@@ -120,6 +115,15 @@ export class EtcdSession implements Session, Host, LeaseEvents {
       .filter(({ key }) => !holders.has(lastPart(key)))
       .sort(inOrder);
     return { held: held.map(infoIn), pending: pending.map(infoIn) };
+  }
+
+  async marks(): Promise<Mark[]> {
+    const of = await this.look();
+    const alive = new Set(of('held').map(({ key }) => lastPart(key)));
+    const marks = new Map<string, KeyValue>();
+    const oldestFirst = of('mark').sort((a, b) => a.modRevision - b.modRevision);
+    for (const mark of oldestFirst) if (!alive.has(lastPart(mark.key))) marks.set(infoIn(mark).name, mark);
+    return [...marks].map(([name, mark]) => ({ name, abandoned: abandonedIn(mark) }));
   }
 
   async close(): Promise<void> {
@@ -227,6 +231,16 @@ export class EtcdSession implements Session, Host, LeaseEvents {
     await inTime(this.watchMailbox(revision), OPENING_MS_MAX);
     this.opened = true;
     this.events.certainUntil(this.certain);
+  }
+
+  /** Reads what is known of one name, or of all. @returns a function that tells of the keys of a kind */
+  private async look(name?: string): Promise<(kind: string) => KeyValue[]> {
+    const reply = await this.lease.read('look at the locks', {
+      as: 'looked',
+      when: [],
+      does: [{ as: 'keys', get: this.keys.all(name), withValues: true }],
+    });
+    return (kind) => reply.all('keys').filter(({ key }) => kindOf(key) === kind);
   }
 
   /** Resolves when it has begun. Rejects if it can not, and the session is still to be opened. */

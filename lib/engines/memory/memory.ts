@@ -70,6 +70,11 @@ class MemorySession implements Session, Client {
     return this.server.query(name);
   }
 
+  async marks() {
+    this.check();
+    return this.server.marks();
+  }
+
   async close() {
     this.end(new LockError('ERR_LOCK_CLOSED', 'the session was closed'), false);
   }

@@ -4,7 +4,7 @@
 // A lock is granted strictly in the order of its queue: nobody passes a waiter that came earlier, but the holder that is to be
 // upgraded, which is ahead of them all. Readers are granted together with those behind them.
 import type { Abandoned, LockInfo, LockMode, LockSnapshot } from '../../common/types';
-import type { Answer, Grant, Leaving } from '../../remote/engine';
+import type { Answer, Grant, Leaving, Mark } from '../../remote/engine';
 
 /** Who asks: one session. What it is told comes in the middle of a change, and must not cause another one at once. */
 export interface Client {
@@ -127,6 +127,12 @@ export class Server {
       for (const place of lock.queue) pending.push(infoOf(name, place));
     }
     return { held, pending };
+  }
+
+  marks(): Mark[] {
+    return [...this.locks].flatMap(([name, { abandoned }]) =>
+      abandoned === null ? [] : [{ name, abandoned }],
+    );
   }
 
   /** The session is over. @param died whether what it holds exclusively is abandoned, or released */

@@ -9,7 +9,7 @@ import { threadId } from 'node:worker_threads';
 import { startSoon, startTimer, type Timer } from '../../common/clock';
 import { LockError } from '../../common/errors';
 import type { Abandoned, LockInfo, LockSnapshot } from '../../common/types';
-import type { Answer, Grant, Leaving, Session, SessionEvents, Slot } from '../../remote/engine';
+import type { Answer, Grant, Leaving, Mark, Session, SessionEvents, Slot } from '../../remote/engine';
 import type { Query } from './client';
 import type { Settings } from './config';
 import { forgottenError, missingRightsError, toLockError, transactionPoolerError } from './errors';
@@ -25,10 +25,23 @@ const PROOFS_PER_TTL_MAX = 20;
 /** How often whoever waits looks for the dead. The server lets somebody look every 150 ms at most. */
 const LOOK_MS = 200;
 
+/** A dead holder as the server writes it. */
+interface AbandonedText {
+  pid: number;
+  threadId: number;
+  since: number;
+  token: string;
+}
+
+interface MarkText {
+  name: string;
+  abandoned: AbandonedText;
+}
+
 /** A grant as the server writes it. */
 interface GrantText {
   token: string;
-  abandoned: { pid: number; threadId: number; since: number; token: string } | null;
+  abandoned: AbandonedText | null;
   flights: number;
 }
 
@@ -187,6 +200,11 @@ export class PostgresSession implements Session, WireEvents {
     const { slots } = await this.call<Told & { slots: InfoText[] }>('query', namespace, key);
     const infos = (held: boolean) => slots.filter((slot) => slot.held === held).map(infoOf);
     return { held: infos(true), pending: infos(false) };
+  }
+
+  async marks(): Promise<Mark[]> {
+    const { marks } = await this.call<Told & { marks: MarkText[] }>('marks', this.settings.namespace);
+    return marks.map(({ name, abandoned }) => ({ name: nameIn(name), abandoned: abandonedOf(abandoned) }));
   }
 
   async close(): Promise<void> {
@@ -359,18 +377,20 @@ export class PostgresSession implements Session, WireEvents {
 }
 
 function grantOf({ token, abandoned, flights }: GrantText): Grant {
-  return { token: BigInt(token), abandoned: abandonedOf(abandoned), flights };
+  return {
+    token: BigInt(token),
+    abandoned: abandoned === null ? null : abandonedOf(abandoned),
+    flights,
+  };
 }
 
-function abandonedOf(mark: GrantText['abandoned']): Abandoned | null {
-  if (mark === null) return null;
-  const { pid, threadId, since, token } = mark;
+function abandonedOf({ pid, threadId, since, token }: AbandonedText): Abandoned {
   return { pid, threadId, since: new Date(since), token: BigInt(token) };
 }
 
 function infoOf({ name, exclusive, since, clientId, pid, threadId, host }: InfoText): LockInfo {
   return {
-    name: decodeName(Buffer.from(name, 'hex')),
+    name: nameIn(name),
     mode: exclusive ? 'exclusive' : 'shared',
     clientId,
     pid,
@@ -378,4 +398,8 @@ function infoOf({ name, exclusive, since, clientId, pid, threadId, host }: InfoT
     host,
     since: new Date(since),
   };
+}
+
+function nameIn(hex: string): string {
+  return decodeName(Buffer.from(hex, 'hex'));
 }

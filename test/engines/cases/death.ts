@@ -166,7 +166,7 @@ export const deaths: Cases = (property, { deathMs }) => {
 setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
 
-export const abandoned: Cases = (property) => {
+export const abandoned: Cases = (property, { remote }) => {
   property(
     'the mark stays for every shared holder, until an exclusive one that saw it releases',
     async (stage) => {
@@ -186,6 +186,24 @@ export const abandoned: Cases = (property) => {
       expect(await stage.abandoned()).toBeNull();
     },
   );
+
+  if (remote)
+    property('the mark is shown to whoever lists them, and that of no one else', async (stage) => {
+      const marks = () => stage.world.marks!();
+      const alive = await stage.lock.exclusive();
+      expect(await marks()).toEqual([]);
+      await alive.release();
+      const { dead, held } = await abandon(stage);
+      expect(await marks()).toEqual([{ name, abandoned: markOf(dead, held) }]);
+      const second = await stage.other();
+      const theirs = await second.acquire('exclusive');
+      expect(await marks()).toEqual([{ name, abandoned: markOf(dead, held) }]);
+      await second.kill();
+      await stage.untilIdle();
+      expect(await marks()).toEqual([{ name, abandoned: markOf(second, theirs) }]);
+      await stage.lock.exclusive(() => {});
+      expect(await marks()).toEqual([]);
+    });
 
   property('a callback that ends clears it; one that throws does not', async (stage) => {
     const { dead, held } = await abandon(stage);

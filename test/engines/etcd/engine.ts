@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { unavailableError } from '../../../lib/common/errors';
 import { connect } from '../../../lib/etcd';
 import * as proclock from '../../../lib/remote';
+import type { EngineSpace } from '../../../lib/remote/space';
 import { startChild } from '../child';
 import type { Classes, Infrastructure, Peer, World } from '../infrastructure';
 import type { EtcdCluster } from './server';
@@ -45,6 +46,7 @@ export function engineOnEtcd(cluster: () => EtcdCluster, revokes: boolean): Infr
         namespace: options.namespace,
         options: { space },
         query: () => observer.query(),
+        marks: () => (observer as unknown as EngineSpace).marks(),
         async startPeer() {
           const { namespace } = options;
           const peer = await startChild({ namespace, space: ['etcd', 'connect', [endpoints, options]] });

@@ -143,6 +143,21 @@ function locks(version: string, binaries: ReturnType<typeof binariesOf> | undefi
     await (await waiting).release();
   });
 
+  test('that nobody has is pruned, and its tokens never go back', async () => {
+    const { token } = await mine.exclusive((guard) => guard);
+    const held = new SharedLock(`held ${number}`, { space: one });
+    const guard = await held.shared();
+    await server.sql("select proclock.prune('-1 minute')");
+    const left = await server.sql('select name from proclock.locks where name in ($1, $2)', [
+      Buffer.from(mine.name),
+      Buffer.from(held.name),
+    ]);
+    expect(left.map((row) => String(row.name))).toEqual([held.name]);
+    await guard.release();
+    await theirs.shared((later) => expect(later.token).toBeGreaterThanOrEqual(token));
+    await mine.exclusive((later) => expect(later.token).toBeGreaterThan(token));
+  });
+
   test('is over the version that was meant', async () => {
     const [row] = await server.sql('show server_version');
     if (version !== SYSTEM) expect(row!.server_version).toMatch(new RegExp(`^${version}\\.`));

@@ -69,4 +69,19 @@ describeWithServer('the command', () => {
       ]);
     });
   });
+
+  test('ls shows what a dead holder has left, also before anybody has asked for the lock', async () => {
+    const holder = await fixture.child();
+    const token = await holder.hold(fixture.name);
+    await holder.kill();
+    const list = async () =>
+      JSON.parse((await runCommand(['ls', '--json', ...engine(), fixture.name])).stdout);
+    await until(async () => (await list())[0]?.abandoned?.pid === holder.pid);
+    const [{ abandoned, held, pending }] = await list();
+    expect({ held, pending }).toEqual({ held: [], pending: [] });
+    expect(abandoned).toEqual({ pid: holder.pid, threadId: 0, since: expect.any(String), token: `${token}` });
+    const lock = await fixture.lock();
+    await lock.exclusive(() => {});
+    expect(await list()).toEqual([]);
+  });
 });

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import type { Socket } from 'node:net';
 import { connect } from '../../../lib/postgres';
 import * as proclock from '../../../lib/remote';
+import type { EngineSpace } from '../../../lib/remote/space';
 import { startChild } from '../child';
 import type { Classes, Infrastructure, Peer, World } from '../infrastructure';
 import type { PostgresServer } from './server';
@@ -30,6 +31,7 @@ export function engineOnPostgres(server: () => PostgresServer): Infrastructure {
         namespace,
         options: { space },
         query: () => observer.query(),
+        marks: () => (observer as unknown as EngineSpace).marks(),
         async startPeer() {
           const peer = await startChild({ namespace, space: ['postgres', 'connect', [url, { namespace }]] });
           peers.push(peer);

@@ -86,8 +86,8 @@ create function grant_of(token int8, abandoned jsonb, flights int8) returns json
   select jsonb_build_object('token', token::text, 'abandoned', abandoned, 'flights', flights)
 $$;
 
--- No token that was given before a crash of the server, and was lost in it, is greater. That is the first token of a name, and of
--- one that has an older token: a shared holder must not be told a smaller one than an exclusive holder before it.
+-- No token that was given before a crash of the server, and was lost in it, is greater. A name that has an older token goes on from
+-- here: a shared holder must not be told a smaller one than an exclusive holder before it.
 create function first_token() returns int8 language sql stable as $$
   select current_setting('proclock.first_token')::int8
 $$;

@@ -52,8 +52,9 @@ begin
   if granted is not null then
     return jsonb_build_object('state', 'granted', 'told', told, 'grant', granted);
   end if;
+  -- The name may have been there before, and was pruned: no token of that time is greater than the clock.
   insert into locks (key, namespace, name, token)
-    select wanted, of_namespace, lock_name, first_token() where not exists (select from locks where key = wanted);
+    select wanted, of_namespace, lock_name, token_after(0) where not exists (select from locks where key = wanted);
   if how = 'steal' then
     told := rob(me, wanted);
   else
@@ -215,4 +216,21 @@ create function query(me int8, of_namespace text, wanted bytea) returns jsonb la
     ) order by seen.number
   ), '[]'))
   from seen join alive using (session)
+$$;
+
+-- The marks of the dead, of all names of the namespace: also of owners that nobody has buried yet.
+create function marks(me int8, of_namespace text) returns jsonb language sql as $$
+  with lock as materialized (
+    select name, abandoned, owner, holder || jsonb_build_object('token', token::text) as left_by from locks
+    where namespace = of_namespace and (owner is not null or abandoned is not null)
+  ), dead as materialized (
+    select owner from (select distinct owner from lock where owner is not null) as owners where not is_alive(me, owner)
+  ), seen as materialized (
+    select name, case when owner in (select owner from dead) then coalesce(left_by, abandoned) else abandoned end as abandoned
+    from lock
+  )
+  select jsonb_build_object('told', '[]'::jsonb, 'marks', coalesce(jsonb_agg(
+    jsonb_build_object('name', encode(name, 'hex'), 'abandoned', abandoned)
+  ), '[]'))
+  from seen where abandoned is not null
 $$;
