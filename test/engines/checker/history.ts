@@ -109,6 +109,7 @@ function tokens(holds: readonly Entry[]): string[] {
   return wrong;
 }
 
-function shown({ name, process, mode, token, from, to }: Entry): string {
-  return `${name} of process ${process}, ${mode}, token ${token}, ${from.toFixed(1)} to ${to.toFixed(1)}`;
+function shown({ name, process, mode, token, session, from, to, lost }: Entry): string {
+  const what = `${name} of process ${process}, ${mode}, token ${token}`;
+  return `${what}, ${from.toFixed(1)} to ${to.toFixed(1)}${lost ? ' (lost)' : ''}, session of ${session.toFixed(1)}`;
 }

@@ -24,7 +24,7 @@ export interface Run {
   readonly seconds: number;
   readonly seed: number;
   /** What is left out: see main.js. */
-  readonly mutant?: string;
+  readonly mutant?: string | undefined;
   /** Of all faults only stalls, of a process that holds exclusively at that moment, for longer than a lease. */
   readonly stallsOnly?: boolean;
   /** Asked after each stall, about the holds that have ended. True ends the search. */
