@@ -1,8 +1,8 @@
 // The checker over etcd. It runs where it is asked for: leases of two seconds make all of it slow.
 import { describeIfAsked, findsNothing, findsWhatIsLeftOut } from '../checker/cases';
 import type { Field } from '../checker/run';
-import { Fixture, TTL_MS } from './fixture';
 import { describeWithServer } from './describe';
+import { Fixture, TTL_MS } from './fixture';
 
 const SECONDS = 60;
 
