@@ -126,12 +126,16 @@ describeWithServer('the queue', () => {
     const withdrawn = session
       .withdraw(slot)
       .then((grant) => told.push(grant === undefined ? 'gone' : 'granted'));
-    const withdrawals =
-      "select from pg_stat_activity where query like 'select %withdraw(%' and state = 'idle'";
-    await until(async () => (await server.sql(withdrawals)).length > 0);
+    // Questions are carried out in their order: where this one shows, the one before was.
+    const behind = `${name}, behind`;
+    const next = session.acquire({ id: 2, name: behind, mode: 'exclusive' }, 'try');
+    const shows = async () =>
+      (await server.sql('select from proclock.locks where name = $1', [Buffer.from(behind)])).length > 0;
+    await until(shows);
     await new LockManager({ space: await fixture.space() }).request(name, { steal: true }, () => {});
     proxy.resume();
     await withdrawn;
+    await next;
     await until(() => told.length > 1);
     expect(told).toEqual(['granted', 'robbed']);
   });
