@@ -54,7 +54,7 @@ export type Answer =
 export interface SessionEvents {
   /** A queued wait, or upgrade, has the lock. Not told where the {@link Answer} told it, nor after `withdraw` has settled. */
   granted(id: number, grant: Grant): void;
-  /** Somebody stole the lock from this hold. `thief` says who. */
+  /** Somebody stole the lock from this hold. `thief` says who. Not told before the answer, if any, that granted it. */
   robbed(id: number, thief: string): void;
   /**
    * Until then no other session is granted what this one holds, whatever happens to the connection: a time of `now()` of

@@ -166,7 +166,9 @@ export class PostgresSession implements Session, WireEvents {
   async withdraw(slot: Slot): Promise<Grant | undefined> {
     const place = this.places.get(slot.id);
     if (place === undefined) return undefined;
+    place.early ??= [];
     const { grant: text } = await this.call<Told & { grant?: GrantText }>('withdraw', slot.id, place.key);
+    this.tellEarlySoon(place);
     const wasHeld = place.token >= 0n;
     this.settle(place);
     if (text === undefined) {
@@ -274,8 +276,7 @@ export class PostgresSession implements Session, WireEvents {
 
   private async answerOf(place: Place, asked: Promise<Asked>): Promise<Answer> {
     const { state, grant: text, flights } = await asked;
-    // Of several answers that come in one piece, the next one is heard before the caller has made anything of this one.
-    startSoon(() => this.tellEarly(place));
+    this.tellEarlySoon(place);
     if (state === 'queued') {
       this.wait(place);
       return { state, flights: flights ?? 0 };
@@ -285,6 +286,11 @@ export class PostgresSession implements Session, WireEvents {
     const grant = grantOf(text);
     place.token = grant.token;
     return { state, grant };
+  }
+
+  /** Of several messages that come in one piece, the next one is heard before the caller has made anything of an answer. */
+  private tellEarlySoon(place: Place): void {
+    startSoon(() => this.tellEarly(place));
   }
 
   private tellEarly(place: Place): void {

@@ -10,6 +10,7 @@ const hold = (
 ): Entry => ({
   name: 'x',
   process: 1,
+  session: 0,
   mode,
   from,
   to,
@@ -47,6 +48,12 @@ test.each<[string, History]>([
       cuts: [{ process: 1, at: 2, until: 2 }],
     }),
   ],
+  [
+    'a grant that is heard of when its session was ended',
+    of([hold('exclusive', 3, 6, 2, { process: 2 }), hold('shared', 4, 5, 1, { lost: true })], {
+      cuts: [{ process: 1, at: 2, until: 3 }],
+    }),
+  ],
 ])('finds nothing in %s', (_, history) => {
   expect(judge(history)).toEqual([]);
 });
@@ -73,6 +80,13 @@ test.each<[string, string[], History]>([
     ['H1'],
     of([hold('exclusive', 0, 5, 1, { lost: true }), hold('exclusive', 3, 6, 2)], {
       cuts: [{ process: 2, at: 2, until: 2 }],
+    }),
+  ],
+  [
+    'a session that began when another one had been ended',
+    ['H1'],
+    of([hold('exclusive', 3, 6, 2), hold('shared', 4, 5, 2, { lost: true, session: 3 })], {
+      cuts: [{ process: 1, at: 1, until: 2 }],
     }),
   ],
   [

@@ -8,9 +8,13 @@
 //   H3  A shared hold has the token of the last exclusive grant: it is not smaller than that of any exclusive hold before it,
 //       and smaller than that of any behind it.
 //
-// An engine can end a hold before the holder can hear of that in two cases, and these are no fault: the lock was stolen, or the
-// connection was cut. Who does either knows when: the interval is cut at that time. What the holder heard in the end tells
-// nothing: one whose connection is stalled does not hear that it was robbed.
+// An engine can end a hold before the holder can hear of that in two cases, and these are no fault: the lock was stolen, or its
+// session was ended by the engine's side. Who does either knows when: the interval is cut at that time. What the holder heard in
+// the end tells nothing: one whose connection is stalled does not hear that it was robbed.
+//
+// It is the session that counts, and not when its holder heard of the grant. A grant and the end of the session behind it are
+// still on their way, or not yet read, when the engine has long given the lock to the next one. So a holder can hear of its
+// grant, and be certain for some milliseconds, after all of that: the next thing that it reads is that the session is over.
 
 export interface Entry {
   /** Of the lock. */
@@ -18,7 +22,8 @@ export interface Entry {
   readonly process: number;
   readonly mode: 'shared' | 'exclusive';
   readonly token: bigint;
-  /** In milliseconds. */
+  /** When the session that it belongs to began to be opened. Times are in milliseconds. */
+  readonly session: number;
   readonly from: number;
   readonly to: number;
   /** Whether it ended otherwise than by its holder, or its holder was killed. */
@@ -32,7 +37,7 @@ export interface Theft {
   readonly token: bigint | undefined;
 }
 
-/** When the connection of a process was cut, or the process killed: at some moment in between. */
+/** When the sessions that a process had then were ended by the engine's side: not before `at`, nor were any begun after `until`. */
 export interface Cut {
   readonly process: number;
   readonly at: number;
@@ -62,14 +67,14 @@ export function judge(history: History): string[] {
 const ON_ITS_WAY_MS = 10_000;
 
 /** When somebody else may have ended it at the earliest. */
-function endOf({ name, process, token, from, to, lost }: Entry, { thefts, cuts }: History): number {
+function endOf({ name, process, token, session, from, to, lost }: Entry, { thefts, cuts }: History): number {
   if (!lost) return to;
   const stolen = thefts.filter((theft) => {
     if (theft.name !== name) return false;
     // A theft may be heard of before the grant is, but its token is greater.
     return theft.token === undefined ? theft.asked > from - ON_ITS_WAY_MS : theft.token > token;
   });
-  const cut = cuts.filter((one) => one.process === process && one.until >= from);
+  const cut = cuts.filter((one) => one.process === process && one.until >= session);
   return Math.min(to, ...stolen.map(({ asked }) => asked), ...cut.map(({ at }) => at));
 }
 
@@ -104,6 +109,7 @@ function tokens(holds: readonly Entry[]): string[] {
   return wrong;
 }
 
-function shown({ name, process, mode, token, from, to }: Entry): string {
-  return `${name} of process ${process}, ${mode}, token ${token}, ${from.toFixed(1)} to ${to.toFixed(1)}`;
+function shown({ name, process, mode, token, session, from, to, lost }: Entry): string {
+  const what = `${name} of process ${process}, ${mode}, token ${token}`;
+  return `${what}, ${from.toFixed(1)} to ${to.toFixed(1)}${lost ? ' (lost)' : ''}, session of ${session.toFixed(1)}`;
 }

@@ -45,17 +45,28 @@ const send = (message) =>
 
 let stopping = false;
 let lastNumber = 0;
+/** When a session began to be opened. The first one is as old as the process. */
+const sessions = new WeakMap();
+
+function watchSessions({ engine }) {
+  const { open } = engine;
+  engine.open = (connection) => {
+    sessions.set(connection, now());
+    return open.call(engine, connection);
+  };
+}
 
 /** Notes one hold for as long as it is looked at. */
 class Note {
   constructor(name, mode, guard) {
     const { token } = guard;
+    const { connection } = guard.hold ?? guard;
     this.guard = guard;
     this.id = `${process.pid}-${++lastNumber}`;
     const from = now();
     this.to = from;
-    this.hold = { name, mode, token, from };
-    send({ type: 'held', id: this.id, to: from, ...this.hold });
+    const session = sessions.get(connection) ?? 0;
+    send({ type: 'held', id: this.id, name, mode, token, session, from, to: from });
   }
 
   /** Whether it is certain at this moment. `guard.lost` is read anew: that looks at the clock, also before a timer could. */
@@ -165,6 +176,7 @@ async function user(space, roll) {
 
 async function main() {
   const space = await require(join(DIST, entry))[open](...args);
+  watchSessions(space);
   process.on('message', () => {
     stopping = true;
   });

@@ -14,6 +14,8 @@ export interface Field {
   proxy(): Promise<NetworkProxy>;
   /** How a process opens its space through that. */
   opening(proxy: NetworkProxy): Opening;
+  /** Whether a session ends with its connection. */
+  readonly sessionsBreak: boolean;
   /** What breaks the connections of all processes at the side of the engine. */
   readonly breaks: ReadonlyArray<() => Promise<void>>;
 }
@@ -22,9 +24,11 @@ export interface Run {
   readonly seconds: number;
   readonly seed: number;
   /** What is left out: see main.js. */
-  readonly mutant?: string;
-  /** Of all faults only stalls, of a process that holds at that moment, for longer than a lease. */
+  readonly mutant?: string | undefined;
+  /** Of all faults only stalls, of a process that holds exclusively at that moment, for longer than a lease. */
   readonly stallsOnly?: boolean;
+  /** Asked after each stall, about the holds that have ended. True ends the search. */
+  readonly isEnough?: (seen: History) => boolean;
 }
 
 const PROCESSES = 4;
@@ -49,7 +53,7 @@ export function dice(seed: number): Roll {
 const now = () => Number(process.hrtime.bigint() / 1000n) / 1000;
 
 type Message = { id: string; token: string; to: number } & (
-  | { type: 'held'; name: string; mode: Entry['mode']; from: number }
+  | { type: 'held'; name: string; mode: Entry['mode']; session: number; from: number }
   | { type: 'seen' }
   | { type: 'ended'; lost: boolean }
   | { type: 'steals'; name: string; asked: number }
@@ -102,10 +106,17 @@ class Participant {
     return new Participant(number, proxy, child);
   }
 
-  /** Whether it is in the middle of a long hold. */
-  get holds(): boolean {
+  /** Whether it has begun a long hold, exclusively, and at most so many milliseconds ago. */
+  holdsSince(ms: number): boolean {
     const time = now();
-    return [...this.entries.values()].some(({ from, to }) => time - from > 100 && time - to < 50);
+    return [...this.entries.values()].some(
+      ({ mode, from, to }) => mode === 'exclusive' && time - from > 100 && time - from < ms && time - to < 50,
+    );
+  }
+
+  /** The holds that have ended. When it is killed, all have. */
+  get ended(): Entry[] {
+    return [...this.entries].filter(([id]) => !this.open.has(id)).map(([, entry]) => entry);
   }
 
   get hasEnded(): boolean {
@@ -119,6 +130,7 @@ class Participant {
     this.child.kill('SIGKILL');
     await ended;
     for (const id of this.open) this.entries.get(id)!.lost = true;
+    this.open.clear();
   }
 
   private heard(message: Message): void {
@@ -126,9 +138,10 @@ class Participant {
     if (entry !== undefined && message.to !== undefined) entry.to = message.to;
     switch (message.type) {
       case 'held': {
-        const { name, mode, from, to, token } = message;
-        const process = this.number;
-        this.entries.set(message.id, { name, process, mode, token: BigInt(token), from, to, lost: false });
+        const { name, mode, session, from, to } = message;
+        const { number: process } = this;
+        const token = BigInt(message.token);
+        this.entries.set(message.id, { name, process, mode, token, session, from, to, lost: false });
         this.open.add(message.id);
         break;
       }
@@ -171,9 +184,11 @@ export async function check(field: Field, run: Run): Promise<History & { failure
     for (let place = 0; place < PROCESSES; place++) await start(place);
     const end = now() + run.seconds * 1000;
     while (now() < end) {
-      await sleep(50 + roll(300));
-      if (run.stallsOnly) await stallHolder(field, there);
-      else await disturb(field, roll, there, cuts, start);
+      if (!run.stallsOnly) {
+        await sleep(50 + roll(300));
+        await disturb(field, roll, there, cuts, start);
+      } else if (!(await stallHolder(field, there))) await sleep(2);
+      else if (run.isEnough?.(historyOf(all, cuts))) break;
     }
     for (const { child } of there) child.send('stop');
     await until(() => there.every((one) => one.isDone && one.hasEnded), { within: END_MS_MAX });
@@ -183,24 +198,29 @@ export async function check(field: Field, run: Run): Promise<History & { failure
       await participant.proxy.stop();
     }
   }
+  return { ...historyOf(all, cuts), failures: all.flatMap(({ failures }) => failures) };
+}
+
+function historyOf(all: Participant[], cuts: Cut[]): History {
   return {
-    entries: all.flatMap(({ entries }) => [...entries.values()]),
+    entries: all.flatMap(({ ended }) => ended),
     thefts: all.flatMap(({ thefts }) => [...thefts.values()]),
     cuts,
-    failures: all.flatMap(({ failures }) => failures),
   };
 }
 
-async function stallHolder({ ttlMs }: Field, there: Participant[]): Promise<void> {
-  await until(() => there.some((one) => one.holds));
-  const { proxy } = there.find((one) => one.holds)!;
-  proxy.stall();
+/** Returns whether there was one. */
+async function stallHolder({ ttlMs }: Field, there: Participant[]): Promise<boolean> {
+  const holder = there.find((one) => one.holdsSince(ttlMs / 2));
+  if (holder === undefined) return false;
+  holder.proxy.stall();
   await sleep(2 * ttlMs);
-  proxy.resume();
+  holder.proxy.resume();
+  return true;
 }
 
 async function disturb(
-  { ttlMs, breaks }: Field,
+  { ttlMs, breaks, sessionsBreak }: Field,
   roll: Roll,
   there: Participant[],
   cuts: Cut[],
@@ -211,7 +231,7 @@ async function disturb(
   const cut = async (processes: number[], how: () => unknown): Promise<void> => {
     const at = now();
     await how();
-    for (const process of processes) cuts.push({ process, at, until: now() });
+    if (sessionsBreak) for (const process of processes) cuts.push({ process, at, until: now() });
   };
   switch (roll(8)) {
     case 0:
@@ -226,7 +246,7 @@ async function disturb(
       return;
     }
     case 2:
-      await cut([number], () => there[place]!.kill());
+      await there[place]!.kill(); // what it noted ends with it
       await start(place);
       return;
     case 3:

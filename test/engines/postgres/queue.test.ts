@@ -1,7 +1,10 @@
 // Long queues, names of every kind, thefts, and questions that cross a grant.
 import { setTimeout as sleep } from 'node:timers/promises';
+import { checkSettings } from '../../../lib/engines/postgres/config';
+import { PostgresSession } from '../../../lib/engines/postgres/session';
 import { LockManager, SharedLock } from '../../../lib/remote';
-import { latch } from '../../support/until';
+import type { Slot } from '../../../lib/remote/engine';
+import { latch, until } from '../../support/until';
 import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
 
@@ -100,6 +103,41 @@ describeWithServer('the queue', () => {
       expect(['released', 'Theft']).toContain(released);
     }
     expect(await fixture.server.sql("select from proclock.slots where state = 'robbed'")).toEqual([]);
+  });
+
+  test('a theft right behind a grant that crossed a withdrawal is told when the grant is known', async () => {
+    const { name, server } = fixture;
+    const first = await (await fixture.lock()).exclusive();
+    const proxy = await fixture.proxy();
+    const told: string[] = [];
+    const session = await PostgresSession.open(checkSettings(server.url('postgres', proxy.port), {}), {
+      granted: () => {},
+      certainUntil: () => {},
+      robbed: () => told.push('robbed'),
+      ended: () => told.push('ended'),
+    });
+    fixture.atEnd(async () => session.drop());
+    const slot: Slot = { id: 1, name, mode: 'shared' };
+    expect((await session.acquire(slot, 'wait')).state).toBe('queued');
+
+    // What the session is told from here on comes to it in one piece.
+    proxy.stall('down');
+    await first.release();
+    const withdrawn = session
+      .withdraw(slot)
+      .then((grant) => told.push(grant === undefined ? 'gone' : 'granted'));
+    // Questions are carried out in their order: where this one shows, the one before was.
+    const behind = `${name}, behind`;
+    const next = session.acquire({ id: 2, name: behind, mode: 'exclusive' }, 'try');
+    const shows = async () =>
+      (await server.sql('select from proclock.locks where name = $1', [Buffer.from(behind)])).length > 0;
+    await until(shows);
+    await new LockManager({ space: await fixture.space() }).request(name, { steal: true }, () => {});
+    proxy.resume();
+    await withdrawn;
+    await next;
+    await until(() => told.length > 1);
+    expect(told).toEqual(['granted', 'robbed']);
   });
 
   test('is left by whoever gives up, whatever crosses that', async () => {
