@@ -183,7 +183,7 @@ test(`in ${ROUNDS} rounds (seed ${SEED}) nobody crashes, nobody hangs, and error
     for (let round = 0; round < ROUNDS; round += AT_ONCE) {
       watchdog.refresh();
       const namespaces = Array.from({ length: Math.min(AT_ONCE, ROUNDS - round) }, () => testNamespace());
-      const files = namespaces.map(segmentFile);
+      const files = namespaces.map((namespace) => segmentFile(namespace));
       const seed = SEED + round * 1000;
       await each('enter', (n) => ({ namespaces, seed: seed + n * 100 }));
       await Promise.all([

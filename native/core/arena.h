@@ -67,8 +67,7 @@ class Arena {
   static constexpr uint32_t kLatchLooksMax = 1024;
   static constexpr uint64_t kPatienceNs = 1000000000;  // of a call for which there is no later
   static constexpr uint64_t kStuckPatienceNs = 20000000;
-  static constexpr int kTriesMax =
-      16;  // of an operation that finds the lock changed, each time; then it is busy, or stalled
+  static constexpr int kTriesMax = 16;           // of an operation that finds the lock changed each time
   static constexpr uint64_t kBargeNs = 1000000;  // how long a running process may overtake the front waiter
   static constexpr uint64_t kUnresponsiveNs = 50000000;  // after which a poked waiter is passed over
   static constexpr uint32_t kLookProcessesMax = 64;      // how many processes one look asks about
@@ -98,6 +97,7 @@ class Arena {
   // latch.h
   bool is_corrupt() const;
   Status condemn();
+  void stay_out();
   uint64_t owner_inside() const { return latch_owner(header_->latch.load(std::memory_order_relaxed)); }
   uint64_t patience_with(uint64_t owner) const;
   bool is_stuck_with(uint64_t owner) const;

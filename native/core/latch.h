@@ -41,10 +41,11 @@
 //        wakes nobody
 //
 // A word that names somebody who lives and is not inside is nonsense that others can not tell from a stop: only that process
-// can, by L6, and does with its next entry or tick (detect.h). Until then it is a stall, which may last. So what a call has
-// waited for once is not waited for again as long: who gave up remembers the owner (waited_in_vain), and the next ones have less
-// patience with that one, down to kStuckPatienceNs. They have all of it again as soon as the word was seen to name anybody else,
-// or nobody, or somebody here got in: then it was a stop, and that is over.
+// can, by L6, and does with its next entry or tick (detect.h); if it has found the namespace corrupt before, and enters no more,
+// with its next call (stay_out). Until then it is a stall, which may last. So what a call has waited for once is not waited for
+// again as long: who gave up remembers the owner (waited_in_vain), and the next ones have less patience with that one, down to
+// kStuckPatienceNs. They have all of it again as soon as the word was seen to name anybody else, or nobody, or somebody here got
+// in: then it was a stop, and that is over.
 //
 // CORRUPT stays: nobody builds on half a rebuild. Only a newcomer that finds nobody alive makes such a segment anew.
 //
@@ -277,6 +278,13 @@ Status Arena<P>::condemn() {
   Latched latched(*this);
   if (ok(latched.status())) fault_ = true;
   return Status::kCorrupt;
+}
+
+// For whoever has found the namespace beyond use, and enters no more. Should the word name this process all the same, since what
+// it said was written over, the others would wait for it for ever.
+template <class P>
+void Arena<P>::stay_out() {
+  if (owner_inside() == memory_.number()) condemn();
 }
 
 }  // namespace proclock

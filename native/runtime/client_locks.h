@@ -128,8 +128,7 @@ void Client<P>::add_hold(uint32_t id, OpenLock& lock, const SlotRef& ref) {
 // A bound slot for the next acquire; it stays on the idle list until that succeeds.
 template <class P>
 inline Status Client<P>::take_idle(uint32_t id, OpenLock& lock, uint32_t* index) {
-  const Status state = lock.space->state();
-  if (!ok(state)) return state;
+  if (!ok(lock.space->state())) return lock.space->check_now(P::wall_ms());
   if (lock.idle.empty()) {
     const Status status = bind_idle(id, lock);
     if (!ok(status)) return status;

@@ -211,6 +211,7 @@ void Space<P>::forget_after_fork() {
 template <class P>
 Status Space<P>::check_now(double now_ms) {
   checked_ms_.store(now_ms, std::memory_order_relaxed);
+  if (state() == Status::kCorrupt) arena_->stay_out();
   if (!ok(state())) return state();
   Status found = memory_.check();
   if (ok(found) && arena_->is_corrupt()) found = Status::kCorrupt;

@@ -220,6 +220,32 @@ TEST("a latch that names a process which lives and is not inside is mended by it
   audit(other);
 }
 
+TEST("a latch that names a process which has found the namespace corrupt is mended by its next call") {
+  harness::Segment segment;
+  Loop loop(1);
+  const uint32_t key = loop.open(segment.name(), "client") | kExclusive;
+  Member other(segment.name());
+  const uint64_t named = Auditor(other.memory.base()).process(1).number.load(std::memory_order_relaxed);
+  CHECK(named != 0 && named != other.memory.number());
+  auto& latch = other.arena->header().latch;
+  for (const bool tries : {true, false}) {
+    latch.store(proclock::kLatchCorrupt, std::memory_order_relaxed);
+    CHECK_EQ(loop.client.check(key >> kKeyBits), Status::kCorrupt);
+    // What it has seen is written over.
+    latch.store(proclock::latch_word(named) | proclock::kLatchDirty | proclock::kLatchWaiters,
+                std::memory_order_relaxed);
+    if (tries) {
+      CHECK_EQ(loop.client.try_acquire(key), static_cast<int32_t>(Status::kCorrupt));
+    } else {
+      std::vector<proclock::HolderInfo> infos;
+      CHECK_EQ(loop.client.query(key >> kKeyBits, true, &infos), Status::kCorrupt);
+    }
+    CHECK_EQ(other.arena->owner_inside(), 0u);
+    CHECK(other.arena->is_corrupt());
+  }
+  other.vanish();
+}
+
 TEST("who released while the latch was stalled, and is busy since, holds up nobody") {
   harness::Segment segment;
   Loop loop(1);
