@@ -36,8 +36,9 @@ export class NetworkProxy {
       this.stalled.add(direction);
   }
 
-  resume(): void {
-    this.stalled.clear();
+  resume(...directions: Direction[]): void {
+    for (const direction of directions.length > 0 ? directions : (['up', 'down'] as const))
+      this.stalled.delete(direction);
     for (const pump of this.pumps) pump();
   }
 

@@ -77,7 +77,9 @@ interface Place {
   readonly key: Buffer;
   /** `asked`: not yet known whether it waits. `waits`: for the lock, or for an upgrade. */
   state: 'asked' | 'waits' | 'settled';
-  /** What came before the answer that it is about, or behind such a message: to be told when the caller has the answer. */
+  /** How many questions about it are not answered yet, or the caller does not have the answer. */
+  asked: number;
+  /** What came meanwhile: to be told when the caller has the last answer. */
   early: Message[] | undefined;
   /** Of the last grant that was told. What comes late has no greater one. */
   token: bigint;
@@ -141,7 +143,8 @@ export class PostgresSession implements Session, WireEvents {
       slot,
       key: keyOf(namespace, name),
       state: 'asked',
-      early: [],
+      asked: 0,
+      early: undefined,
       token: -1n,
       tokenBefore: -1n,
     };
@@ -158,7 +161,6 @@ export class PostgresSession implements Session, WireEvents {
     if (place === undefined) return { state: 'refused' };
     this.tellEarly(place);
     place.state = 'asked';
-    place.early = [];
     place.tokenBefore = place.token;
     return this.answerOf(place, this.call<Asked>('upgrade', slot.id, place.key, how));
   }
@@ -166,9 +168,8 @@ export class PostgresSession implements Session, WireEvents {
   async withdraw(slot: Slot): Promise<Grant | undefined> {
     const place = this.places.get(slot.id);
     if (place === undefined) return undefined;
-    place.early ??= [];
-    const { grant: text } = await this.call<Told & { grant?: GrantText }>('withdraw', slot.id, place.key);
-    this.tellEarlySoon(place);
+    const withdrawn = this.call<Told & { grant?: GrantText }>('withdraw', slot.id, place.key);
+    const { grant: text } = await this.keepEarly(place, withdrawn);
     const wasHeld = place.token >= 0n;
     this.settle(place);
     if (text === undefined) {
@@ -275,8 +276,7 @@ export class PostgresSession implements Session, WireEvents {
   }
 
   private async answerOf(place: Place, asked: Promise<Asked>): Promise<Answer> {
-    const { state, grant: text, flights } = await asked;
-    this.tellEarlySoon(place);
+    const { state, grant: text, flights } = await this.keepEarly(place, asked);
     if (state === 'queued') {
       this.wait(place);
       return { state, flights: flights ?? 0 };
@@ -288,9 +288,20 @@ export class PostgresSession implements Session, WireEvents {
     return { state, grant };
   }
 
-  /** Of several messages that come in one piece, the next one is heard before the caller has made anything of an answer. */
-  private tellEarlySoon(place: Place): void {
-    startSoon(() => this.tellEarly(place));
+  /**
+   * What is told of the place before the caller has this answer waits for that. Of several messages that come in one piece, the
+   * next one is heard before the caller has made anything of an answer.
+   */
+  private async keepEarly<T>(place: Place, answer: Promise<T>): Promise<T> {
+    place.asked++;
+    place.early ??= [];
+    try {
+      return await answer;
+    } finally {
+      startSoon(() => {
+        if (--place.asked === 0) this.tellEarly(place);
+      });
+    }
   }
 
   private tellEarly(place: Place): void {

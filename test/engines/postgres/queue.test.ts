@@ -1,5 +1,5 @@
 // Long queues, names of every kind, thefts, and questions that cross a grant.
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setTimeout as sleep, setImmediate as turn } from 'node:timers/promises';
 import { checkSettings } from '../../../lib/engines/postgres/config';
 import { PostgresSession } from '../../../lib/engines/postgres/session';
 import { LockManager, SharedLock } from '../../../lib/remote';
@@ -10,6 +10,30 @@ import { Fixture } from './fixture';
 
 describeWithServer('the queue', () => {
   const fixture = new Fixture();
+
+  /** A session, and what it tells. */
+  async function sessionBehindProxy() {
+    const proxy = await fixture.proxy();
+    const told: string[] = [];
+    const settings = checkSettings(fixture.server.url('postgres', proxy.port), {});
+    const session = await PostgresSession.open(settings, {
+      granted: () => {},
+      certainUntil: () => {},
+      robbed: () => told.push('robbed'),
+      ended: () => told.push('ended'),
+    });
+    fixture.atEnd(async () => session.drop());
+    return { proxy, session, told };
+  }
+
+  /** Until the server has done what the session has asked: where the next question shows, the one before was carried out. */
+  async function untilCarriedOut(session: PostgresSession) {
+    const name = `${fixture.name}, behind`;
+    const answered = session.acquire({ id: 2, name, mode: 'exclusive' }, 'try');
+    const shows = 'select from proclock.locks where name = $1';
+    await until(async () => (await fixture.server.sql(shows, [Buffer.from(name)])).length > 0);
+    return { answered };
+  }
 
   test('of one name with 2,000 waits is drained in its order', async () => {
     const lock = await fixture.lock();
@@ -106,17 +130,9 @@ describeWithServer('the queue', () => {
   });
 
   test('a theft right behind a grant that crossed a withdrawal is told when the grant is known', async () => {
-    const { name, server } = fixture;
+    const { name } = fixture;
     const first = await (await fixture.lock()).exclusive();
-    const proxy = await fixture.proxy();
-    const told: string[] = [];
-    const session = await PostgresSession.open(checkSettings(server.url('postgres', proxy.port), {}), {
-      granted: () => {},
-      certainUntil: () => {},
-      robbed: () => told.push('robbed'),
-      ended: () => told.push('ended'),
-    });
-    fixture.atEnd(async () => session.drop());
+    const { proxy, session, told } = await sessionBehindProxy();
     const slot: Slot = { id: 1, name, mode: 'shared' };
     expect((await session.acquire(slot, 'wait')).state).toBe('queued');
 
@@ -126,16 +142,37 @@ describeWithServer('the queue', () => {
     const withdrawn = session
       .withdraw(slot)
       .then((grant) => told.push(grant === undefined ? 'gone' : 'granted'));
-    // Questions are carried out in their order: where this one shows, the one before was.
-    const behind = `${name}, behind`;
-    const next = session.acquire({ id: 2, name: behind, mode: 'exclusive' }, 'try');
-    const shows = async () =>
-      (await server.sql('select from proclock.locks where name = $1', [Buffer.from(behind)])).length > 0;
-    await until(shows);
+    const behind = await untilCarriedOut(session);
     await new LockManager({ space: await fixture.space() }).request(name, { steal: true }, () => {});
     proxy.resume();
     await withdrawn;
-    await next;
+    await behind.answered;
+    await until(() => told.length > 1);
+    expect(told).toEqual(['granted', 'robbed']);
+  });
+
+  test('the same, where the answer to the acquire comes in between', async () => {
+    const { name, server } = fixture;
+    const { proxy, session, told } = await sessionBehindProxy();
+    const slot: Slot = { id: 1, name, mode: 'shared' };
+    proxy.stall('down');
+    const acquired = session.acquire(slot, 'wait');
+    await until(async () => (await server.sql('select from proclock.slots')).length === 1);
+    proxy.stall('up');
+    const withdrawn = session
+      .withdraw(slot)
+      .then((grant) => told.push(grant === undefined ? 'gone' : 'granted'));
+    proxy.resume('down');
+    expect((await acquired).state).toBe('granted');
+    await turn();
+
+    proxy.stall('down');
+    proxy.resume('up');
+    const behind = await untilCarriedOut(session);
+    await new LockManager({ space: await fixture.space() }).request(name, { steal: true }, () => {});
+    proxy.resume();
+    await withdrawn;
+    await behind.answered;
     await until(() => told.length > 1);
     expect(told).toEqual(['granted', 'robbed']);
   });
