@@ -8,13 +8,25 @@ import { hostname } from 'node:os';
 import { threadId } from 'node:worker_threads';
 import { startSoon, startTimer, type Timer } from '../../common/clock';
 import { LockError } from '../../common/errors';
-import type { Abandoned, LockInfo, LockSnapshot } from '../../common/types';
+import type { LockSnapshot } from '../../common/types';
 import type { Answer, Grant, Leaving, Mark, Session, SessionEvents, Slot } from '../../remote/engine';
+import {
+  type Asked,
+  abandonedOf,
+  type GrantText,
+  grantOf,
+  type InfoText,
+  infoOf,
+  type MarkText,
+  type Message,
+  nameIn,
+  type Told,
+} from './answers';
 import type { Query } from './client';
 import type { Settings } from './config';
 import { forgottenError, missingRightsError, toLockError, transactionPoolerError } from './errors';
 import { checkSchema } from './install';
-import { decodeName, encodeName, keyOf, quoted } from './names';
+import { encodeName, keyOf, quoted } from './names';
 import { checkServer } from './server';
 import { Wire, type WireEvents } from './wire';
 
@@ -24,52 +36,6 @@ const BEATS_PER_TTL = 3;
 const PROOFS_PER_TTL_MAX = 20;
 /** How often whoever waits looks for the dead. The server lets somebody look every 150 ms at most. */
 const LOOK_MS = 200;
-
-/** A dead holder as the server writes it. */
-interface AbandonedText {
-  pid: number;
-  threadId: number;
-  since: number;
-  token: string;
-}
-
-interface MarkText {
-  name: string;
-  abandoned: AbandonedText;
-}
-
-/** A grant as the server writes it. */
-interface GrantText {
-  token: string;
-  abandoned: AbandonedText | null;
-  flights: number;
-}
-
-type Message =
-  | ({ event: 'granted'; id: number } & GrantText)
-  | { event: 'robbed'; id: number; thief: string };
-
-/** What every verb answers with: what else happened, and to whom of us. */
-interface Told {
-  told: Message[];
-}
-
-interface Asked extends Told {
-  state: Answer['state'];
-  grant: GrantText;
-  flights: number | null;
-}
-
-interface InfoText {
-  name: string;
-  held: boolean;
-  exclusive: boolean;
-  since: number;
-  clientId: string;
-  pid: number;
-  threadId: number;
-  host: string;
-}
 
 /** What is known here of a hold or wait. */
 interface Place {
@@ -391,32 +357,4 @@ export class PostgresSession implements Session, WireEvents {
     this.beatTimer?.clear();
     this.lookTimer?.clear();
   }
-}
-
-function grantOf({ token, abandoned, flights }: GrantText): Grant {
-  return {
-    token: BigInt(token),
-    abandoned: abandoned === null ? null : abandonedOf(abandoned),
-    flights,
-  };
-}
-
-function abandonedOf({ pid, threadId, since, token }: AbandonedText): Abandoned {
-  return { pid, threadId, since: new Date(since), token: BigInt(token) };
-}
-
-function infoOf({ name, exclusive, since, clientId, pid, threadId, host }: InfoText): LockInfo {
-  return {
-    name: nameIn(name),
-    mode: exclusive ? 'exclusive' : 'shared',
-    clientId,
-    pid,
-    threadId,
-    host,
-    since: new Date(since),
-  };
-}
-
-function nameIn(hex: string): string {
-  return decodeName(Buffer.from(hex, 'hex'));
 }

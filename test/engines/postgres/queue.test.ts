@@ -26,13 +26,24 @@ describeWithServer('the queue', () => {
     return { proxy, session, told };
   }
 
-  /** Until the server has done what the session has asked: where the next question shows, the one before was carried out. */
-  async function untilCarriedOut(session: PostgresSession) {
-    const name = `${fixture.name}, behind`;
-    const answered = session.acquire({ id: 2, name, mode: 'exclusive' }, 'try');
+  /** Once the server has carried the withdrawal out there is a theft, and then the session hears of both. */
+  async function expectToldInOrder(
+    withdrawn: Promise<unknown>,
+    { proxy, session, told }: Awaited<ReturnType<typeof sessionBehindProxy>>,
+  ): Promise<void> {
+    const { name, server } = fixture;
+    const heard = withdrawn.then((grant) => told.push(grant === undefined ? 'gone' : 'granted'));
+    // Questions are carried out in their order: where this one shows, the one before was.
+    const behind = `${name}, behind`;
+    const answered = session.acquire({ id: 2, name: behind, mode: 'exclusive' }, 'try');
     const shows = 'select from proclock.locks where name = $1';
-    await until(async () => (await fixture.server.sql(shows, [Buffer.from(name)])).length > 0);
-    return { answered };
+    await until(async () => (await server.sql(shows, [Buffer.from(behind)])).length > 0);
+    await new LockManager({ space: await fixture.space() }).request(name, { steal: true }, () => {});
+    proxy.resume();
+    await heard;
+    await answered;
+    await until(() => told.length > 1);
+    expect(told).toEqual(['granted', 'robbed']);
   }
 
   test('of one name with 2,000 waits is drained in its order', async () => {
@@ -132,49 +143,35 @@ describeWithServer('the queue', () => {
   test('a theft right behind a grant that crossed a withdrawal is told when the grant is known', async () => {
     const { name } = fixture;
     const first = await (await fixture.lock()).exclusive();
-    const { proxy, session, told } = await sessionBehindProxy();
+    const behindProxy = await sessionBehindProxy();
+    const { proxy, session } = behindProxy;
     const slot: Slot = { id: 1, name, mode: 'shared' };
     expect((await session.acquire(slot, 'wait')).state).toBe('queued');
 
     // What the session is told from here on comes to it in one piece.
     proxy.stall('down');
     await first.release();
-    const withdrawn = session
-      .withdraw(slot)
-      .then((grant) => told.push(grant === undefined ? 'gone' : 'granted'));
-    const behind = await untilCarriedOut(session);
-    await new LockManager({ space: await fixture.space() }).request(name, { steal: true }, () => {});
-    proxy.resume();
-    await withdrawn;
-    await behind.answered;
-    await until(() => told.length > 1);
-    expect(told).toEqual(['granted', 'robbed']);
+    const withdrawn = session.withdraw(slot);
+    await expectToldInOrder(withdrawn, behindProxy);
   });
 
   test('the same, where the answer to the acquire comes in between', async () => {
     const { name, server } = fixture;
-    const { proxy, session, told } = await sessionBehindProxy();
+    const behindProxy = await sessionBehindProxy();
+    const { proxy, session } = behindProxy;
     const slot: Slot = { id: 1, name, mode: 'shared' };
     proxy.stall('down');
     const acquired = session.acquire(slot, 'wait');
     await until(async () => (await server.sql('select from proclock.slots')).length === 1);
     proxy.stall('up');
-    const withdrawn = session
-      .withdraw(slot)
-      .then((grant) => told.push(grant === undefined ? 'gone' : 'granted'));
+    const withdrawn = session.withdraw(slot);
     proxy.resume('down');
     expect((await acquired).state).toBe('granted');
     await turn();
 
     proxy.stall('down');
     proxy.resume('up');
-    const behind = await untilCarriedOut(session);
-    await new LockManager({ space: await fixture.space() }).request(name, { steal: true }, () => {});
-    proxy.resume();
-    await withdrawn;
-    await behind.answered;
-    await until(() => told.length > 1);
-    expect(told).toEqual(['granted', 'robbed']);
+    await expectToldInOrder(withdrawn, behindProxy);
   });
 
   test('is left by whoever gives up, whatever crosses that', async () => {
