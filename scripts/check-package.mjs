@@ -9,6 +9,7 @@ import { homedir, tmpdir } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
+import { entries, unreachable } from './declarations.mjs';
 import { readElf } from './elf.mjs';
 import { installTarball, pack, smoke } from './install.mjs';
 import { readMachO } from './macho.mjs';
@@ -71,34 +72,18 @@ try {
 }
 
 function checkContents(contents) {
-  const entries = Object.values(manifest.exports).flatMap(function leaves(value) {
-    return typeof value === 'string' ? [value.replace('./', '')] : Object.values(value).flatMap(leaves);
-  });
   const superfluous = contents.filter((path) => !ALLOWED.some((pattern) => pattern.test(path)));
-  const unreachable = unreachableTypes(contents, entries);
-  const missing = [...REQUIRED, ...entries, ...(withBinaries ? BINARIES : [])].filter(
+  const missing = [...REQUIRED, ...entries(manifest), ...(withBinaries ? BINARIES : [])].filter(
     (path) => !contents.includes(path),
   );
   // A path of the machine that built it is of no use to anybody else.
   const leaking = contents.filter((path) => MACHINE.some((place) => readFileSync(path).includes(place)));
   return [
     ...superfluous.map((path) => `not to be published: ${path}`),
-    ...unreachable.map((path) => `types that no entry leads to: ${path}`),
+    ...unreachable(contents, manifest).map((path) => `types that no entry leads to: ${path}`),
     ...missing.map((path) => `missing: ${path}`),
     ...leaking.map((path) => `contains a path of this machine: ${path}`),
   ];
-}
-
-/** The declarations that nobody sees who imports one of the entries. What is missing, attw finds. */
-function unreachableTypes(contents, entries) {
-  const seen = new Set(entries);
-  // A set goes on with what is added to it while it is looped over.
-  for (const path of seen) {
-    if (!path.endsWith('.ts') && !path.endsWith('.mts')) continue;
-    for (const [, module] of readFileSync(path, 'utf8').matchAll(/from ['"](\.\.?\/[\w/-]+)(?:\.js)?['"]/g))
-      seen.add(join(dirname(path), `${module}.d.ts`));
-  }
-  return contents.filter((path) => /\.d\.m?ts$/.test(path) && !seen.has(path));
 }
 
 /** Runs a tool's command line as its package.json declares it. */

@@ -28,6 +28,7 @@ import {
 import { availableParallelism } from 'node:os';
 import { delimiter, dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { unreachable } from './declarations.mjs';
 import { instrument, nativeRoot } from './instrument.mjs';
 
 const root = resolve(dirname(fileURLToPath(import.meta.url)), '..');
@@ -210,6 +211,7 @@ function ensureDist() {
     'package.json',
     'package-lock.json',
     'scripts/build-esm.mjs',
+    'scripts/declarations.mjs',
     'scripts/ensure.mjs',
   ];
   const stamp = hash(inputs.map((file) => [file, readText(file)]));
@@ -228,6 +230,7 @@ function ensureDist() {
   }
   embedMigrations();
   run(process.execPath, ['scripts/build-esm.mjs']);
+  for (const path of unreachable(files('dist', /\.d\.m?ts$/), readJson('package.json'))) rmSync(path);
   mkdirSync('.cache', { recursive: true });
   writeFileSync(stampFile, stamp);
 }
