@@ -6,6 +6,7 @@
 // A command that ends by a signal leaves the mark of a dead holder, since its work may be half done: then this process ends
 // without giving the lock back. One that exits, with whatever code, does not; a mark that was there goes if the code is 0.
 import { writeSync } from 'node:fs';
+import { now } from '../common/clock';
 import { LockError } from '../common/errors';
 import type { LockInfo } from '../common/types';
 import type { Space } from '../remote';
@@ -199,13 +200,13 @@ async function runHolding(wanted: Wanted, lock: AnyLock, guard: AnyGuard, signal
 async function acquireAndRun(wanted: Wanted, lock: AnyLock, signals: Signals): Promise<number> {
   const { shared, timeout, verbose } = wanted;
   const mode = shared ? 'shared' : 'exclusive';
-  const began = performance.now();
+  const began = now();
   const saying = setTimeout(() => void sayWhom(lock, mode), SAY_MS);
   try {
     const options = { exclusive: !shared, timeout, signal: signals.ended.signal };
     return await lock.acquire(options, (guard) => {
       clearTimeout(saying);
-      const after = seconds(performance.now() - began);
+      const after = seconds(now() - began);
       if (verbose) say(`acquired ${printable(lock.name)} (${mode}) after ${after}, token ${guard.token}`);
       return runHolding(wanted, lock, guard, signals);
     });

@@ -9,6 +9,13 @@ export function checkName(name: unknown): asserts name is string {
   if (typeof name !== 'string') throw argumentTypeError('name', 'of type string', name);
 }
 
+/** For a lock without a name: nobody else has it. */
+export function newName(): string {
+  // Loaded where it is needed: it takes some milliseconds.
+  const { randomUUID } = require('node:crypto') as typeof import('node:crypto');
+  return `anonymous-${randomUUID()}`;
+}
+
 export function checkObject(name: string, value: unknown): void {
   if (value === null || typeof value !== 'object') throw argumentTypeError(name, 'of type object', value);
 }

@@ -11,8 +11,9 @@
 // Methods that the content inherits are called on the content, not on the proxy, because private fields and those inside
 // of a Map or a Date are reached in no other way. What is the content's own is left as it is: a function that was stored
 // is the function that is read.
+import { startupSnapshot } from 'node:v8';
 import { argumentTypeError, returnTypeError } from '../common/errors';
-import { currentEpoch } from './epoch';
+import { beginEpoch, currentEpoch } from './epoch';
 
 // biome-ignore lint/suspicious/noExplicitAny: who does not say what is in it wants no checks.
 type Content = Record<PropertyKey, any>;
@@ -171,3 +172,6 @@ export const Local = class Local {
     return typeof value === 'object' && value !== null && IS_LOCAL in value;
   }
 } as LocalConstructor;
+
+// Optional: other runtimes than Node do not have it all.
+if (startupSnapshot?.isBuildingSnapshot?.()) startupSnapshot.addDeserializeCallback(beginEpoch);

@@ -1,5 +1,4 @@
 // What all lock classes have in common: a handle on a named lock, and one way behind all that acquire it.
-import { randomUUID } from 'node:crypto';
 import type { InspectOptions } from 'node:util';
 import { callUntilSettled, modeOf, optionsOf, workOf } from '../common/call';
 import { type AcquireEvent, isWatched, traceAsync } from '../common/channels';
@@ -14,6 +13,7 @@ import {
   checkName,
   checkObject,
   NO_OPTIONS,
+  newName,
   throwIfAborted,
 } from '../common/options';
 import { checkNested, type HoldSet, mayNest, OWNER, type Owner } from '../common/owner';
@@ -87,7 +87,7 @@ export abstract class NamedLock {
   constructor(name: string | undefined, options: LockOptions) {
     if (name !== undefined) checkName(name);
     this.space = spaceOf(options);
-    this.name = name ?? `anonymous-${randomUUID()}`;
+    this.name = name ?? newName();
     this.namespace = this.space.namespace;
     this.record = this.space.recordOf(this.name);
   }

@@ -1,5 +1,4 @@
 // What all lock classes have in common: a handle on a named lock, and one way behind all that acquire it.
-import { randomUUID } from 'node:crypto';
 import type { InspectOptions } from 'node:util';
 import { callSync, callUntilSettled, modeOf, optionsOf, workOf } from '../common/call';
 import { type AcquireEvent, isWatched, traceAsync, traceSync } from '../common/channels';
@@ -13,6 +12,7 @@ import {
   checkName,
   checkNamespace,
   checkQueryOptions,
+  newName,
   throwIfAborted,
 } from '../common/options';
 import { checkNested, type HoldSet, mayNest, OWNER, type Owner } from '../common/owner';
@@ -81,7 +81,7 @@ export abstract class NamedLock {
   constructor(name?: string, options: LockOptions = {}) {
     if (name !== undefined) checkName(name);
     checkLockOptions(options);
-    this.name = name ?? `anonymous-${randomUUID()}`;
+    this.name = name ?? newName();
     this.namespace = checkNamespace(options.namespace);
     const group = groupId(options.group);
     this.record = records().enter(this.name, this.namespace, group);
