@@ -7,7 +7,7 @@ const atLeast = (bar) => ({ text: `at least ${bar}`, isMet: (value) => value >= 
 
 /** [what, measured, bar] of the scenarios that were run. */
 function* comparisons(scenarios) {
-  const { uncontended, callbacks, requests, contended, handover, recovery, tasks, scale, waiting } =
+  const { uncontended, callbacks, requests, contended, handover, recovery, tasks, scale, waiting, start } =
     scenarios;
   if (uncontended) yield* uncontendedBars(uncontended);
   if (callbacks) {
@@ -46,6 +46,13 @@ function* comparisons(scenarios) {
       'event-loop delay p99, 1,000 waits / none',
       waiting[1000].delayUs.p99 / waiting[0].delayUs.p99,
       atMost(1.1),
+    ];
+  }
+  if (start) {
+    yield [
+      'proclock run NAME true / node -e 0',
+      start['proclock run NAME true'].median / start['node -e 0'].median,
+      atMost(1.5),
     ];
   }
 }

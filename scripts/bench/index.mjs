@@ -20,6 +20,7 @@ import {
   recovery,
   requests,
   scale,
+  start,
   stolenLine,
   tasks,
   uncontended,
@@ -41,6 +42,7 @@ const SCENARIOS = {
   tasks: { module: 'tasks', options: {}, show: tasks },
   scale: { module: 'scale', options: {}, show: scale },
   waiting: { module: 'waiting', options: {}, show: waiting },
+  start: { module: 'start', options: {}, show: start },
 };
 
 const { values, positionals } = parseArgs({

@@ -41,13 +41,21 @@ function calls(title, figures) {
 }
 
 export function local(figures) {
+  return heading('Local') + durations('ns', figures);
+}
+
+export function start(figures) {
+  return heading('From the start of a program to its end') + durations('ms', figures);
+}
+
+function durations(unit, figures) {
   const rows = Object.entries(figures).map(([name, figure]) => [
     name,
     number(figure.median),
     spread(figure),
     number(figure.min),
   ]);
-  return heading('Local') + table(['', 'ns, median', 'quartiles', 'least'], rows);
+  return table(['', `${unit}, median`, 'quartiles', 'least'], rows);
 }
 
 export function handover({ futex, wakeUp, sync, async }) {
