@@ -26,7 +26,7 @@ import type { Query } from './client';
 import type { Settings } from './config';
 import { forgottenError, missingRightsError, toLockError, transactionPoolerError } from './errors';
 import { checkSchema } from './install';
-import { encodeName, keyOf, quoted } from './names';
+import { Names, quoted } from './names';
 import { checkServer } from './server';
 import { Wire, type WireEvents } from './wire';
 
@@ -58,6 +58,9 @@ export class PostgresSession implements Session, WireEvents {
   /** Of the advisory lock: 63 random bits. */
   private readonly number: bigint;
   private wire!: Wire;
+  private readonly names: Names;
+  /** What calls each verb. */
+  private readonly texts = new Map<string, string>();
   private readonly places = new Map<number, Place>();
   private waits = 0;
   private beatTimer: Timer | undefined = undefined;
@@ -80,6 +83,7 @@ export class PostgresSession implements Session, WireEvents {
   ) {
     const random = randomBytes(24);
     this.number = random.readBigUInt64BE() >> 1n;
+    this.names = new Names(settings.namespace);
     this.clientId = random.toString('hex', 8);
   }
 
@@ -103,11 +107,10 @@ export class PostgresSession implements Session, WireEvents {
   // ---- what is asked of it
 
   async acquire(slot: Slot, how: 'wait' | 'try' | 'steal'): Promise<Answer> {
-    const { namespace } = this.settings;
-    const name = encodeName(slot.name);
+    const { bytes, key } = this.names.of(slot.name);
     const place: Place = {
       slot,
-      key: keyOf(namespace, name),
+      key,
       state: 'asked',
       asked: 0,
       early: undefined,
@@ -116,7 +119,7 @@ export class PostgresSession implements Session, WireEvents {
     };
     this.places.set(slot.id, place);
     const exclusively = slot.mode === 'exclusive';
-    const asked = this.call<Asked>('acquire', slot.id, place.key, namespace, name, exclusively, how);
+    const asked = this.call<Asked>('acquire', slot.id, key, this.settings.namespace, bytes, exclusively, how);
     const answer = await this.answerOf(place, asked);
     if (answer.state === 'refused') this.places.delete(slot.id);
     return answer;
@@ -164,9 +167,8 @@ export class PostgresSession implements Session, WireEvents {
   }
 
   async query(name?: string): Promise<LockSnapshot> {
-    const { namespace } = this.settings;
-    const key = name === undefined ? null : keyOf(namespace, encodeName(name));
-    const { slots } = await this.call<Told & { slots: InfoText[] }>('query', namespace, key);
+    const key = name === undefined ? null : this.names.of(name).key;
+    const { slots } = await this.call<Told & { slots: InfoText[] }>('query', this.settings.namespace, key);
     const infos = (held: boolean) => slots.filter((slot) => slot.held === held).map(infoOf);
     return { held: infos(true), pending: infos(false) };
   }
@@ -226,8 +228,7 @@ export class PostgresSession implements Session, WireEvents {
   /** Calls the function of that name, for this session. */
   private async call<T extends Told>(verb: string, ...given: NonNullable<Query['values']>): Promise<T> {
     const values = [this.number, ...given];
-    const parameters = values.map((_, index) => `$${index + 1}`).join(', ');
-    const text = `select ${quoted(this.settings.schema)}.${verb}(${parameters}) as answer${this.condition}`;
+    const text = this.textOf(verb, values.length);
     // Behind a pooler a connection may have the prepared statements of another program.
     const query = this.condition === '' ? { name: verb, text, values } : { text, values };
     const [row] = await this.wire.ask(`${verb} in the schema "${this.settings.schema}"`, query);
@@ -239,6 +240,15 @@ export class PostgresSession implements Session, WireEvents {
     const answer = JSON.parse(row.answer) as T;
     for (const message of answer.told) this.tell(message);
     return answer;
+  }
+
+  private textOf(verb: string, count: number): string {
+    const known = this.texts.get(verb);
+    if (known !== undefined) return known;
+    const parameters = Array.from({ length: count }, (_, index) => `$${index + 1}`).join(', ');
+    const text = `select ${quoted(this.settings.schema)}.${verb}(${parameters}) as answer${this.condition}`;
+    this.texts.set(verb, text);
+    return text;
   }
 
   private async answerOf(place: Place, asked: Promise<Asked>): Promise<Answer> {
