@@ -73,6 +73,9 @@ let lost = false;
 const isOver = ({ code }) =>
   code === 'ERR_LOCK_NAMESPACE_REMOVED' || (lost && code === 'ERR_LOCK_UNSUPPORTED');
 
+/** Another event has left too few descriptors, or threads, to open a namespace: that is over soon. */
+const isShort = ({ message }) => /\((EMFILE|EAGAIN)\)/.test(message);
+
 /** The handles, and the segment that they belong to. */
 let lock;
 let fairLock;
@@ -88,7 +91,7 @@ function mappedSegment() {
   return lines[0]?.split(/\s+/)[4];
 }
 
-function enter() {
+async function enter() {
   for (;;) {
     try {
       for (const old of [lock, fairLock, stolenLock]) old?.close();
@@ -100,7 +103,8 @@ function enter() {
       for (const one of [lock, fairLock, stolenLock]) one.query();
       break;
     } catch (error) {
-      if (!isOver(error)) throw error;
+      if (isShort(error)) await nextTurn();
+      else if (!isOver(error)) throw error;
     }
   }
   self = {
@@ -108,7 +112,6 @@ function enter() {
     exclusive: join(folder, `x.${segment}.${me}`),
   };
 }
-enter();
 
 function violation(text) {
   appendFileSync(join(folder, 'violations'), `${me}: ${text}\n`);
@@ -276,7 +279,7 @@ async function moving(fn) {
   } catch (error) {
     if (!isOver(error)) throw error;
     counts.moves++;
-    enter();
+    await enter();
   }
 }
 
@@ -320,6 +323,7 @@ const ways = [
 ];
 
 async function hammer() {
+  await enter();
   for (let round = 0; ; round++) {
     const it = chance(0.2) ? fairLock : lock;
     const way = ways[Math.floor(Math.random() * ways.length)];
