@@ -2,7 +2,7 @@
 // anything of it is open: a name never has two holders in one process. Other namespaces are those of the new user.
 import { rmSync } from 'node:fs';
 import { testNamespace } from './support/namespace';
-import { inProcess } from './support/segment';
+import { FOLDER, inProcess } from './support/segment';
 
 const NOBODY = 65534;
 
@@ -26,7 +26,7 @@ describe.each(Object.entries(WAYS))('after %s', (_, become) => {
       return inProcess(namespace, program).value;
     } finally {
       for (const name of [`${NOBODY}-${namespace}`, `0-${namespace}.other`]) {
-        rmSync(`/dev/shm/proclock-${name}`, { force: true });
+        rmSync(`${FOLDER}/proclock-${name}`, { force: true });
       }
     }
   };

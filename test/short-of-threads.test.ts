@@ -1,5 +1,6 @@
 // Where threads or descriptors are short, a wait ends as it should all the same, or with a LockError; nothing leaks, nothing
 // spins, and with enough of them again everything is as it was.
+import { rmSync } from 'node:fs';
 import { LockError, type SharedLock } from '../lib';
 import { type Actor, startActor } from './support/actor';
 import {
@@ -13,6 +14,7 @@ import {
   timeOf,
 } from './support/disturb';
 import { expectIdle, lockPerTest, name, untilPending } from './support/locks';
+import { segmentFile } from './support/segment';
 
 const GRANTED_MS_MAX = 2000;
 const DEATH_MS_MAX = 3000;
@@ -79,10 +81,7 @@ describe('when no thread can be made', () => {
     await holder.kill('SIGKILL');
     expect(await timeOf(waits[0]!.promise)).toBeLessThan(DEATH_MS_MAX);
     await expectDeathNoticed(waiter);
-    await waiter.run(
-      `for (const namespace of args) require('node:fs').rmSync('/dev/shm/proclock-' + process.geteuid() + '-' + namespace);`,
-      others,
-    );
+    for (const other of others) rmSync(segmentFile(other));
   });
 
   testIt(

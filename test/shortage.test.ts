@@ -2,7 +2,7 @@
 // is there again, all is well.
 import { spawnSync } from 'node:child_process';
 import { testNamespace } from './support/namespace';
-import { inProcess } from './support/segment';
+import { inProcess, segmentFile } from './support/segment';
 
 const NOBODY = 65534;
 const asNobody = ['setpriv', `--reuid=${NOBODY}`, `--regid=${NOBODY}`, '--clear-groups'];
@@ -18,14 +18,15 @@ const attempt = (group = '') => `
   return { ...seen, again };`;
 
 test('no file descriptor left in the process', () => {
+  const namespace = testNamespace();
   const body = `
     const fs = require('node:fs');
     new SharedLock('first', { namespace: namespace + '-first' }); // what is opened once for the process
     const taken = [];
     try { for (;;) taken.push(fs.openSync('/dev/null')); } catch {}
-    const undo = () => { for (const fd of taken) fs.closeSync(fd); fs.unlinkSync('/dev/shm/proclock-' + process.geteuid() + '-' + namespace + '-first'); };
+    const undo = () => { for (const fd of taken) fs.closeSync(fd); fs.unlinkSync('${segmentFile(`${namespace}-first`)}'); };
     ${attempt()}`;
-  const { value } = inProcess(testNamespace(), body);
+  const { value } = inProcess(namespace, body);
   expect(value).toEqual({
     code: 'ERR_LOCK_UNSUPPORTED',
     message: expect.stringMatching(/no file descriptor left .*EMFILE.*ulimit -n/),
@@ -61,7 +62,7 @@ const testAsNobody = canBeNobody ? test : test.skip;
 
 testAsNobody.each(['made', 'there'])('a group that we are not in, its namespace to be %s', (state) => {
   const namespace = testNamespace();
-  const file = `/dev/shm/proclock-g0-${namespace}`;
+  const file = segmentFile(namespace, 0);
   const use = `new SharedLock('x', { namespace, group: 0 }).close(); return 1;`;
   try {
     if (state === 'there') inProcess(namespace, use);

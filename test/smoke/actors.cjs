@@ -1,15 +1,10 @@
 'use strict';
 // The parent's side of actor.cjs, and how its tests are run.
 const assert = require('node:assert');
-const { execFileSync, fork, spawn } = require('node:child_process');
+const { fork, spawn } = require('node:child_process');
 const { readdirSync, rmSync } = require('node:fs');
 const { join } = require('node:path');
-
-/** Where segments are. */
-const folder =
-  process.platform === 'darwin'
-    ? execFileSync('getconf', ['DARWIN_USER_CACHE_DIR'], { encoding: 'utf8' }).trim()
-    : '/dev/shm';
+const folder = require('./folder.cjs');
 
 const children = new Set();
 

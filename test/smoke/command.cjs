@@ -4,6 +4,7 @@ const assert = require('node:assert');
 const { spawnSync } = require('node:child_process');
 const { rmSync } = require('node:fs');
 const { join } = require('node:path');
+const folder = require('./folder.cjs');
 const { version } = require('proclock/package.json');
 
 const bin = join(__dirname, 'node_modules/.bin/proclock');
@@ -41,6 +42,6 @@ for (const [name, test] of Object.entries(tests)) {
     console.log(`FAIL ${name}: ${error.stack}`);
   }
 }
-rmSync(`/dev/shm/proclock-${process.geteuid()}-${namespace}`, { force: true });
+rmSync(join(folder, `proclock-${process.geteuid()}-${namespace}`), { force: true });
 console.log(`${Object.keys(tests).length - failed} passed, ${failed} failed`);
 process.exitCode = failed === 0 ? 0 : 1;
