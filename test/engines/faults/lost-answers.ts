@@ -215,6 +215,7 @@ export function lostAnswers(fixture: EngineFixture): void {
         const controller = new AbortController();
         const waiting = far.exclusive({ signal: controller.signal });
         await fixture.untilPending(near, 1);
+        await far.query(); // it has been told that it waits: the withdrawal follows that answer
         proxy.stall('down');
         controller.abort(new Error('given up'));
         waiting.catch(() => {});
