@@ -176,7 +176,8 @@ export function lostError(subject: Named, cause: Error): LockError {
 
 /** @param what that could not be done */
 export function unavailableError(what: string, cause: unknown): LockError {
-  const why = cause instanceof Error ? cause.message : 'it does not answer';
+  // Not `instanceof`: where tests run in a context of their own, an error of Node is of another one.
+  const why = (cause as Partial<Error> | undefined)?.message ?? 'it does not answer';
   return new LockError('ERR_LOCK_UNAVAILABLE', `Could not ${what}, the engine can not be reached: ${why}`, {
     cause,
   });

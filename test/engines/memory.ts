@@ -1,10 +1,10 @@
 // The engine in memory: other parties are in this process as well, each in a space of its own.
 import { memory } from '../../lib/memory';
 import * as proclock from '../../lib/remote';
-import type { EngineSpace } from '../../lib/remote/space';
 import { type CommandName, type Commands, errorOf, Party, type PlainError } from '../support/party';
 import { createPerformer } from '../support/performer';
-import type { Classes, Infrastructure, Peer, World } from './infrastructure';
+import type { Infrastructure, Peer, World } from './infrastructure';
+import { spaceWorld, TRAITS } from './space-world';
 
 type Space = ReturnType<typeof memory>;
 
@@ -62,31 +62,13 @@ interface Interruptible {
 
 export const engineInMemory: Infrastructure = {
   kind: 'memory',
-  traits: { breaks: true, tellsLoss: true, upgrades: true, remote: true, deathMs: 1000 },
+  traits: { ...TRAITS, deathMs: 1000 },
 
   async open(): Promise<World> {
     const space = memory();
-    // Sees what is left when `space` was closed.
-    const observer = space.peer();
-    const peers: InMemory[] = [];
-    return {
-      classes: proclock as unknown as Classes,
-      namespace: space.namespace,
-      options: { space },
-      query: () => observer.query(),
-      marks: () => (observer as unknown as EngineSpace).marks(),
-      async startPeer() {
-        const peer = new InMemory(space.peer());
-        peers.push(peer);
-        return peer;
-      },
+    return spaceWorld(space, space.peer(), {
+      startPeer: async () => new InMemory(space.peer()),
       interrupt: async (why) => (space as unknown as Interruptible).interrupt(why),
-      closeSpace: () => space.close(),
-      destroy: async () => {
-        for (const peer of peers) await peer.leave();
-        await space.close();
-        await observer.close();
-      },
-    };
+    });
   },
 };

@@ -1,37 +1,25 @@
 // `connect` refuses what can not keep locks, and says what to do; passwords, tokens and certificates.
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync } from 'node:child_process';
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { connect } from '../../../lib/etcd';
 import { SharedLock } from '../../../lib/remote';
 import { until } from '../../support/until';
+import { refusals, spaces } from '../faults/connect';
 import { commandOf, temporaryFolder } from '../programs';
 import { describeWithServer } from './describe';
 import { Fixture, TTL_MS } from './fixture';
 import { EtcdCluster } from './server';
 
-/** Runs it in the folder of the package. */
-async function runScript(source: string) {
-  const child = spawn(process.execPath, ['-e', source], {
-    cwd: join(__dirname, '../../..'),
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  let stdout = '';
-  let stderr = '';
-  child.stdout.on('data', (text) => {
-    stdout += text;
-  });
-  child.stderr.on('data', (text) => {
-    stderr += text;
-  });
-  const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
-  return { code, stdout, stderr };
-}
-
-describe('connect', () => {
-  test.each<[string, unknown[], string]>([
+refusals({
+  entry: 'etcd',
+  library: '@grpc/grpc-js',
+  connect,
+  nowhere: ['127.0.0.1:1', 'http://127.0.0.1:2'],
+  cause: expect.any(Error),
+  silent: (port) => [`127.0.0.1:${port}`, { ttl: 1000 }],
+  refused: [
     ['endpoints that are a number', [5], 'ERR_INVALID_ARG_TYPE'],
     ['no endpoints', [undefined], 'ERR_INVALID_ARG_TYPE'],
     ['an empty list of endpoints', [[]], 'ERR_INVALID_ARG_VALUE'],
@@ -40,7 +28,6 @@ describe('connect', () => {
     ['an endpoint with a port that there is not', ['localhost:65536'], 'ERR_INVALID_ARG_VALUE'],
     ['an endpoint with a path', ['http://localhost:2379/x'], 'ERR_INVALID_ARG_VALUE'],
     ['an endpoint of another kind', ['ftp://localhost:2379'], 'ERR_INVALID_ARG_VALUE'],
-    ['options that are a string', ['a:1', 'x'], 'ERR_INVALID_ARG_TYPE'],
     ['a prefix that is a number', ['a:1', { prefix: 1 }], 'ERR_INVALID_ARG_TYPE'],
     ['credentials that are a string', ['a:1', { credentials: 'x' }], 'ERR_INVALID_ARG_TYPE'],
     [
@@ -54,97 +41,20 @@ describe('connect', () => {
       'ERR_INVALID_ARG_VALUE',
     ],
     ['auth without a password', ['a:1', { auth: { username: 'x' } }], 'ERR_INVALID_ARG_TYPE'],
-    ['a namespace with a blank', ['a:1', { namespace: 'a b' }], 'ERR_INVALID_ARG_VALUE'],
-    ['a ttl that is too short', ['a:1', { ttl: 999 }], 'ERR_OUT_OF_RANGE'],
-  ])('refuses %s', async (_, args, code) => {
-    await expect(connect(...(args as [string]))).rejects.toMatchObject({ code });
-  });
-
-  test('says that nobody listens there', async () => {
-    await expect(connect(['127.0.0.1:1', 'http://127.0.0.1:2'])).rejects.toMatchObject({
-      code: 'ERR_LOCK_UNAVAILABLE',
-      message: expect.stringContaining('ECONNREFUSED'),
-      cause: expect.any(Error),
-    });
-  });
-
-  test('says that somebody listens who does not answer', async () => {
-    const server = createServer(() => {});
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const { port } = server.address() as { port: number };
-    await expect(connect(`127.0.0.1:${port}`, { ttl: 1000 })).rejects.toMatchObject({
-      code: 'ERR_LOCK_UNAVAILABLE',
-    });
-    server.close();
-  });
-
-  test('without `@grpc/grpc-js`, says that it is needed', async () => {
-    const { stdout } = await runScript(
-      `require('node:module')._resolveFilename = ((original) => function (name, ...rest) {
-        if (name.startsWith('@grpc')) throw Object.assign(new Error('Cannot find it'), { code: 'MODULE_NOT_FOUND' });
-        return original.call(this, name, ...rest);
-      })(require('node:module')._resolveFilename);
-      require('./dist/etcd').connect('127.0.0.1:1').catch((error) => console.log(error.code, error.message));`,
-    );
-    expect(stdout).toMatch(/^ERR_LOCK_UNSUPPORTED .*npm install @grpc\/grpc-js/);
-  });
+  ],
 });
 
 describeWithServer('connect', () => {
   const fixture = new Fixture();
-  const ours = () => JSON.stringify(fixture.cluster.endpoints);
 
-  test('keeps prefixes and namespaces apart', async () => {
-    const guards = await Promise.all(
-      [{}, { prefix: 'other/' }, { prefix: '' }, { namespace: 'other' }].map(async (options) =>
-        (await fixture.lock(options)).exclusive(),
-      ),
-    );
-    for (const guard of guards) await guard.release();
-  });
+  spaces(fixture);
 
   test('finds the endpoint that answers', async () => {
-    const endpoints = ['127.0.0.1:1', '127.0.0.1:2', ...fixture.cluster.endpoints];
+    const endpoints = ['127.0.0.1:1', '127.0.0.1:2', ...fixture.server.endpoints];
     for (let round = 0; round < 5; round++) {
       const lock = await fixture.lock({}, endpoints);
       await (await lock.exclusive()).release();
     }
-  });
-
-  test('has one connection a space, and nothing is left when it is closed', async () => {
-    const proxy = await fixture.proxy();
-    const space = await fixture.space({ namespace: 'gone' }, [`127.0.0.1:${proxy.port}`]);
-    const guards = await Promise.all(
-      Array.from({ length: 50 }, (_, i) => new SharedLock(`${fixture.name} ${i}`, { space }).exclusive()),
-    );
-    const waits = guards.map(({ lock }) => (lock as SharedLock).shared());
-    for (const wait of waits) wait.catch(() => {});
-    await until(async () => (await space.query()).pending.length === 50);
-    expect(proxy.count).toBe(1);
-    await space.close();
-    for (const wait of waits) await expect(wait).rejects.toMatchObject({ code: 'ERR_LOCK_CLOSED' });
-    for (const guard of guards) await guard[Symbol.asyncDispose]();
-    await until(() => proxy.count === 0);
-    const left = (await fixture.cluster.keys('proclock/gone/')).filter((key) => !key.endsWith('/token'));
-    expect(left).toEqual([]);
-    await expect(new SharedLock('x', { space }).shared()).rejects.toMatchObject({ code: 'ERR_LOCK_CLOSED' });
-  });
-
-  test('a process that has an idle space, or a held lock, ends by itself; one that waits does not', async () => {
-    for (const hold of ['', "await new Lock('idle', { space }).acquire();"]) {
-      const { code, stderr } = await runScript(
-        `const { connect } = require('./dist/etcd'); const { Lock } = require('./dist/remote');
-        (async () => { const space = await connect(${ours()}, { ttl: 2000 }); ${hold} globalThis.kept = space; })();`,
-      );
-      expect(stderr).toBe('');
-      expect(code).toBe(0);
-    }
-    // Until the lease of the one before has ended.
-    const { stdout } = await runScript(
-      `const { connect } = require('./dist/etcd'); const { Lock } = require('./dist/remote');
-      (async () => { const space = await connect(${ours()}); await new Lock('idle', { space }).acquire(); console.log('got it'); })();`,
-    );
-    expect(stdout).toBe('got it\n');
   });
 });
 
@@ -154,7 +64,7 @@ const TOKEN_MS = 1000;
 describeWithServer('where etcd asks who somebody is', () => {
   const fixture = new Fixture({ flags: ['--auth-token-ttl', String(TOKEN_MS / 1000)] });
   const auth = { username: 'worker', password: 'secret' };
-  const as = (args: string[]) => fixture.cluster.ctl(['--user', 'root:root', ...args]);
+  const as = (args: string[]) => fixture.server.ctl(['--user', 'root:root', ...args]);
 
   beforeAll(async () => {
     for (const args of [
@@ -167,7 +77,7 @@ describeWithServer('where etcd asks who somebody is', () => {
       ['user', 'grant-role', 'worker', 'locks'],
       ['auth', 'enable'],
     ])
-      await fixture.cluster.ctl(args);
+      await fixture.server.ctl(args);
   });
   test.each<[string, object]>([
     ['nobody', {}],
@@ -176,7 +86,7 @@ describeWithServer('where etcd asks who somebody is', () => {
     ['a user without rights', { auth: { username: 'stranger', password: 'secret' } }],
     ['keys that the user has no right to', { auth, prefix: 'elsewhere/' }],
   ])('refuses %s', async (_, options) => {
-    await expect(connect(fixture.cluster.endpoints, { ttl: TTL_MS, ...options })).rejects.toMatchObject({
+    await expect(connect(fixture.server.endpoints, { ttl: TTL_MS, ...options })).rejects.toMatchObject({
       code: 'ERR_LOCK_PERMISSION',
     });
   });
@@ -196,7 +106,7 @@ describeWithServer('where etcd asks who somebody is', () => {
     const guard = await one.exclusive();
     const waiting = two.exclusive();
     await fixture.untilPending(one, 1);
-    const [member] = fixture.cluster.members;
+    const [member] = fixture.server.members;
     await member!.end();
     member!.start();
     await until(() => as(['endpoint', 'status']).then(...([() => true, () => false] as const)), {

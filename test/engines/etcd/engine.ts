@@ -2,10 +2,9 @@
 import { randomBytes } from 'node:crypto';
 import { unavailableError } from '../../../lib/common/errors';
 import { connect } from '../../../lib/etcd';
-import * as proclock from '../../../lib/remote';
-import type { EngineSpace } from '../../../lib/remote/space';
 import { startChild } from '../child';
-import type { Classes, Infrastructure, Peer, World } from '../infrastructure';
+import type { Infrastructure, World } from '../infrastructure';
+import { spaceWorld, TRAITS } from '../space-world';
 import type { EtcdCluster } from './server';
 
 /** What tests alone use of a space: its session, if it has one at the moment. */
@@ -32,25 +31,16 @@ export function engineOnEtcd(cluster: () => EtcdCluster, revokes: boolean): Infr
   const ttl = revokes ? LONG_TTL_MS : TTL_MS;
   return {
     kind: 'etcd',
-    traits: { breaks: true, tellsLoss: true, upgrades: true, remote: true, deathMs: TTL_MS + 2000 },
+    traits: { ...TRAITS, deathMs: TTL_MS + 2000 },
 
     async open(): Promise<World> {
       const { endpoints } = cluster();
-      const options = { namespace: randomBytes(6).toString('hex'), ttl };
+      const namespace = randomBytes(6).toString('hex');
+      const options = { namespace, ttl };
       const space = await connect(endpoints, options);
-      // Sees what is left when `space` was closed.
-      const observer = await connect(endpoints, options);
-      const peers: Peer[] = [];
-      return {
-        classes: proclock as unknown as Classes,
-        namespace: options.namespace,
-        options: { space },
-        query: () => observer.query(),
-        marks: () => (observer as unknown as EngineSpace).marks(),
+      return spaceWorld(space, await connect(endpoints, options), {
         async startPeer() {
-          const { namespace } = options;
           const peer = await startChild({ namespace, space: ['etcd', 'connect', [endpoints, options]] });
-          peers.push(peer);
           if (!revokes) return peer;
           const { party } = peer;
           const leave = () => peer.leave();
@@ -64,13 +54,7 @@ export function engineOnEtcd(cluster: () => EtcdCluster, revokes: boolean): Infr
           const { connection } = space as unknown as Connected;
           connection?.session.failed(unavailableError('keep the connection', why));
         },
-        closeSpace: () => space.close(),
-        destroy: async () => {
-          for (const peer of peers) await peer.leave();
-          await space.close();
-          await observer.close();
-        },
-      };
+      });
     },
   };
 }

@@ -1,56 +1,63 @@
-// A cluster for all tests of a file; spaces, children and proxies that end with each test.
+// What etcd brings to the tests of engines: a cluster, and in what it differs.
 import { checkSettings } from '../../../lib/engines/etcd/config';
+import { SpaceKeys } from '../../../lib/engines/etcd/keys';
 import { EtcdSession } from '../../../lib/engines/etcd/session';
 import { connect, type EtcdOptions } from '../../../lib/etcd';
-import { SharedLock, type Space } from '../../../lib/remote';
-import { until } from '../../support/until';
-import { NetworkProxy } from '../proxy';
-import { Worker } from '../worker';
+import type { Space } from '../../../lib/remote';
+import { EngineFixture } from '../fixture';
+import type { NetworkProxy } from '../proxy';
 import { type ClusterOptions, EtcdCluster } from './server';
 
 /** etcd gives no lease a shorter time. */
 export const TTL_MS = 2000;
 
-export class Fixture {
-  cluster!: EtcdCluster;
-  /** Of the test: a name of its own. */
-  name = '';
-  private number = 0;
-  private readonly ends: Array<() => Promise<unknown>> = [];
+const KEYS = new SpaceKeys('proclock/', 'default');
 
-  /** To be called where tests are described. */
+export class Fixture extends EngineFixture<EtcdCluster, EtcdOptions, string[]> {
+  readonly entry = 'etcd';
+  readonly ttlMs = TTL_MS;
+  /** A lease has to end first. */
+  readonly deathMs = TTL_MS + 1000;
+  readonly sessionsBreak = false;
+  readonly serverGrants = false;
+  readonly longQueue = 1000;
+  readonly apart = [{}, { prefix: 'other/' }, { prefix: '' }, { namespace: 'other' }];
+  protected override readonly defaults = { ttl: TTL_MS };
+
   constructor(options: ClusterOptions = {}) {
-    beforeAll(async () => {
-      this.cluster = await EtcdCluster.start(options);
-    });
-    afterAll(() => this.cluster?.stop());
-    beforeEach(() => {
-      this.name = `lock ${++this.number}`;
-    });
-    afterEach(async () => {
-      for (const end of this.ends.splice(0).reverse()) await end();
-    });
+    super(() => EtcdCluster.start(options));
   }
 
-  /** Done when the test is over. */
-  atEnd(end: () => Promise<unknown>): void {
-    this.ends.push(end);
+  get where(): string[] {
+    return this.server.endpoints;
   }
 
-  async space(options: EtcdOptions = {}, endpoints = this.cluster.endpoints): Promise<Space> {
-    const space = await connect(endpoints, { ttl: TTL_MS, ...options });
-    this.atEnd(() => space.close());
-    return space;
+  /** In front of the first member. */
+  through({ port }: NetworkProxy): string[] {
+    return [`127.0.0.1:${port}`];
   }
 
-  async lock(options: EtcdOptions = {}, endpoints = this.cluster.endpoints): Promise<SharedLock> {
-    return new SharedLock(this.name, { space: await this.space(options, endpoints) });
+  /** A theft that nobody was told of is under the session of the robbed one. */
+  async traces(): Promise<number> {
+    const ours = KEYS.all(this.name).key.toString();
+    const keys = await this.server.keys();
+    return keys.filter((key) => key.startsWith(ours) || /\/session\/\w+\//.test(key)).length;
+  }
+
+  /** The token of a name outlives a session that did not release what it held. */
+  async leftovers(): Promise<number> {
+    return (await this.server.keys()).filter((key) => !key.endsWith('/token')).length;
+  }
+
+  /** What watchers were told of. */
+  override events(): Promise<number> {
+    return this.server.metric('etcd_debugging_mvcc_events_total');
   }
 
   /** Without a space above it; and which of its waits it was told to be granted. */
   async session(): Promise<{ session: EtcdSession; granted: ReadonlySet<number> }> {
     const granted = new Set<number>();
-    const session = await EtcdSession.open(checkSettings(this.cluster.endpoints, { ttl: TTL_MS }), {
+    const session = await EtcdSession.open(checkSettings(this.where, { ttl: TTL_MS }), {
       granted: (id) => granted.add(id),
       robbed() {},
       certainUntil() {},
@@ -60,23 +67,7 @@ export class Fixture {
     return { session, granted };
   }
 
-  async child(options: EtcdOptions = {}, endpoints = this.cluster.endpoints): Promise<Worker> {
-    const child = await Worker.start('etcd', endpoints, { ttl: TTL_MS, ...options });
-    this.atEnd(async () => {
-      if (!child.hasEnded) await child.kill();
-    });
-    return child;
-  }
-
-  /** In front of the first member. */
-  async proxy(): Promise<NetworkProxy> {
-    const proxy = await NetworkProxy.start(this.cluster.port);
-    this.atEnd(() => proxy.stop());
-    return proxy;
-  }
-
-  /** Waits until so many wait for the lock of the test. */
-  async untilPending(lock: SharedLock, count: number): Promise<void> {
-    await until(async () => (await lock.query()).pending.length === count, { within: 30_000 });
+  protected connect(endpoints: string[], options: EtcdOptions): Promise<Space> {
+    return connect(endpoints, options);
   }
 }

@@ -29,8 +29,8 @@ describeWithServer('one member', () => {
     const guard = await lock.exclusive();
     const waiting = other.exclusive();
     await fixture.untilPending(lock, 1);
-    const [member] = fixture.cluster.members;
-    await fixture.cluster.restart(member!);
+    const [member] = fixture.server.members;
+    await fixture.server.restart(member!);
     expect((await lock.query()).pending).toHaveLength(1);
     expect(guard.lost.aborted).toBe(false);
     await guard.release();
@@ -46,7 +46,7 @@ describeWithServer('one member', () => {
     const guard = await lock.exclusive();
     const waiting = other.exclusive();
     await fixture.untilPending(lock, 1);
-    const [member] = fixture.cluster.members;
+    const [member] = fixture.server.members;
     await member!.end();
     await lossOf(guard);
     await expect(lock.shared({ timeout: 300 })).rejects.toMatchObject({ code: 'ERR_LOCK_UNAVAILABLE' });
@@ -64,7 +64,7 @@ describeWithServer('one member', () => {
       ['more than what it waits for', 1],
     ])('looks again when etcd has forgotten %s (compaction)', async (_, more) => {
       const proxy = await fixture.proxy();
-      const far = await fixture.lock({ ttl: TTL_MS }, [`127.0.0.1:${proxy.port}`]);
+      const far = await fixture.lock({ ttl: TTL_MS }, fixture.through(proxy));
       const near = await fixture.lock({ ttl: TTL_MS });
       const holder = await near.exclusive();
       const waiting = far[mode]();
@@ -72,10 +72,10 @@ describeWithServer('one member', () => {
       await far.query();
       proxy.stall();
       await holder.release();
-      for (let i = 0; i < more; i++) await fixture.cluster.ctl(['put', 'something', 'else']);
-      const text = await fixture.cluster.ctl(['get', 'x', '-w', 'json']);
+      for (let i = 0; i < more; i++) await fixture.server.ctl(['put', 'something', 'else']);
+      const text = await fixture.server.ctl(['get', 'x', '-w', 'json']);
       const [, revision] = /"revision":(\d+)/.exec(text) as unknown as [string, string];
-      await fixture.cluster.ctl(['compaction', revision]);
+      await fixture.server.ctl(['compaction', revision]);
       proxy.reset();
       proxy.resume();
       const guard = await waiting;
@@ -87,8 +87,8 @@ describeWithServer('one member', () => {
   test('loses the keys of a session: it is over, and nothing is abandoned that was not', async () => {
     const lock = await fixture.lock();
     const guard = await lock.exclusive();
-    const sessions = await fixture.cluster.keys('proclock/default/session/');
-    for (const key of sessions) await fixture.cluster.ctl(['lease', 'revoke', key.split('/')[3]!]);
+    const sessions = await fixture.server.keys('proclock/default/session/');
+    for (const key of sessions) await fixture.server.ctl(['lease', 'revoke', key.split('/')[3]!]);
     await lossOf(guard);
     expect(guard.lost.reason).toMatchObject({ cause: { code: 'ERR_LOCK_UNAVAILABLE' } });
     const next = await lock.exclusive();
@@ -129,11 +129,11 @@ describeWithServer('a cluster of three', () => {
     async () => {
       for (let run = 0; run < RUNS; run++) {
         await survives(async () => {
-          const leader = await fixture.cluster.leader();
+          const leader = await fixture.server.leader();
           await leader.end();
           return async () => {
             leader.start();
-            await fixture.cluster.untilHealthy();
+            await fixture.server.untilHealthy();
           };
         });
       }
@@ -145,12 +145,12 @@ describeWithServer('a cluster of three', () => {
     'loses each member in turn: nothing else is lost',
     async () => {
       for (let run = 0; run < RUNS; run++) {
-        const member = fixture.cluster.members[run % 3]!;
+        const member = fixture.server.members[run % 3]!;
         await survives(async () => {
           await member.end();
           return async () => {
             member.start();
-            await fixture.cluster.untilHealthy();
+            await fixture.server.untilHealthy();
           };
         });
       }
@@ -164,8 +164,8 @@ describeWithServer('a cluster of three', () => {
   ])(
     'has %s (SIGSTOP): its clients go to another one',
     async (_, isLeader) => {
-      const leader = await fixture.cluster.leader();
-      const { members } = fixture.cluster;
+      const leader = await fixture.server.leader();
+      const { members } = fixture.server;
       const stopped = members.find((member) => (member === leader) === isLeader)!;
       // Its clients begin with that one.
       const random = jest.spyOn(Math, 'random').mockReturnValue(members.indexOf(stopped) / members.length);
@@ -176,7 +176,7 @@ describeWithServer('a cluster of three', () => {
         stopped.signal('SIGSTOP');
         return async () => {
           stopped.signal('SIGCONT');
-          await fixture.cluster.untilHealthy();
+          await fixture.server.untilHealthy();
         };
       });
     },
@@ -191,7 +191,7 @@ describeWithServer('a cluster of three', () => {
       const waiting = waiter.exclusive();
       await fixture.untilPending(lock, 1);
       const lostAt = lossOf(guard);
-      const gone = fixture.cluster.members.slice(1);
+      const gone = fixture.server.members.slice(1);
       await Promise.all(gone.map((member) => member.end()));
       const at = performance.now();
       await expect(waiter.tryShared()).rejects.toMatchObject({ code: 'ERR_LOCK_UNAVAILABLE' });

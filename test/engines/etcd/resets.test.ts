@@ -89,7 +89,7 @@ describeWithServer('connections that break', () => {
       }
 
       const locks = await Promise.all(
-        Array.from({ length: WORKERS }, () => fixture.lock({ ttl: TTL_MS }, [`127.0.0.1:${proxy.port}`])),
+        Array.from({ length: WORKERS }, () => fixture.lock({ ttl: TTL_MS }, fixture.through(proxy))),
       );
       const working = Promise.all(locks.map(work));
       const breaking = (async () => {
@@ -105,7 +105,7 @@ describeWithServer('connections that break', () => {
       expect(inside.grants).toBeGreaterThan(0);
       await until(async () => Object.values(await near.query()).flat().length === 0);
       await near.exclusive(({ abandoned }) => expect(abandoned).toBeNull());
-      expect(await fixture.cluster.keys('proclock/default/lock/')).toEqual([]);
+      expect(await fixture.server.keys('proclock/default/lock/')).toEqual([]);
     },
     (SECONDS + 30) * 1000,
   );

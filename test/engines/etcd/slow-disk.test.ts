@@ -25,7 +25,7 @@ describeWith(isThere && strace !== undefined, 'there is no etcd, or no strace, o
 
   /** Each write is on the disk so much later. @returns what ends that */
   async function slowDown(ms: number): Promise<() => Promise<void>> {
-    const { pid } = fixture.cluster.members[0]!;
+    const { pid } = fixture.server.members[0]!;
     const calls = 'fsync,fdatasync';
     const args = [
       '-f',

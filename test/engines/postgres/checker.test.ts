@@ -1,7 +1,6 @@
 // The checker over PostgreSQL.
 import { until } from '../../support/until';
 import { findsNothing, findsWhatIsLeftOut, MUTANT_MS_MAX, wrongWithout } from '../checker/cases';
-import type { Field } from '../checker/run';
 import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
 
@@ -11,20 +10,14 @@ const SECONDS = 60;
 describeWithServer('the checker', () => {
   const fixture = new Fixture();
 
-  const field: Field = {
-    ttlMs: TTL,
-    sessionsBreak: true,
-    proxy: () => fixture.proxy(),
-    opening: ({ port }) => ['postgres', 'connect', [fixture.server.url('postgres', port), { ttl: TTL }]],
-    breaks: [
-      async () => {
-        await fixture.server.sql(
-          "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'proclock'",
-        );
-      },
-      () => fixture.server.restart('immediate'),
-    ],
-  };
+  const field = fixture.field(TTL, [
+    async () => {
+      await fixture.server.sql(
+        "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'proclock'",
+      );
+    },
+    () => fixture.server.restart('immediate'),
+  ]);
 
   findsNothing(field, () => fixture.space(), SECONDS);
 
@@ -32,7 +25,7 @@ describeWithServer('the checker', () => {
     const lock = await fixture.lock();
     const guard = await lock.exclusive();
     const waiting = (await fixture.lock()).exclusive();
-    await until(async () => (await fixture.server.leftovers()) === 3); // two sessions, one wait
+    await until(async () => (await fixture.server.leftovers()) === 4); // two sessions, a hold, a wait
     await guard.release();
     await (await waiting).release();
   });

@@ -1,73 +1,40 @@
 // `connect` refuses what can not keep locks, and says what to do; it installs what is missing, and nothing where it is not to.
-import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { Client, type ClientConfig } from 'pg';
 import { connect } from '../../../lib/postgres';
 import { SharedLock } from '../../../lib/remote';
 import { DIST } from '../../support/segment';
-import { until } from '../../support/until';
+import { refusals, spaces } from '../faults/connect';
 import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
 
 const SQL = join(__dirname, '../../../lib/engines/postgres/sql');
 
-/** Runs it in the folder of the package. */
-async function runScript(source: string) {
-  const child = spawn(process.execPath, ['-e', source], {
-    cwd: join(__dirname, '../../..'),
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
-  let stdout = '';
-  let stderr = '';
-  child.stdout.on('data', (text) => {
-    stdout += text;
-  });
-  child.stderr.on('data', (text) => {
-    stderr += text;
-  });
-  const code = await new Promise<number | null>((resolve) => child.on('close', resolve));
-  return { code, stdout, stderr };
-}
-
-describe('connect', () => {
-  test.each<[string, unknown[], string]>([
+refusals({
+  entry: 'postgres',
+  library: 'pg',
+  connect,
+  nowhere: 'postgres://nobody@127.0.0.1:1/x',
+  cause: { code: 'ECONNREFUSED' },
+  silent: (port): [ClientConfig] => [{ host: '127.0.0.1', port, connectionTimeoutMillis: 200 }],
+  refused: [
     ['a connection that is a number', [5], 'ERR_INVALID_ARG_TYPE'],
     ['a connection that is null', [null], 'ERR_INVALID_ARG_TYPE'],
-    ['options that are a string', ['', 'x'], 'ERR_INVALID_ARG_TYPE'],
     ['an unknown durability', ['', { durability: 'maybe' }], 'ERR_INVALID_ARG_VALUE'],
     ['an unknown pooler', ['', { pooler: 'transaction' }], 'ERR_INVALID_ARG_VALUE'],
     ['an install that is a string', ['', { install: 'no' }], 'ERR_INVALID_ARG_TYPE'],
     ['an empty schema', ['', { schema: '' }], 'ERR_INVALID_ARG_VALUE'],
     ['a schema that is too long', ['', { schema: 'x'.repeat(64) }], 'ERR_INVALID_ARG_VALUE'],
     ['a schema with NUL', ['', { schema: 'a\0b' }], 'ERR_INVALID_ARG_VALUE'],
-    ['a namespace with a blank', ['', { namespace: 'a b' }], 'ERR_INVALID_ARG_VALUE'],
-    ['a ttl that is too short', ['', { ttl: 999 }], 'ERR_OUT_OF_RANGE'],
-  ])('refuses %s', async (_, args, code) => {
-    await expect(connect(...(args as [string]))).rejects.toMatchObject({ code });
-  });
-
-  test('says that nobody listens there', async () => {
-    await expect(connect('postgres://nobody@127.0.0.1:1/x')).rejects.toMatchObject({
-      code: 'ERR_LOCK_UNAVAILABLE',
-      cause: { code: 'ECONNREFUSED' },
-    });
-  });
-
-  test('says that somebody listens who does not answer', async () => {
-    const server = createServer(() => {});
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const { port } = server.address() as { port: number };
-    const config: ClientConfig = { host: '127.0.0.1', port, connectionTimeoutMillis: 200 };
-    await expect(connect(config)).rejects.toMatchObject({ code: 'ERR_LOCK_UNAVAILABLE' });
-    server.close();
-  });
+  ],
 });
 
 describeWithServer('connect', () => {
   const fixture = new Fixture({ max_connections: 10, superuser_reserved_connections: 1 });
   const url = (user?: string) => fixture.server.url(user);
+
+  spaces(fixture);
 
   test('has the files in itself, so that a bundle has them as well', () => {
     const files = readdirSync(SQL).sort();
@@ -86,15 +53,6 @@ describeWithServer('connect', () => {
     const guard = await new SharedLock(fixture.name, { space: one }).exclusive();
     expect(await new SharedLock(fixture.name, { space: two }).tryShared()).toBeNull();
     await guard.release();
-  });
-
-  test('keeps schemas and namespaces apart', async () => {
-    const guards = await Promise.all(
-      [{}, { schema: 'other' }, { namespace: 'other' }].map(async (options) =>
-        (await fixture.lock(options)).exclusive(),
-      ),
-    );
-    for (const guard of guards) await guard.release();
   });
 
   test('with `install: false` wants the files to be run, which is all there is to do', async () => {
@@ -171,43 +129,5 @@ describeWithServer('connect', () => {
     } finally {
       await fixture.server.sql('set transaction_read_only = off; alter role postgres reset all');
     }
-  });
-
-  test('has one connection a space, and none when it is closed', async () => {
-    const count = async () =>
-      (await fixture.server.sql("select from pg_stat_activity where application_name = 'proclock'")).length;
-    await until(async () => (await count()) === 0);
-    const space = await fixture.space();
-    const guards = await Promise.all(
-      Array.from({ length: 50 }, (_, i) => new SharedLock(`${fixture.name} ${i}`, { space }).exclusive()),
-    );
-    expect(await count()).toBe(1);
-    expect(guards).toHaveLength(50);
-    await space.close();
-    await until(async () => (await count()) === 0);
-    expect(await fixture.server.leftovers()).toBe(0);
-    await expect(new SharedLock('x', { space }).shared()).rejects.toMatchObject({ code: 'ERR_LOCK_CLOSED' });
-  });
-
-  test('a process that has an idle space, or a held lock, ends by itself', async () => {
-    for (const hold of ['', "await new Lock('idle', { space }).acquire();"]) {
-      const { code, stderr } = await runScript(
-        `const { connect } = require('./dist/postgres'); const { Lock } = require('./dist/remote');
-        (async () => { const space = await connect(${JSON.stringify(url())}); ${hold} globalThis.kept = space; })();`,
-      );
-      expect(stderr).toBe('');
-      expect(code).toBe(0);
-    }
-  });
-
-  test('without `pg`, says that it is needed', async () => {
-    const { stdout } = await runScript(
-      `require('node:module')._resolveFilename = ((original) => function (name, ...rest) {
-        if (name === 'pg') throw Object.assign(new Error("Cannot find module 'pg'"), { code: 'MODULE_NOT_FOUND' });
-        return original.call(this, name, ...rest);
-      })(require('node:module')._resolveFilename);
-      require('./dist/postgres').connect().catch((error) => console.log(error.code, error.message));`,
-    );
-    expect(stdout).toMatch(/^ERR_LOCK_UNSUPPORTED .*npm install pg/);
   });
 });

@@ -1,8 +1,10 @@
-// A pooler that gives each transaction another connection can not keep locks, and is recognised; one in session mode can.
+// A pooler that gives each transaction another connection can not keep locks, and is recognised; one in session mode can,
+// as long as it keeps its promise.
 import { connect } from '../../../lib/postgres';
 import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
 import { Pooler } from './server';
+import { ConnectionSwitch } from './switch';
 
 const there = Pooler.isThere;
 if (!there) console.log('skipped: there is no pgbouncer, and it can not be installed here');
@@ -61,5 +63,26 @@ if (!there) console.log('skipped: there is no pgbouncer, and it can not be insta
     const guard = await waiting;
     expect(guard.abandoned).toMatchObject({ pid: holder.pid });
     await guard.release();
+  });
+});
+
+describeWithServer('a pooler in session mode', () => {
+  const fixture = new Fixture();
+
+  test('that changes the connection in the middle of a session is found out by the next question', async () => {
+    const { port } = fixture.server;
+    const pooler = await ConnectionSwitch.start(port);
+    fixture.atEnd(() => pooler.stop());
+    const lock = await fixture.lock(
+      { pooler: 'session', ttl: 60_000 },
+      fixture.server.url('postgres', pooler.port),
+    );
+    const guard = await lock.exclusive();
+    await pooler.change();
+    await expect(guard.release()).rejects.toMatchObject({
+      code: 'ERR_LOCK_LOST',
+      cause: { code: 'ERR_LOCK_UNSUPPORTED', message: expect.stringContaining('pool_mode = session') },
+    });
+    expect(guard.lost.aborted).toBe(true);
   });
 });

@@ -34,6 +34,10 @@ const postgres = found(binaries, 'postgresql');
 /** Whether a server can be started here. */
 export const isThere = postgres !== undefined;
 
+const SLOTS = 'select from proclock.slots';
+const OWNED =
+  'select from proclock.locks where (owner is not null or holder is not null or abandoned is not null)';
+
 /** What a program of PostgreSQL is told by which signal. */
 const SIGNALS = { smart: 'SIGTERM', fast: 'SIGINT', immediate: 'SIGQUIT' } as const;
 
@@ -127,10 +131,21 @@ export class PostgresServer {
     }
   }
 
-  /** How many rows there are of sessions, holds and waits, over all. */
-  async leftovers(): Promise<number> {
+  /** How many rows there are of the holds and waits of that name, and whether it has an owner or a mark. */
+  async traces(name: string): Promise<number> {
+    const ofName = "key in (select key from proclock.locks where namespace = 'default' and name = $1)";
+    return this.count(`${SLOTS} where ${ofName}`, `${OWNED} and ${ofName}`, [Buffer.from(name)]);
+  }
+
+  /** How many rows there are of sessions, holds, waits and marks, over all. */
+  leftovers(): Promise<number> {
+    return this.count(`${SLOTS} union all select from proclock.sessions`, OWNED);
+  }
+
+  private async count(one: string, other: string, values: unknown[] = []): Promise<number> {
     const [row] = await this.sql(
-      'select (select count(*) from proclock.slots)::int + (select count(*) from proclock.sessions)::int as rows',
+      `select count(*)::int as rows from (${one} union all ${other}) as found`,
+      values,
     );
     return row!.rows as number;
   }

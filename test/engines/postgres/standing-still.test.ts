@@ -1,64 +1,6 @@
-// A process that stands still for longer than its lease finds its holds lost before it does anything else.
-import { until } from '../../support/until';
+// Processes that stand still while they hold locks over PostgreSQL.
+import { standingStill } from '../faults/standing-still';
 import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
 
-const TTL = 1000;
-
-describeWithServer('a holder', () => {
-  const fixture = new Fixture();
-
-  /** It notes, 20 times a second, whether it believes to hold. */
-  const WORK = `
-    const guard = guards.get(args);
-    globalThis.steps = [];
-    guard.lost.addEventListener('abort', () => steps.push('lost'));
-    const timer = setInterval(() => {
-      const { aborted } = guard.lost; // one look: the next one may see more
-      steps.push(aborted ? 'over' : 'working ' + Date.now());
-      if (aborted) clearInterval(timer);
-    }, 50);
-  `;
-
-  async function stepsAfterGrant(stand: (child: Awaited<ReturnType<Fixture['child']>>) => Promise<void>) {
-    const holder = await fixture.child({ ttl: TTL });
-    const lock = await fixture.lock();
-    const token = await holder.hold(lock.name);
-    await holder.run(WORK, lock.name);
-    const waiting = lock.exclusive();
-    await fixture.untilPending(lock, 1);
-    const standing = stand(holder);
-    const guard = await waiting;
-    const grantedAt = Date.now();
-    expect(guard.token).toBeGreaterThan(token);
-    expect(guard.abandoned).toMatchObject({ pid: holder.pid, token });
-    holder.signal('SIGCONT');
-    await standing;
-    await until(() => holder.run<boolean>("return steps.includes('over')"));
-    const steps = await holder.run<string[]>('return steps');
-    const late = steps.filter((step) => Number(step.split(' ')[1]) >= grantedAt);
-    expect(late).toEqual([]);
-    expect(steps).toContain('lost');
-    await expect(holder.release(lock.name)).rejects.toMatchObject({ code: 'ERR_LOCK_LOST' });
-    await guard.release();
-  }
-
-  test('is stopped (SIGSTOP) beyond its lease', async () => {
-    await stepsAfterGrant(async (holder) => holder.signal('SIGSTOP'));
-  });
-
-  test('blocks its event loop beyond its lease', async () => {
-    await stepsAfterGrant(async (holder) => {
-      await holder.run('const end = Date.now() + args; while (Date.now() < end);', 4 * TTL);
-    });
-  });
-
-  test('blocks its event loop for less: nothing is lost', async () => {
-    const lock = await fixture.lock({ ttl: 3000 });
-    const guard = await lock.exclusive();
-    const end = Date.now() + 1000;
-    while (Date.now() < end);
-    expect(guard.lost.aborted).toBe(false);
-    await guard.release();
-  });
-});
+describeWithServer('over PostgreSQL', () => standingStill(new Fixture()));
