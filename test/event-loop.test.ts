@@ -5,7 +5,7 @@ import { SharedLock } from '../lib';
 import { startActor } from './support/actor';
 import { expectIdle, name, untilPending } from './support/locks';
 import { testNamespace } from './support/namespace';
-import { segmentFile } from './support/segment';
+import { isDescriptor, segmentFile } from './support/segment';
 
 const THREADS_MAX = 2;
 const WAITS = 10;
@@ -20,7 +20,7 @@ const ours = (pid: number): string[] => threads(pid).filter((comm) => comm.start
 const descriptors = (pid: number, file: string): number =>
   readdirSync(`/proc/${pid}/fd`).filter((fd) => {
     try {
-      return readlinkSync(`/proc/${pid}/fd/${fd}`) === file;
+      return isDescriptor(fd) && readlinkSync(`/proc/${pid}/fd/${fd}`) === file;
     } catch {
       return false; // closed meanwhile
     }

@@ -16,6 +16,8 @@ export interface Traits {
   readonly upgrades: boolean;
   /** The classes are those of `proclock/remote`: the locks are in a space, which can be closed, and no call blocks. */
   readonly remote: boolean;
+  /** A waiter whose process does not react for some time, because the machine is busy, is passed over, and keeps its place. */
+  readonly passesOver: boolean;
   /** For so long at most a party that was killed stands in the way of others. */
   readonly deathMs: number;
 }

@@ -6,7 +6,7 @@ import type { Classes, Infrastructure, Peer, World } from './infrastructure';
 
 export const shm: Infrastructure = {
   kind: 'shared memory',
-  traits: { breaks: false, tellsLoss: true, upgrades: true, remote: false, deathMs: 1000 },
+  traits: { breaks: false, tellsLoss: true, upgrades: true, remote: false, passesOver: true, deathMs: 1000 },
 
   async open(): Promise<World> {
     const namespace = testNamespace();

@@ -4,7 +4,13 @@ import type { EngineSpace } from '../../lib/remote/space';
 import type { Classes, Peer, World } from './infrastructure';
 
 /** Where engines differ, those of spaces do not. */
-export const TRAITS = { breaks: true, tellsLoss: true, upgrades: true, remote: true } as const;
+export const TRAITS = {
+  breaks: true,
+  tellsLoss: true,
+  upgrades: true,
+  remote: true,
+  passesOver: false,
+} as const;
 
 /** @param observer another space, which sees what is left when the first one was closed */
 export function spaceWorld(

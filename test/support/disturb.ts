@@ -7,12 +7,9 @@ import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Actor, startActor } from './actor';
-import { Layout, readAt, segmentFile } from './segment';
+import { IS_PORTABLE, isDescriptor, Layout, readAt, segmentFile } from './segment';
 
 const said = new Set<string>();
-
-/** A build for macOS, on whatever system. */
-export const IS_PORTABLE = process.platform === 'darwin' || process.env.PROCLOCK_INSTRUMENT === 'portable';
 
 /** Why something can not be tested here, once. */
 function say(what: string): void {
@@ -96,8 +93,10 @@ export function loadOf(actor: Actor, ms = 500): Promise<number> {
 }
 
 /** How many descriptors the actor has. */
-export const descriptorsOf = (actor: Actor): Promise<number> =>
-  actor.run<number>(`return require('node:fs').readdirSync('/proc/self/fd').length;`);
+export const descriptorsOf = async (actor: Actor): Promise<number> => {
+  const all = await actor.run<string[]>(`return require('node:fs').readdirSync('/proc/self/fd');`);
+  return all.filter(isDescriptor).length;
+};
 
 /** A statement for a process: from now on it can open no file, until it calls `giveBack()`. */
 export const EXHAUST = `
@@ -113,10 +112,10 @@ export const LIMITED_DESCRIPTORS = ['sh', '-c', 'ulimit -n 120 && exec "$@"', 's
 
 // ---- inside the latch
 
-/** By the pid in its own PID namespace, and the inode of that. */
+/** By the pid in its own PID namespace, and the inode of that. On a Mac all are in one. */
 function numberOf(namespace: string, { pid, systemPid }: Actor): bigint {
   const file = segmentFile(namespace);
-  const inode = BigInt(readlinkSync(`/proc/${systemPid}/ns/pid`).replaceAll(/\D/g, ''));
+  const inode = IS_PORTABLE ? 1n : BigInt(readlinkSync(`/proc/${systemPid}/ns/pid`).replaceAll(/\D/g, ''));
   const entries = readAt(file, Layout.PROCESSES, 64 * 64);
   for (let at = 0; at < entries.length; at += 64) {
     const isLive = entries.readUInt32LE(at) === 1;

@@ -15,12 +15,16 @@ export const FOLDER =
 /** And those of groups. */
 export const GROUP_FOLDER = process.platform === 'darwin' ? '/private/var/tmp' : '/dev/shm';
 
-/** A file system of macOS does not tell `A` from `a`: a build for it writes `+a`. */
-const folds = process.platform === 'darwin' || process.env.PROCLOCK_INSTRUMENT === 'portable';
+/** A build for macOS, on whatever system. */
+export const IS_PORTABLE = process.platform === 'darwin' || process.env.PROCLOCK_INSTRUMENT === 'portable';
 
-/** A namespace as it is in the name of its file. */
+/** From this number on a build for macOS that runs on Linux has what are ports on a Mac, and no descriptors (test/darwin/shim.cc). */
+const PORTS_FROM = IS_PORTABLE ? 700 : Number.POSITIVE_INFINITY;
+export const isDescriptor = (fd: number | string): boolean => Number(fd) < PORTS_FROM;
+
+/** A namespace as it is in the name of its file. A file system of macOS does not tell `A` from `a`: a build for it writes `+a`. */
 export function inFileName(namespace: string): string {
-  return folds ? namespace.replace(/[A-Z]/g, (capital) => `+${capital.toLowerCase()}`) : namespace;
+  return IS_PORTABLE ? namespace.replace(/[A-Z]/g, (capital) => `+${capital.toLowerCase()}`) : namespace;
 }
 
 export function segmentFile(namespace: string, group?: number): string {
