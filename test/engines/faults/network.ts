@@ -4,7 +4,8 @@
 // PROCLOCK_LEASES is how many leases run out over connections that are stalled.
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { SharedLock } from '../../../lib/remote';
+import { LockManager, type SharedLock } from '../../../lib/remote';
+import { until } from '../../support/until';
 import { type EngineFixture, LATE_MS } from '../fixture';
 import type { Direction, NetworkProxy } from '../proxy';
 
@@ -72,7 +73,7 @@ export function network(fixture: EngineFixture): void {
         expect(grantedMs).toBeLessThan(fixture.deathMs + LATE_MS);
       });
     else
-      test('resets the connection: nothing is lost, and what waits waits on', async () => {
+      test('resets the connection: nothing is lost, what waits waits on, and thefts are heard of', async () => {
         const guard = await far.exclusive();
         const waiting = far.exclusive();
         await fixture.untilPending(near, 1);
@@ -86,7 +87,12 @@ export function network(fixture: EngineFixture): void {
         await guard.release();
         const next = await waiting;
         expect(next.abandoned).toBeNull();
-        await next.release();
+        proxy.reset();
+        const thief = new LockManager({ space: await fixture.space() });
+        await thief.request(fixture.name, { steal: true }, () => {});
+        await until(() => next.lost.aborted);
+        expect(next.lost.reason).toMatchObject({ cause: { name: 'Theft' } });
+        await next[Symbol.asyncDispose]();
       });
 
     test('is slow: nothing is lost', async () => {

@@ -1,20 +1,8 @@
-// Long queues, names of every kind, thefts, and questions that cross a grant.
+// Long queues, thefts, and questions that cross a grant.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { LockManager, SharedLock } from '../../../lib/remote';
+import { LockManager } from '../../../lib/remote';
 import { latch, until } from '../../support/until';
 import type { EngineFixture } from '../fixture';
-
-const NAMES = {
-  'the empty string': '',
-  NUL: 'a\0b',
-  'a slash': 'a/b',
-  '10,000 characters': 'x'.repeat(10_000),
-  'an emoji': '🔒',
-  'half of an emoji': '\ud83d',
-  'the other half': '\udd12',
-  'the replacement character': '\ufffd',
-  quotes: `"; drop schema proclock; --'`,
-};
 
 export function queues(fixture: EngineFixture): void {
   const steal = async (work: () => unknown = () => {}) => {
@@ -61,18 +49,6 @@ export function queues(fixture: EngineFixture): void {
       await Promise.all(waits);
       const tokens = order.map((entry) => BigInt(entry.split(' ')[1]!));
       expect([...tokens].sort((a, b) => Number(a - b))).toEqual(tokens);
-    });
-
-    test.each(Object.entries(NAMES))('is that of its name alone: %s', async (_, name) => {
-      const space = await fixture.space();
-      const others = ['\ufffd', '\ud83d', '\udd12', ' ', 'x', 'a'].filter((other) => other !== name);
-      const guards = await Promise.all(
-        [name, ...others].map((each) => new SharedLock(each, { space }).exclusive({ timeout: 5000 })),
-      );
-      const { held } = await new SharedLock(name, { space }).query();
-      expect(held.map((info) => info.name)).toEqual([name]);
-      expect((await space.query()).held.map((info) => info.name).sort()).toEqual([name, ...others].sort());
-      for (const guard of guards) await guard.release();
     });
 
     test.each([
