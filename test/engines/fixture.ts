@@ -121,16 +121,4 @@ export abstract class EngineFixture<
   async untilPending(lock: SharedLock, count: number): Promise<void> {
     await until(async () => (await lock.query()).pending.length === count, { within: 30_000 });
   }
-
-  /** Waits until an upgrade bars newcomers from the lock, which is held shared. */
-  async untilBarred(lock: SharedLock): Promise<void> {
-    await until(() => isBarred(lock));
-  }
-}
-
-/** Whether newcomers are barred from a lock that is held shared. */
-export async function isBarred(lock: SharedLock): Promise<boolean> {
-  const guard = await lock.tryShared();
-  await guard?.release();
-  return guard === null;
 }
