@@ -33,7 +33,7 @@ void Client<P>::begin_wait(uint32_t index, Hold& hold) {
   if (hold.state == State::kWaiting) return;
   async_waits_++;
   space.add_async(hold.ref.slot_index, this, index);
-  if (space.is_slow() || !runtime_.is_served()) report_->unserved = !runtime_.attend();
+  if (space.is_to_be_told() || !runtime_.is_served()) report_->unserved = !runtime_.attend();
 }
 
 template <class P>
@@ -95,7 +95,7 @@ int32_t Client<P>::enqueue(uint32_t key, uint32_t how) {
     if (!async) lock->front.ended(ok(status));
   }
   if (status == Status::kAgain) {
-    if (!async && lock->space->is_slow()) runtime_.attend();
+    if (!async && lock->space->is_to_be_told()) runtime_.attend();
     return static_cast<int32_t>(index);
   }
   report_->granted = ok(status);

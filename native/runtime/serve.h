@@ -7,7 +7,8 @@
 // A tick looks for waiters that do not react (queue.h), points out whom we wait for to the detector and takes its turn
 // (detect.h), and has processes that have entered watched. A namespace in which nothing happens ticks once a second, unless
 // somebody in it can not be watched. Whoever makes something happen there sees that (is_slow), and says so (attend): seq_cst on
-// both sides, so that either side sees the other.
+// both sides, so that either side sees the other. A wait that begins while somebody is in who is not watched yet says so as well
+// (is_to_be_told): it may wait for just that one, whose end would be seen by a tick at the earliest.
 #pragma once
 
 #include "client.h"
@@ -55,7 +56,7 @@ void Space<P>::notice(uint64_t now_ns) {
   if (begun) {
     begun_ns_ = now_ns;
     idle_ticks_ = 0;
-    if (attach_epoch() != watched_epoch_) refresh_watched();
+    if (attach_epoch() != watched_epoch_.load(std::memory_order_relaxed)) refresh_watched();
   }
   const bool stirred = stirred_.exchange(false, std::memory_order_seq_cst);
   const bool happened = stirred || bell != bell_seen_;
@@ -87,8 +88,8 @@ void Space<P>::tick(uint64_t now_ns) {
     tick_ns_ = 0;
     return;
   }
-  if (blind_ && ++blind_ticks_ >= kBlindTicks) watched_epoch_ = kUnwatched;
-  if (attach_epoch() != watched_epoch_) refresh_watched();
+  const bool again = blind_ && ++blind_ticks_ >= kBlindTicks;
+  if (again || attach_epoch() != watched_epoch_.load(std::memory_order_relaxed)) refresh_watched();
   look_at_waited();
   arena_->tick(&scan_, was_slow ? kQuietTickNs / kTickNs : 1);
   if (becomes_slow(now_ns)) tick_ns_ = now_ns + kQuietTickNs;
@@ -175,7 +176,7 @@ void Space<P>::refresh_watched() {
       blind_ = true;
     }
   }
-  watched_epoch_ = epoch;
+  watched_epoch_.store(epoch, std::memory_order_relaxed);
   refreshed_ns_ = P::monotonic_ns();
 }
 
@@ -185,7 +186,7 @@ void Space<P>::unwatch_all() {
     if (watched_[process] != 0) runtime_.watcher_.forget({number_, watched_[process]});
   }
   watched_.clear();
-  watched_epoch_ = kUnwatched;
+  watched_epoch_.store(kUnwatched, std::memory_order_relaxed);
   blind_ = false;
 }
 

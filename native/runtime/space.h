@@ -81,6 +81,12 @@ class Space final : public PokeSink {
   void keep_listening();  // from now on its doorbell is listened to, wait or no wait
   bool is_slow() const { return slow_.load(std::memory_order_seq_cst); }
 
+  // Whether a wait that begins has to be said to whoever serves: it would see it late, or somebody has entered who is not watched yet,
+  // and whose end would be seen late.
+  bool is_to_be_told() const {
+    return is_slow() || watched_epoch_.load(std::memory_order_relaxed) != attach_epoch();
+  }
+
   void poked(const std::vector<uint32_t>& slots) override;
   void poke_all();  // the namespace is gone: let every waiter find out
 
@@ -142,6 +148,8 @@ class Space final : public PokeSink {
   // The next tick is a long time off, if there is one: who makes something happen says so.
   Flag slow_{true};
   Flag stirred_{false};  // something was poked here, which no bell has announced
+  // Who had entered when it was last seen to it that all are watched. Written by whoever serves.
+  typename P::template Atomic<uint64_t> watched_epoch_{kUnwatched};
 
   typename P::LocalMutex mutex_;  // of what follows
   bool kept_ = false;             // listened to for the whole life
@@ -161,7 +169,6 @@ class Space final : public PokeSink {
   uint32_t bell_seen_ = 0;
   size_t want_cursor_ = 0;
   ScanSeen scan_;
-  uint64_t watched_epoch_ = kUnwatched;
   std::vector<uint64_t>
       watched_;               // by process entry: the number of the process that is watched, 0 if none is
   std::vector<Ended> ended_;  // said to have ended, and still to be recovered

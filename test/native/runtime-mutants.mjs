@@ -138,10 +138,10 @@ export const RUNTIME_EDITS = {
       'if (!MUTANT(NOTIFIED_STAYS)) notified_ = false;\n    report_->ready =',
     ],
     [
-      'space.add_async(hold.ref.slot_index, this, index);\n  if (space.is_slow()',
+      'space.add_async(hold.ref.slot_index, this, index);\n  if (space.is_to_be_told()',
       `if (!MUTANT(KNOWN_LATE)) space.add_async(hold.ref.slot_index, this, index);
   if (MUTANT(ATTENDS_NOT)) return;
-  if (space.is_slow()`,
+  if (space.is_to_be_told()`,
     ],
     [
       'report_->unserved = !runtime_.attend(); }',
