@@ -97,6 +97,9 @@ class Model {
   }
 }
 
+/** Nobody is passed over who was told less than so long ago that it may try. */
+const UNRESPONSIVE_MS = 50;
+
 /** A waiter did not react, and another one was granted. */
 class PassedOver extends Error {}
 
@@ -105,6 +108,7 @@ class Story {
   private readonly dice;
   private parties: Other[] = [];
   private keys = 0;
+  private stepBegan = 0;
   /** What happened, for whoever has to find out why. */
   readonly log: string[] = [];
 
@@ -120,6 +124,7 @@ class Story {
     for (let n = 0; n < PARTIES; n++) this.parties.push(await this.stage.other());
     try {
       for (let n = 0; n < steps; n++) {
+        this.stepBegan = performance.now();
         await this.step();
         await this.checkState();
       }
@@ -265,7 +270,10 @@ class Story {
     for (const place of lock.grantNext()) {
       const pending = place.pending!;
       await until(() => pending.settled || isPassedOver(), { within: this.traits.deathMs + GRANT_MS_MAX });
-      if (!pending.settled) throw new PassedOver();
+      if (!pending.settled) {
+        expect(performance.now() - this.stepBegan).toBeGreaterThanOrEqual(UNRESPONSIVE_MS);
+        throw new PassedOver();
+      }
       place.pending = undefined;
       lock.check(await pending.promise, place);
     }
@@ -286,6 +294,7 @@ class Story {
   private async end(): Promise<void> {
     for (const lock of this.locks) {
       while (lock.held.length > 0) {
+        this.stepBegan = performance.now();
         await this.release(lock.held.find((one) => one !== lock.upgrading)!);
         await this.checkState();
       }
