@@ -56,7 +56,7 @@ void Space<P>::notice(uint64_t now_ns) {
   if (begun) {
     begun_ns_ = now_ns;
     idle_ticks_ = 0;
-    if (attach_epoch() != watched_epoch_.load(std::memory_order_relaxed)) refresh_watched();
+    if (has_unwatched()) refresh_watched();
   }
   const bool stirred = stirred_.exchange(false, std::memory_order_seq_cst);
   const bool happened = stirred || bell != bell_seen_;
@@ -89,7 +89,7 @@ void Space<P>::tick(uint64_t now_ns) {
     return;
   }
   const bool again = blind_ && ++blind_ticks_ >= kBlindTicks;
-  if (again || attach_epoch() != watched_epoch_.load(std::memory_order_relaxed)) refresh_watched();
+  if (again || has_unwatched()) refresh_watched();
   look_at_waited();
   arena_->tick(&scan_, was_slow ? kQuietTickNs / kTickNs : 1);
   if (becomes_slow(now_ns)) tick_ns_ = now_ns + kQuietTickNs;

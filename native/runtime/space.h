@@ -83,9 +83,7 @@ class Space final : public PokeSink {
 
   // Whether a wait that begins has to be said to whoever serves: it would see it late, or somebody has entered who is not watched yet,
   // and whose end would be seen late.
-  bool is_to_be_told() const {
-    return is_slow() || watched_epoch_.load(std::memory_order_relaxed) != attach_epoch();
-  }
+  bool is_to_be_told() const { return is_slow() || has_unwatched(); }
 
   void poked(const std::vector<uint32_t>& slots) override;
   void poke_all();  // the namespace is gone: let every waiter find out
@@ -124,6 +122,7 @@ class Space final : public PokeSink {
   static constexpr uint64_t kUnwatched = ~uint64_t{0};
 
   uint64_t attach_epoch() const { return arena_->header().attach_epoch.load(std::memory_order_acquire); }
+  bool has_unwatched() const { return attach_epoch() != watched_epoch_.load(std::memory_order_relaxed); }
   void notice(uint64_t now_ns);
   Status take_pokes();
   void tick(uint64_t now_ns);
