@@ -30,7 +30,7 @@ export async function run({ quick }) {
       waiters(namespace, quick ? [1, 1000] : [1, 100, 1000, 10000], quick),
     ),
     processes: await inNamespace((namespace) =>
-      processes(namespace, quick ? [1, 100] : [1, 10, 100, 1000], quick),
+      processes(namespace, quick ? [1, 100] : [1, 10, 100, 2000], quick),
     ),
     opening: await opening(quick ? 20 : 100),
   };

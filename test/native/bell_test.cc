@@ -240,6 +240,33 @@ TEST("a kernel without pidfds: who waits for a killed process is told") {
   CHECK_EQ(loop.report.abandoned, 1);
 }
 
+TEST("who waits for a process that has just entered is told of its death by its end, not by a tick") {
+  LINUX_ONLY("there is no call that sleeps on several words");
+  TestPlatform::has_no_ticks.store(true);
+  harness::Segment segment;
+  Loop loop(1);
+  const uint32_t key = loop.open(segment.name(), "mine") | kExclusive;
+  const uint32_t held = loop.acquire(key);
+  const int32_t before = loop.client.enqueue(key, true);  // all that are in by now are watched
+  CHECK(before >= 0 && loop.report.granted == 0);
+  CHECK(harness::eventually(doorbell_thread_sleeps));
+  std::atomic<int>* holds = harness::shared<std::atomic<int>>();
+  const pid_t holder = harness::start([&] {
+    Loop* mine = new Loop(1);
+    mine->acquire(mine->open(segment.name(), "theirs") | kExclusive);
+    holds->store(1);
+    for (;;) pause();
+  });
+  CHECK(harness::eventually([&] { return holds->load() == 1; }));
+  const int32_t waits = loop.client.enqueue(loop.open(segment.name(), "theirs") | kExclusive, true);
+  CHECK(waits >= 0 && loop.report.granted == 0);
+  KILL_AND_JOIN(holder);
+  loop.await(static_cast<uint32_t>(waits));
+  CHECK_EQ(loop.report.abandoned, 1);
+  loop.release(held);
+  loop.await(static_cast<uint32_t>(before));
+}
+
 TEST(
     "where nothing happens the namespace is looked at seldom, and often again as soon as something happens") {
   harness::Segment segment;

@@ -28,11 +28,13 @@ export const RUNTIME_NOT_HUNTED = {
   OWED_UNSEEN:
     'needs one that is busy for seconds after a stall, and no other that tries: stall_test.cc finds it',
   EVENTS_DROPPED: 'costs time: the detector asks about all of them as well',
+  ENTERED_UNSAID: 'costs a tick: bell_test.cc finds it, which has none',
   STALLED_AGAIN_AT_ONCE: 'does not spin: a round sleeps in the latch of one of those that are stalled',
 };
 
 export const RUNTIME_EDITS = {
   'space.h': [
+    ['|| has_unwatched(); }', '|| (has_unwatched() && !MUTANT(ENTERED_UNSAID)); }'],
     [
       'stirred_.store(true, std::memory_order_seq_cst); runtime_.attend();',
       'if (!MUTANT(STIRRED_UNSAID)) { stirred_.store(true, std::memory_order_seq_cst); runtime_.attend(); }',

@@ -151,12 +151,14 @@ struct TestPlatform : proclock::System {
   // Whoever serves the doorbells stays awake at this place, right before it sleeps.
   static inline std::atomic<bool> stays_awake{false};
   static inline std::atomic<int> kept_awake{0};
+  // Whoever serves sleeps until it is woken, whatever tick is due.
+  static inline std::atomic<bool> has_no_ticks{false};
   static bool wait_for_any(const std::vector<Sleep>& sleeps, uint64_t deadline_ns) {
     if (stays_awake.load()) kept_awake.fetch_add(1);
     while (stays_awake.load()) usleep(200);
     std::vector<Base::Sleep> plain;
     for (const Sleep& sleep : sleeps) plain.push_back({sleep.word->plain(), sleep.seen});
-    return Base::wait_for_any(plain, system_time(deadline_ns));
+    return Base::wait_for_any(plain, has_no_ticks.load() ? proclock::kNoDeadline : system_time(deadline_ns));
   }
 
   static inline bool full = false;                  // no page more is to be had than there are,
