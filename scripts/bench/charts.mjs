@@ -79,7 +79,7 @@ function bars(values, { name, type = 'value', digits = 1 }) {
     value.toLocaleString('en-US', { maximumFractionDigits: value < 100 ? digits : 0 });
   return {
     height: 130 + entries.length * 24,
-    grid: { left: 330, right: 90, top: 84, bottom: 44 },
+    grid: { left: 360, right: 90, top: 84, bottom: 44 },
     xAxis: { type, name, nameLocation: 'middle', nameGap: 26, ...(type === 'log' ? { min: 1 } : {}) },
     yAxis: {
       type: 'category',
