@@ -161,7 +161,9 @@ export abstract class NamedLock {
   ): Promise<LockGuard | T> {
     try {
       if (first === undefined && second === undefined) {
-        const guard = this.quick(mode ?? 'shared', false);
+        const wanted = mode ?? 'shared';
+        const guard = this.quick(wanted, false);
+        if (guard === null) return this.waitForGuard(wanted);
         if (guard !== undefined) return Promise.resolve(guard);
       }
       if (isWatched()) return this.runWatched(mode, first, second);
@@ -186,7 +188,7 @@ export abstract class NamedLock {
   ): LockGuard | T {
     if (first === undefined && second === undefined) {
       const guard = this.quick(mode ?? 'shared', true);
-      if (guard !== undefined) return guard;
+      if (guard !== undefined && guard !== null) return guard;
     }
     const options = optionsOf<Options>(first, second);
     const fn = workOf<Options, SyncWork<T>>(first, second);
@@ -202,7 +204,7 @@ export abstract class NamedLock {
    */
   tryRun(wanted: LockMode): LockGuard | null {
     const guard = this.quick(wanted, true);
-    if (guard !== undefined) return guard;
+    if (guard !== undefined && guard !== null) return guard;
     if (!isWatched()) return this.tryPlanned(wanted);
     let watched: LockGuard | null = null;
     traceSync(this, wanted, () => {
@@ -257,17 +259,18 @@ export abstract class NamedLock {
   /**
    * The uncontended acquire without options, outside of callbacks, of an owner that holds nothing. Leaves everything else
    * to the long way.
+   * @returns `null` where it is such an acquire, and the lock is not free
    */
-  private quick(wanted: LockMode, sync: boolean): LockGuard | undefined {
+  private quick(wanted: LockMode, sync: boolean): LockGuard | null | undefined {
     const { record } = this;
     if (this.closed || currentContext() !== undefined || isWatched()) return undefined;
     if (!sync) {
       const hold = this.tryNow(wanted);
-      return hold === undefined ? undefined : this.watchedGuard(hold, wanted, undefined);
+      return hold === undefined ? null : this.watchedGuard(hold, wanted, undefined);
     }
     if (record.threadHold() !== undefined) return undefined;
     const hold = this.tryNow(wanted);
-    if (hold === undefined) return undefined;
+    if (hold === undefined) return null;
     record.setThreadHold(hold);
     return this.watchedGuard(hold, wanted, threadOwner);
   }
@@ -333,6 +336,12 @@ export abstract class NamedLock {
   private wait({ wanted, options, owner, context }: Plan): Promise<Hold> {
     if (options.timeout === 0) return Promise.resolve(this.tryOnce(wanted));
     return Wait.begin(this.record, this.way(wanted), wanted, options, this, owner ?? context);
+  }
+
+  /** After {@link quick}: there is nothing to plan. */
+  private waitForGuard(wanted: LockMode): Promise<LockGuard> {
+    const make = (hold: Hold): LockGuard => this.watchedGuard(hold, wanted, undefined);
+    return Wait.beginFor(this.record, this.way(wanted), wanted, make, this);
   }
 
   private waitSync({ wanted, options }: Plan): Hold {

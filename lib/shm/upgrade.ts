@@ -59,7 +59,7 @@ class Upgrade extends Pending implements PendingUpgrade {
     private readonly resolve: () => void,
     private readonly reject: (reason: unknown) => void,
   ) {
-    super(guard.hold.record, options, undefined);
+    super(guard.hold.record, options, undefined, true);
     guard.hold.upgrade = this;
   }
 

@@ -18,8 +18,10 @@ function howOf({ timeout, signal, deadlock }: Acquire): number {
   return (ends ? How.ENDS : 0) | (deadlock === 'throw' ? How.THROWS : 0);
 }
 
+const asHold = (hold: Hold): Hold => hold;
+
 /** One pending acquire. */
-export class Wait extends Pending {
+export class Wait<T> extends Pending {
   private constructor(
     protected override readonly record: LockRecord,
     private readonly way: number,
@@ -28,11 +30,11 @@ export class Wait extends Pending {
     group: object | undefined,
     private readonly owner: Owner | undefined,
     private readonly steals: boolean,
-    private readonly resolve: (hold: Hold) => void,
+    private readonly make: (hold: Hold) => T,
+    private readonly resolve: (made: T) => void,
     private readonly reject: (reason: unknown) => void,
   ) {
-    super(record, options, group);
-    if (owner === undefined) this.looksAt = Number.POSITIVE_INFINITY;
+    super(record, options, group, owner !== undefined);
     record.addUse();
   }
 
@@ -50,14 +52,30 @@ export class Wait extends Pending {
     owner?: Owner,
   ): Promise<Hold> {
     return new Promise((resolve, reject) => {
-      new Wait(record, way, mode, options, group, owner, false, resolve, reject).start();
+      new Wait(record, way, mode, options, group, owner, false, asHold, resolve, reject).start();
+    });
+  }
+
+  /**
+   * The same without options, of no owner.
+   * @param make is called with the hold as soon as there is one, and must not throw: what it returns saves a promise
+   */
+  static beginFor<T>(
+    record: LockRecord,
+    way: number,
+    mode: LockMode,
+    make: (hold: Hold) => T,
+    group: object,
+  ): Promise<T> {
+    return new Promise((resolve, reject) => {
+      new Wait(record, way, mode, NO_OPTIONS, group, undefined, false, make, resolve, reject).start();
     });
   }
 
   /** Takes the lock by force. */
   static steal(record: LockRecord, way: number, mode: LockMode): Promise<Hold> {
     return new Promise((resolve, reject) => {
-      new Wait(record, way, mode, NO_OPTIONS, undefined, undefined, true, resolve, reject).start();
+      new Wait(record, way, mode, NO_OPTIONS, undefined, undefined, true, asHold, resolve, reject).start();
     });
   }
 
@@ -93,7 +111,7 @@ export class Wait extends Pending {
 
   protected settle(status: number, index: number): void {
     const { record, mode } = this;
-    if (status === Status.OK) this.resolve(record.holds.granted(record, index, mode));
+    if (status === Status.OK) this.resolve(this.make(record.holds.granted(record, index, mode)));
     else this.reject(errorOf(status, `acquire (${mode})`, record));
     record.endUse(); // after its hold has begun: the lock is not closed in between
   }
