@@ -23,7 +23,8 @@ const manifest = require('../package.json');
 
 /** Everything that may be published. Anything else in the tarball is a mistake, binding.gyp above all: see there. */
 const ALLOWED = [
-  /^(package\.json|README\.md|CHANGELOG\.md|LICENSE|proclock\.gypi)$/,
+  /^(package\.json|(README|CHANGELOG|CONTRIBUTING|SECURITY)\.md|LICENSE|proclock\.gypi)$/,
+  /^docs\/([\w-]+\.md|(bench\/)?[\w-]+\.svg)$/,
   /^dist\/[\w/-]+(\.d\.ts|\.js|\.js\.map|\.mjs|\.d\.mts)$/,
   /^dist\/engines\/postgres\/sql\/\d{3}_\w+\.sql$/,
   /^native\/[\w/-]+\.(cc|h)$/,
@@ -73,7 +74,11 @@ try {
 
 function checkContents(contents) {
   const superfluous = contents.filter((path) => !ALLOWED.some((pattern) => pattern.test(path)));
-  const missing = [...REQUIRED, ...entries(manifest), ...(withBinaries ? BINARIES : [])].filter(
+  // Whoever has nothing but the package can follow its README.
+  const linked = [...readFileSync('README.md', 'utf8').matchAll(/\]\((?!\w+:)([^)#\s]+)/g)].map(
+    ([, path]) => path,
+  );
+  const missing = [...REQUIRED, ...linked, ...entries(manifest), ...(withBinaries ? BINARIES : [])].filter(
     (path) => !contents.includes(path),
   );
   // A path of the machine that built it is of no use to anybody else.

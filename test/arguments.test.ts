@@ -55,6 +55,14 @@ describe('the constructor', () => {
     expect(segmentFiles(options.namespace!)).toEqual([]);
   });
 
+  test.each(['Lock', 'SharedLock'] as const)('%s: a space is for proclock/remote', (kind) => {
+    const options = { namespace: testNamespace(), space: {} };
+    const error = thrownBy(() => new ({ Lock, SharedLock })[kind](name, options));
+    expectArgumentError(error, TypeError, 'ERR_INVALID_ARG_VALUE');
+    expect((error as Error).message).toContain('proclock/remote');
+    expect(segmentFiles(options.namespace)).toEqual([]);
+  });
+
   test('is no function', () => {
     expect(() => (SharedLock as never as () => void)()).toThrow(TypeError);
   });
@@ -134,6 +142,20 @@ describe('options of an acquire', () => {
       TypeError,
       'ERR_INVALID_ARG_TYPE',
     );
+    expectIdle(lock);
+  });
+
+  test('the function before the options', async () => {
+    const lock = freshLock();
+    const fn = jest.fn();
+    const error = await lock.exclusive(any(fn), any({ timeout: 0 })).catch((error) => error);
+    expectArgumentError(error, TypeError, 'ERR_INVALID_ARG_TYPE');
+    expectArgumentError(
+      thrownBy(() => lock.exclusiveSync(any(fn), any({ timeout: 0 }))),
+      TypeError,
+      'ERR_INVALID_ARG_TYPE',
+    );
+    expect(fn).not.toHaveBeenCalled();
     expectIdle(lock);
   });
 

@@ -252,6 +252,16 @@ test('after a second it says whom it waits for, once', async () => {
   expect(await started.ended).toEqual({ code: 0, signal: null, stdout: '', stderr });
 });
 
+test('-v says nothing of a release where it was not acquired', async () => {
+  const guard = await lock.exclusive();
+  const { stderr, code } = await run(['-n', '-v'], ['true']);
+  guard.release();
+  expect({ code, lines: stderr.match(/^.*$/gm) }).toEqual({
+    code: 75,
+    lines: [expect.stringContaining('ERR_LOCK_TIMEOUT'), ''],
+  });
+});
+
 test('-v says when it was acquired and released', async () => {
   const { stderr, code } = await run(['-v'], ['true']);
   expect(code).toBe(0);

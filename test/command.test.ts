@@ -41,6 +41,8 @@ test.each([
   [['ls', '--namespace'], /namespace/],
   [['ls', '--namespace', '../x'], /namespace/],
   [['ls', '--postgres', 'postgres://localhost', '--etcd', 'localhost:2379'], /together/],
+  [['ls', '--postgres', 'localhost'], /URL/],
+  [['ls', '--etcd', 'localhost'], /localhost/],
   [['watch', '-x'], /-x/],
   [['prune', 'default'], /prune/],
   [['doctor', '--fix'], /--fix/],

@@ -1,6 +1,6 @@
 // Locks beyond this machine, as options of a command.
 import type { Space } from '../remote';
-import { type OptionConfigs, UsageError, type Values } from './usage';
+import { type OptionConfigs, UsageError, usageOf, type Values } from './usage';
 
 export const ENGINE_OPTIONS: OptionConfigs = { postgres: { type: 'string' }, etcd: { type: 'string' } };
 
@@ -11,8 +11,12 @@ export async function spaceOf({ etcd, namespace, postgres }: Values): Promise<Sp
   if (etcd !== undefined && postgres !== undefined)
     throw new UsageError('--postgres and --etcd can not be used together');
   const options = typeof namespace === 'string' ? { namespace } : {};
-  if (typeof postgres === 'string') return connectOf('postgres')(postgres, options);
-  if (typeof etcd === 'string') return connectOf('etcd')(etcd.split(','), options);
+  try {
+    if (typeof postgres === 'string') return await connectOf('postgres')(postgres, options);
+    if (typeof etcd === 'string') return await connectOf('etcd')(etcd.split(','), options);
+  } catch (error) {
+    throw usageOf(error);
+  }
   return undefined;
 }
 

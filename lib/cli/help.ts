@@ -16,11 +16,13 @@ Runs COMMAND while it holds the lock NAME, which programs and other shells share
   -v, --verbose              say when the lock was acquired and released
 
 COMMAND has PROCLOCK_NAME, PROCLOCK_NAMESPACE, PROCLOCK_MODE and PROCLOCK_TOKEN in its environment, and
-PROCLOCK_ABANDONED (a pid) if the last exclusive holder died: what it did may be half done.
+PROCLOCK_ABANDONED (a pid) if an exclusive holder died and none has ended with 0 since: what it did may be half done.
+
+Signals that end programs go on to COMMAND. If this process is killed, so is COMMAND, but not what COMMAND has started.
 
 Exit code: that of COMMAND, or 128 + the signal that ended it. 64: wrong usage. 69: no native part, or the server is
 not to be reached. 74: the hold was lost. 75: not to be had in time (a COMMAND that exits with 75, or with what -E
-says, looks the same). 126: COMMAND can not be executed. 127: it was not found.
+says, looks the same). 77: not allowed. 126: COMMAND can not be executed. 127: it was not found. 70: anything else.
 `;
 
 const LS = `usage: proclock ls [--json] [--namespace NS] [--postgres URL | --etcd ENDPOINTS] [NAME...]

@@ -14,7 +14,7 @@ import { SharedLock } from '../shm/shared-lock';
 import { exitCodeOf, isFromTerminal, type Outcome, type Running, SIGNALS, type Signal, start } from './child';
 import { ENGINE_OPTIONS, spaceOf } from './engine';
 import { infoLine, printable, seconds } from './text';
-import { Exit, firstWord, numberOf, type OptionConfigs, parse, UsageError } from './usage';
+import { Exit, firstWord, numberOf, type OptionConfigs, parse, UsageError, usageOf } from './usage';
 
 const OPTIONS: OptionConfigs = {
   shared: { type: 'boolean', short: 's' },
@@ -79,13 +79,15 @@ function wantedOf(args: string[]): Wanted {
     throw new UsageError('--group is of locks of this machine');
   const { timeout, 'conflict-exit-code': code, nonblock } = values as Record<string, string | undefined>;
   const ms =
-    timeout === undefined ? Number.POSITIVE_INFINITY : numberOf('-w', timeout, SECONDS_MAX, false) * 1000;
+    timeout === undefined
+      ? Number.POSITIVE_INFINITY
+      : numberOf('-w', timeout, SECONDS_MAX, 'a number of seconds') * 1000;
   return {
     name,
     argv: words,
     shared: values.shared === true,
     timeout: nonblock ? 0 : ms,
-    conflictCode: code === undefined ? Exit.CONFLICT : numberOf('-E', code, EXIT_CODE_MAX, true),
+    conflictCode: code === undefined ? Exit.CONFLICT : numberOf('-E', code, EXIT_CODE_MAX, 'a whole number'),
     verbose: values.verbose === true,
     values,
   };
@@ -134,12 +136,6 @@ function openLock({ name, values }: Wanted, space: Space | undefined): AnyLock {
   } catch (error) {
     throw usageOf(error);
   }
-}
-
-/** A wrong argument of ours is one of whoever typed it. */
-function usageOf(error: unknown): unknown {
-  const isArgument = error instanceof TypeError || error instanceof RangeError;
-  return isArgument ? new UsageError((error as Error).message) : error;
 }
 
 function environmentOf(lock: AnyLock, guard: AnyGuard, mode: string): NodeJS.ProcessEnv {
@@ -228,11 +224,9 @@ export async function run(args: string[]): Promise<number> {
   const wanted = wantedOf(args);
   const signals = new Signals();
   signals.listen();
-  const space = await spaceOf(wanted.values).catch((error) => {
-    throw usageOf(error);
-  });
+  const space = await spaceOf(wanted.values);
   const code = await acquireAndRun(wanted, openLock(wanted, space), signals);
-  if (wanted.verbose) say(`released ${printable(wanted.name)}`);
+  if (wanted.verbose && signals.running !== undefined) say(`released ${printable(wanted.name)}`);
   await space?.close();
   // Handlers of signals would not keep us, but what a terminal or an engine has open might.
   process.exit(code);

@@ -31,6 +31,12 @@ export class UsageError extends Error {
   readonly code = 'USAGE';
 }
 
+/** A wrong argument of ours is one of whoever typed it. */
+export function usageOf(error: unknown): unknown {
+  const isArgument = error instanceof TypeError || error instanceof RangeError;
+  return isArgument ? new UsageError((error as Error).message) : error;
+}
+
 export function exitOf(error: unknown): number {
   if (error instanceof UsageError) return Exit.USAGE;
   return EXIT_OF[(error as { code?: LockErrorCode }).code as LockErrorCode] ?? Exit.INTERNAL;
@@ -86,12 +92,15 @@ export function firstWord(args: readonly string[], options: OptionConfigs): numb
 }
 
 /** @throws {UsageError} unless it is a number of that range */
-export function numberOf(option: string, text: string, max: number, whole: boolean): number {
+export function numberOf(
+  option: string,
+  text: string,
+  max: number,
+  what: 'a whole number' | 'a number of seconds',
+): number {
   const value = Number(text);
-  const valid = /^[0-9.]+$/.test(text) && value <= max && (!whole || Number.isInteger(value));
-  if (!valid)
-    throw new UsageError(
-      `${option} takes ${whole ? 'a whole number' : 'a number'} from 0 to ${max}: ${text}`,
-    );
+  const valid =
+    /^[0-9.]+$/.test(text) && value <= max && (what !== 'a whole number' || Number.isInteger(value));
+  if (!valid) throw new UsageError(`${option} takes ${what} from 0 to ${max}: ${text}`);
   return value;
 }

@@ -1,5 +1,6 @@
 // How every form of an acquire is called: with options, with a function, with both.
 import { endContext, runInContext } from './context';
+import { argumentTypeError } from './errors';
 import { checkFunction } from './options';
 import type { HoldSet } from './owner';
 import type { LockMode } from './types';
@@ -12,9 +13,10 @@ export function optionsOf<O extends object>(
   first: O | ((guard: never) => unknown) | undefined,
   second: unknown,
 ): O | undefined {
-  if (typeof first === 'function') return undefined;
-  checkFunction(second);
-  return first;
+  if (typeof first !== 'function') checkFunction(second);
+  else if (second !== undefined) throw argumentTypeError('options', 'of type object', first);
+  else return undefined;
+  return first as O | undefined;
 }
 
 export function workOf<O extends object, W extends (guard: never) => unknown>(

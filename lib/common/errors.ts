@@ -177,10 +177,9 @@ export function lostError(subject: Named, cause: Error): LockError {
 /** @param what that could not be done */
 export function unavailableError(what: string, cause: unknown): LockError {
   // Not `instanceof`: where tests run in a context of their own, an error of Node is of another one.
-  const why = (cause as Partial<Error> | undefined)?.message ?? 'it does not answer';
-  return new LockError('ERR_LOCK_UNAVAILABLE', `Could not ${what}, the engine can not be reached: ${why}`, {
-    cause,
-  });
+  const { code, message: why = 'it does not answer' } = (cause ?? {}) as Partial<LockError>;
+  const said = code === 'ERR_LOCK_UNAVAILABLE' ? '' : ', the engine can not be reached';
+  return new LockError('ERR_LOCK_UNAVAILABLE', `Could not ${what}${said}: ${why}`, { cause });
 }
 
 /** Whether an error is the loss of a hold. */
@@ -244,11 +243,10 @@ export function argumentTypeError(name: string, expected: string, value: unknown
   );
 }
 
-export function argumentValueError(name: string, reason: string, value: unknown): TypeError {
-  return withCode(
-    new TypeError(`The argument "${name}" ${reason}.${received(value)}`),
-    'ERR_INVALID_ARG_VALUE',
-  );
+/** @param value left out where it may have a password in it */
+export function argumentValueError(name: string, reason: string, ...value: [unknown?]): TypeError {
+  const end = value.length === 0 ? '' : received(value[0]);
+  return withCode(new TypeError(`The argument "${name}" ${reason}.${end}`), 'ERR_INVALID_ARG_VALUE');
 }
 
 export function returnTypeError(name: string, expected: string, value: unknown): TypeError {

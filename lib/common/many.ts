@@ -118,8 +118,12 @@ function checkedKind<L extends Lockable<ManyGuard>>(
   kind: 'local' | 'remote',
 ): L {
   if (lock[LOCKABLE] === kind) return lock as L;
-  const other = kind === 'local' ? 'in an engine (proclock/remote)' : 'in shared memory (proclock)';
-  throw argumentValueError(what, `is a lock ${other}: those can not be taken together with others`, lock);
+  const [place, entry] = kind === 'local' ? ['an engine', 'proclock/remote'] : ['shared memory', 'proclock'];
+  throw argumentValueError(
+    what,
+    `is a lock in ${place}: they are taken together by what ${entry} exports, and not with others`,
+    lock,
+  );
 }
 
 /** By code units. */

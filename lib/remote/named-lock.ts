@@ -58,8 +58,8 @@ const leaks = new LeakFinder();
 
 /** @internal The space that is meant by the options of a lock or manager. */
 export function spaceOf(options: unknown): EngineSpace {
-  checkObject('options', options);
-  const { space } = options as { space?: unknown };
+  if (options !== undefined) checkObject('options', options);
+  const { space } = (options ?? {}) as { space?: unknown };
   if (!isSpace(space)) throw argumentTypeError('options.space', 'an instance of Space', space);
   return space;
 }

@@ -1,5 +1,5 @@
 // The options of locks in shared memory.
-import { argumentTypeError, outOfRangeError } from '../common/errors';
+import { argumentTypeError, argumentValueError, outOfRangeError } from '../common/errors';
 import { checkBoolean, checkObject } from '../common/options';
 import type { WaitOptions } from '../common/types';
 import type { LockGuard } from './guard';
@@ -40,7 +40,9 @@ export interface AcquireOptions extends WaitOptions {
 export function checkLockOptions(options: LockOptions): void {
   checkObject('options', options);
   checkBoolean('options.fair', options.fair);
-  const { group } = options;
+  const { group, space } = options as LockOptions & { space?: unknown };
+  if (space !== undefined)
+    throw argumentValueError('options.space', 'is for the class of that name in proclock/remote', space);
   if (group === undefined || typeof group === 'string') return;
   if (typeof group !== 'number') throw argumentTypeError('options.group', 'of type string or number', group);
   if (!Number.isInteger(group) || group < 0 || group > GROUP_ID_MAX) {

@@ -100,9 +100,16 @@ export function checkSettings(
 
 function checkConnection(connection: unknown): PostgresConfig {
   if (connection === undefined) return {};
-  if (typeof connection === 'string') return { connectionString: connection };
+  if (typeof connection === 'string') {
+    // What else the client takes for one leads to another server.
+    if (!/^\/|^[\w+.-]+:\/\//.test(connection))
+      throw argumentValueError('connection', 'must be a URL: postgres://user@host:port/database');
+    return { connectionString: connection };
+  }
   if (connection === null || typeof connection !== 'object')
     throw argumentTypeError('connection', 'of type string or object', connection);
+  if ('query' in connection)
+    throw argumentTypeError('connection', 'a URL or a configuration, not a client or pool', connection);
   return connection;
 }
 

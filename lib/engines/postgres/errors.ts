@@ -95,7 +95,7 @@ export function installationError(schema: string, error: unknown): LockError {
   return new LockError(
     'ERR_LOCK_PERMISSION',
     `Could not install the schema "${schema}": ${error.message}; let a role that may create it connect once, or run the .sql ` +
-      `files of proclock/dist/engines/postgres/sql in it. Then ${whatToGrant(schema)}`,
+      `files of proclock/dist/engines/postgres/sql with \`search_path\` set to it. Then ${whatToGrant(schema)}`,
     { cause: error },
   );
 }
@@ -105,7 +105,7 @@ export function notInstalledError(schema: string, found: number, wanted: number)
   return new LockError(
     'ERR_LOCK_INCOMPATIBLE',
     `The schema "${schema}" ${what}; connect without \`install: false\`, or run the .sql files of ` +
-      'proclock/dist/engines/postgres/sql in it that have a greater number',
+      'proclock/dist/engines/postgres/sql that have a greater number, with `search_path` set to it',
   );
 }
 

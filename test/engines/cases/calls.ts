@@ -138,6 +138,8 @@ export const args: Cases = (property) => {
         }
         for (const fn of [null, 1, {}])
           expect(await errorOf(() => call({}, fn as never))).toMatchObject(TYPE);
+        // The other way round: the options would be lost.
+        expect(await errorOf(() => call((() => {}) as never, {} as never))).toMatchObject(TYPE);
       }
       for (const options of [null, 1, { exclusive: 1 }, { exclusive: null }]) {
         expect(await errorOf(() => stage.lock.acquire(options as never))).toMatchObject(TYPE);

@@ -21,6 +21,9 @@ refusals({
   refused: [
     ['a connection that is a number', [5], 'ERR_INVALID_ARG_TYPE'],
     ['a connection that is null', [null], 'ERR_INVALID_ARG_TYPE'],
+    ['a connection that is a client', [new Client()], 'ERR_INVALID_ARG_TYPE'],
+    ['a connection that is empty', [''], 'ERR_INVALID_ARG_VALUE'],
+    ['a connection that is a host', ['db.example'], 'ERR_INVALID_ARG_VALUE'],
     ['an unknown durability', ['', { durability: 'maybe' }], 'ERR_INVALID_ARG_VALUE'],
     ['an unknown pooler', ['', { pooler: 'transaction' }], 'ERR_INVALID_ARG_VALUE'],
     ['an install that is a string', ['', { install: 'no' }], 'ERR_INVALID_ARG_TYPE'],
@@ -29,6 +32,11 @@ refusals({
     ['a schema with NUL', ['', { schema: 'a\0b' }], 'ERR_INVALID_ARG_VALUE'],
   ],
 });
+
+test('what is no URL is not repeated, since there may be a password in it', () =>
+  expect(connect('app:secret@db.example')).rejects.toMatchObject({
+    message: expect.not.stringContaining('secret'),
+  }));
 
 describeWithServer('connect', () => {
   const fixture = new Fixture({ max_connections: 10, superuser_reserved_connections: 1 });
