@@ -61,6 +61,27 @@ test('a signal of a library, which has less than one of Node, does as well', asy
   expectIdle(lock);
 });
 
+test('whatever a signal of a library does when it is listened to, nothing is held or queued', async () => {
+  const lock = freshLock();
+  const guard = await lock.exclusive();
+  const signalOf = (methods: object) => ({ aborted: false, ...methods }) as never;
+  const dontListen = new Error('not now');
+  const throws = signalOf({
+    addEventListener: () => {
+      throw dontListen;
+    },
+  });
+  await expect(lock.shared({ signal: throws })).rejects.toBe(dontListen);
+  const calls = signalOf({ reason: 'at once', addEventListener: (_: string, call: () => void) => call() });
+  await expect(lock.shared({ signal: calls })).rejects.toBe('at once');
+  expect(lock.query().pending).toEqual([]);
+  // Without removeEventListener.
+  const wait = lock.exclusive({ signal: signalOf({ addEventListener: () => {} }) });
+  guard.release();
+  (await wait).release();
+  expectIdle(lock);
+});
+
 test('one signal may end many waits, of many locks', async () => {
   const namespace = testNamespace();
   const locks = ['a', 'b'].map((name) => new SharedLock(name, { namespace }));

@@ -84,6 +84,21 @@ describe.each(KINDS)('locks %s', (kindName) => {
     await guard.release();
   });
 
+  test('that are given back within a hold of the same owner change nothing about its end', async () => {
+    await kind.abandon('outer');
+    const outer = kind.make('outer', 'SharedRLock');
+    const blocked = await b.exclusive();
+    await outer.exclusive(async ({ abandoned }) => {
+      expect(abandoned).not.toBeNull();
+      const wanted = [outer, b];
+      await expect(kind.acquireAll(wanted, { timeout: 1 })).rejects.toEqual(withCode('ERR_LOCK_TIMEOUT'));
+      expect(await kind.tryAcquireAll(wanted)).toBeNull();
+    });
+    await blocked.release();
+    expect(await outer.exclusive(({ abandoned }) => abandoned)).toBeNull();
+    outer.close();
+  });
+
   test('are refused at once where one handle was given back, in whatever place, or a signal is aborted', async () => {
     const closed = kind.make('a');
     closed.close();

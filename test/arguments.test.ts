@@ -63,6 +63,15 @@ describe('the constructor', () => {
     expect(segmentFiles(options.namespace)).toEqual([]);
   });
 
+  test('a group with a NUL is none', () => {
+    const options = { namespace: testNamespace(), group: 'root\0x' };
+    expectArgumentError(
+      thrownBy(() => new SharedLock(name, options)),
+      TypeError,
+      'ERR_INVALID_ARG_VALUE',
+    );
+  });
+
   test('is no function', () => {
     expect(() => (SharedLock as never as () => void)()).toThrow(TypeError);
   });

@@ -1,7 +1,7 @@
 // Waits that go round in a circle: where all of them block their threads, the youngest fails; elsewhere each process is told,
 // once, or one fails that has asked for it. Nobody else is.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Lock, LockError, SharedLock } from '../lib';
+import { Lock, LockError, type LockGuard, SharedLock } from '../lib';
 import { locksOf, segmentsOfUser } from '../lib/shm/admin';
 import type { ActorKind } from './support/actor';
 import { Member, type Outcome, type Wanted, type Way } from './support/members';
@@ -305,6 +305,29 @@ describe('contexts, within one thread', () => {
     expect(reason.cycle[0]).toEqual(reason.cycle[2]);
     expect(warnings).toEqual([]);
     for (const lock of [a, b, c]) lock.close();
+  });
+
+  test.each([
+    [
+      '`within` the guard of an outer callback',
+      'outer',
+      (b: SharedLock, of: LockGuard) => b.exclusive({ within: of }),
+    ],
+    ['to be upgraded in an outer callback', 'b', (_: SharedLock, of: LockGuard) => of.upgrade()],
+  ])('whoever waits %s holds what the inner one holds', async (_, name, wait) => {
+    const [a, b, outer] = ['a', 'b', name].map((each) => new SharedLock(each, { namespace }));
+    const turn = latch();
+    const first = outer!.shared((of) =>
+      a!.exclusive(async () => {
+        await turn.opened;
+        (await wait(b!, of))?.release();
+      }),
+    );
+    const second = b!.shared(() => a!.exclusive({ deadlock: 'throw' }, () => 'granted'));
+    turn.open();
+    await expect(second).rejects.toMatchObject({ code: 'ERR_LOCK_DEADLOCK' });
+    await first;
+    for (const lock of [a, b, outer]) lock!.close();
   });
 
   test('a sibling holds nothing of a callback beside it', async () => {

@@ -1,6 +1,7 @@
 // A host program that daemonizes closes all descriptors, ours too, and its own files get their numbers. Whatever is asked
 // of such a number says nothing about the segment: nobody is taken for dead because of it, and nothing is done to the file
 // that it names now.
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,7 +10,7 @@ import { type Actor, startActors } from './support/actor';
 import { disturbing, loadOf, needsCompiler, testWith, timeOf } from './support/disturb';
 import { expectIdle, name, state, withCode } from './support/locks';
 import { testNamespace } from './support/namespace';
-import { segmentFile } from './support/segment';
+import { DIST, segmentFile } from './support/segment';
 import { until } from './support/until';
 
 let namespace: string;
@@ -87,6 +88,24 @@ describe.each(['/dev/null', process.execPath])('the number of the descriptor nam
     expect((await waiting.promise).abandoned).toMatchObject({ pid: host.pid, token: held.token });
     await holder.release(name);
   });
+});
+
+test('a host that has closed its standard descriptors gets none of ours in their place', () => {
+  const program = `
+    const fs = require('node:fs');
+    const { SharedLock } = require(process.argv[1]);
+    const standard = [0, 1, 2];
+    for (const fd of standard) fs.closeSync(fd);
+    const lock = new SharedLock('lock', { namespace: process.argv[2] });
+    const guard = lock.exclusiveSync();
+    lock.shared({ timeout: 50 }).catch(() => { // who waits has threads, which have descriptors
+      guard.release();
+      process.exitCode = standard.filter((fd) => {
+        try { fs.fstatSync(fd); return true; } catch { return false; }
+      }).length;
+    });`;
+  const args = ['-e', program, DIST, namespace];
+  expect(spawnSync(process.execPath, args, { stdio: 'ignore' })).toMatchObject({ status: 0, signal: null });
 });
 
 describe('a host that closes all descriptors that are not its own, and uses the numbers for its file', () => {

@@ -161,3 +161,10 @@ describe('the error of a timeout', () => {
     for (const guard of guards) guard.release();
   });
 });
+
+test('an error names a lock without what a terminal takes for an order', () => {
+  using lock = new local.SharedLock('a\u009b31m\u202eb\u007f', { namespace: testNamespace() });
+  const guard = lock.exclusiveSync();
+  guard.release();
+  expect(() => guard.release()).toThrow('"a\\u009b31m\\u202eb\\u007f"');
+});

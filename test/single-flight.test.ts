@@ -73,6 +73,15 @@ describe.each(KINDS)('a flight %s', (kindName) => {
     expect(await third).toEqual({ ran: false });
   });
 
+  test('that gives its guard back is none for who comes then, nor is what its thread holds next', async () => {
+    await kind.singleFlight(lock, (guard) => guard.release());
+    const guard = await lock.exclusive();
+    const flown = kind.singleFlight(lock, () => 'value');
+    await turns();
+    await guard.release();
+    expect(await flown).toEqual({ ran: true, value: 'value' });
+  });
+
   test('is not what plain holders do, exclusively or shared', async () => {
     for (const mode of ['exclusive', 'shared'] as const) {
       const guard = await lock[mode]();

@@ -59,11 +59,12 @@ function checkSegments(): Finding[] {
 /** Whether a lock can be had, in a namespace of our own: nobody else can have entered it when its file is removed. */
 function checkLock(): Finding[] {
   const namespace = `doctor-${process.pid}`;
-  const lock = new SharedLock('doctor', { namespace });
+  let lock: SharedLock | undefined;
   try {
+    lock = new SharedLock('doctor', { namespace });
     lock.exclusiveSync(() => {});
   } finally {
-    lock.close();
+    lock?.close();
     rmSync(fileOf(namespace), { force: true });
   }
   return [ok('a lock was acquired and released')];

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // `proclock`: finds the command that was typed, and ends with its exit code. Each is loaded when it is wanted: `run` has to
 // start at once.
+import { writeSync } from 'node:fs';
 import { GENERAL, HELP } from './help';
 import { Exit, exitOf, lineOf, UsageError } from './usage';
 
@@ -29,7 +30,16 @@ function version(): number {
   return Exit.OK;
 }
 
+/** Whoever read what is printed has gone, or it can not be written. */
+function endWithOutput(error: NodeJS.ErrnoException): void {
+  if (error.code === 'EPIPE') process.exit(Exit.OK);
+  writeSync(2, `${lineOf(error)}\n`);
+  process.exit(Exit.INTERNAL);
+}
+
 async function main([command, ...args]: string[]): Promise<number> {
+  // Standard output is that of the command, where one is run.
+  if (command !== 'run') process.stdout.on('error', endWithOutput);
   if (command === undefined) throw new UsageError('no command was given: proclock help');
   if (command === 'help' || command === '--help' || command === '-h') return help(args);
   if (command === '--version') return version();
@@ -38,8 +48,6 @@ async function main([command, ...args]: string[]): Promise<number> {
     throw new UsageError(`there is no command ${JSON.stringify(command)}: proclock help`);
   // What stands behind the name of a lock belongs to what is run.
   if (args[0] === '--help' || args[0] === '-h') return help([command]);
-  // Whoever read what is printed has gone. Standard output is that of the command, where one is run.
-  if (command !== 'run') process.stdout.on('error', () => process.exit(Exit.OK));
   return load()(args);
 }
 

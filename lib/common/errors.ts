@@ -50,7 +50,11 @@ export interface Named {
 
 /** A name as it stands in a message. */
 export function shown(name: string): string {
-  const text = JSON.stringify(name);
+  // Also what JSON leaves as it is, and a terminal takes for an order: C1, and the direction of writing.
+  const text = JSON.stringify(name).replace(
+    /[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
   return text.length > 80 ? `${text.slice(0, 79)}…"` : text;
 }
 

@@ -48,7 +48,8 @@ export async function flyWith<G extends FlightGuard, T>(
       return { ran: false };
     }
     const value = await fn(guard);
-    guard.hold.isFlight = true;
+    // Given back before, it is no flight any more: whoever came next has not waited for it.
+    if (!guard.released) guard.hold.isFlight = true;
     return { ran: true, value };
   }) as Promise<Flight<T>>;
 }

@@ -18,6 +18,7 @@ export interface ManyGuard {
 
 /** The same, to whoever has taken it. */
 export interface TakenGuard extends ManyGuard {
+  readonly hold: { readonly isNested: boolean };
   /** Releases unless that was done; `finished` is false if nobody has come to the end of what was to be done. */
   settle(finished: boolean): void | Promise<void>;
 }
@@ -224,7 +225,8 @@ export async function acquireMany<G extends TakenGuard, M extends Many<G>, T>(
 export async function giveBack(guards: readonly TakenGuard[]): Promise<void> {
   for (const guard of [...guards].reverse()) {
     try {
-      await guard.settle(false);
+      // What others hold around us goes on, and comes to its end by itself.
+      await guard.settle(guard.hold.isNested);
     } catch {
       // It was lost: nothing is held any more.
     }

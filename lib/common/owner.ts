@@ -39,6 +39,11 @@ export function isOwnable(value: unknown): value is Ownable {
   return typeof value === 'object' && value !== null && OWNER in value;
 }
 
+/** Who waits, for whoever looks for deadlocks: where an owner is named, and code runs further inside of it, that holds more. */
+export function innermostOf(owner: Owner | undefined, context: HoldSet | undefined): Owner | undefined {
+  return owner === undefined || context?.isWithin(owner) ? context : owner;
+}
+
 /** The owner table: whether an owner that holds a lock may acquire it once more. */
 export function mayNest(reentrant: boolean, held: LockMode, wanted: LockMode): boolean {
   return reentrant && (held === 'exclusive' || wanted === 'shared');
@@ -118,6 +123,14 @@ export class HoldSet implements Owner {
   outer(): HoldSet | undefined {
     const { parent, within } = this;
     return (within instanceof HoldSet ? within : parent)?.innermostActive();
+  }
+
+  /** Whether what is called in it holds what that owner does. */
+  isWithin(owner: Owner): boolean {
+    for (let set: HoldSet | undefined = this; set !== undefined; set = set.outer()) {
+      if (set === owner) return true;
+    }
+    return false;
   }
 
   end(): void {

@@ -2,6 +2,7 @@ import type { InspectOptions } from 'node:util';
 import { currentContext } from '../common/context';
 import {
   isLoss,
+  type LockError,
   nestedDowngradeError,
   nestedUpgradeError,
   notHeldError,
@@ -10,7 +11,7 @@ import {
 import { type GuardData, guardData, INSPECT, type Inspect, inspectGuard } from '../common/inspect';
 import type { LeakFinder } from '../common/leaks';
 import { checkAcquireOptions, throwIfAborted } from '../common/options';
-import { HoldSet, OWNER, type Owner } from '../common/owner';
+import { HoldSet, innermostOf, OWNER, type Owner } from '../common/owner';
 import type { Abandoned, LockMode, LockSnapshot, QueryOptions, WaitOptions } from '../common/types';
 import { type Hold, tokenOf } from './hold';
 import { tryUpgrade, upgrade } from './upgrade';
@@ -159,7 +160,9 @@ export class LockGuard {
     if (this.isExclusive()) return;
     if (!this.isUpgradable())
       throw this.hold.isNested ? nestedUpgradeError(this.lock) : pendingUpgradeError(this.lock);
-    if (this.hold.mode === 'shared') await upgrade(this, wanted, this.owner ?? currentContext());
+    if (this.hold.mode === 'shared') await upgrade(this, wanted, innermostOf(this.owner, currentContext()));
+    // It may have been granted at once, and released before this goes on.
+    if (this.done) throw this.releasedInUpgrade();
     this.becomeExclusive();
   }
 
@@ -230,9 +233,15 @@ export class LockGuard {
     this.left = hold.abandoned;
   }
 
+  private releasedInUpgrade(): LockError {
+    return notHeldError(this.lock, 'it was released while it was to be upgraded');
+  }
+
   private end(finished: boolean): void {
     this.done = true;
     this.watcher?.forget(this);
+    const { upgrade: pending } = this.hold;
+    if (pending?.guard === this) pending.withdraw(this.releasedInUpgrade());
     try {
       this.hold.leave(finished);
     } catch (error) {

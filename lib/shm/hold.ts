@@ -7,7 +7,7 @@ import {
   type WatchedHold,
 } from '../common/channels';
 import { now } from '../common/clock';
-import { type LockError, notHeldError } from '../common/errors';
+import type { LockError } from '../common/errors';
 import type { Held, Owner } from '../common/owner';
 import { Recent } from '../common/recent';
 import type { Abandoned, LockMode } from '../common/types';
@@ -33,6 +33,7 @@ export type LockOfHold = Losable['record'] &
 
 /** An upgrade that waits. */
 export interface PendingUpgrade {
+  readonly guard: object;
   /** Gives it up. */
   withdraw(reason: unknown): void;
 }
@@ -172,7 +173,6 @@ export class Hold implements Held, Losable, WatchedHold {
     if (this.isInContext) this.leaveContext();
     if (--this.depth > 0) return;
     const { index, native, ready, record } = this;
-    this.upgrade?.withdraw(notHeldError(record, 'it was released while it was to be upgraded'));
     const heldMs = hasReleaseWatchers() ? this.heldMs() : undefined;
     if (this.abandoned !== null || this.isFlight) this.finish();
     let loss: LockError | undefined;

@@ -158,7 +158,7 @@ function takeNow(
 function giveBackNow(guards: readonly LockGuard[]): void {
   for (const guard of [...guards].reverse()) {
     try {
-      guard.settle(false);
+      guard.settle(guard.hold.isNested);
     } catch {
       // It was lost: nothing is held any more.
     }

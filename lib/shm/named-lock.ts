@@ -15,7 +15,7 @@ import {
   newName,
   throwIfAborted,
 } from '../common/options';
-import { checkNested, type HoldSet, mayNest, OWNER, type Owner } from '../common/owner';
+import { checkNested, type HoldSet, innermostOf, mayNest, OWNER, type Owner } from '../common/owner';
 import type { LockMode, LockSnapshot, QueryOptions } from '../common/types';
 import { wayOf } from './binding';
 import { LockGuard } from './guard';
@@ -300,7 +300,9 @@ export abstract class NamedLock {
   /** A guard for the caller, or the result of the callback that is given one. */
   private use<T>(plan: Plan, hold: Hold, fn: Work<T> | undefined): LockGuard | T | PromiseLike<T> {
     const { sync, wanted } = plan;
-    const owner = plan.owner ?? (sync ? threadOwner : undefined);
+    // A sync call may nest in what the callback around it holds, of which the thread does not know.
+    const inContext = plan.nested !== undefined && plan.nested !== this.record.threadHold();
+    const owner = plan.owner ?? (sync ? (inContext ? plan.context : threadOwner) : undefined);
     // A callback is an owner by itself, but its thread is one as well while it runs.
     if (plan.nested === undefined && (sync || fn === undefined)) owner?.add(hold);
     if (fn === undefined) return this.watchedGuard(hold, wanted, owner);
@@ -335,7 +337,7 @@ export abstract class NamedLock {
 
   private wait({ wanted, options, owner, context }: Plan): Promise<Hold> {
     if (options.timeout === 0) return Promise.resolve(this.tryOnce(wanted));
-    return Wait.begin(this.record, this.way(wanted), wanted, options, this, owner ?? context);
+    return Wait.begin(this.record, this.way(wanted), wanted, options, this, innermostOf(owner, context));
   }
 
   /** After {@link quick}: there is nothing to plan. */

@@ -43,6 +43,8 @@ export function checkLockOptions(options: LockOptions): void {
   const { group, space } = options as LockOptions & { space?: unknown };
   if (space !== undefined)
     throw argumentValueError('options.space', 'is for the class of that name in proclock/remote', space);
+  if (typeof group === 'string' && group.includes('\0'))
+    throw argumentValueError('options.group', 'must be a group of this system', group);
   if (group === undefined || typeof group === 'string') return;
   if (typeof group !== 'number') throw argumentTypeError('options.group', 'of type string or number', group);
   if (!Number.isInteger(group) || group < 0 || group > GROUP_ID_MAX) {

@@ -46,10 +46,6 @@ export abstract class Pending implements Waiting {
     const begun = looks || ends ? now() : 0;
     this.deadline = begun + timeout;
     this.looksAt = looks ? begun + LOOK_MS : Number.POSITIVE_INFINITY;
-    if (signal !== undefined) {
-      this.onAbort = () => this.withdraw(reasonOf(signal));
-      signal.addEventListener('abort', this.onAbort, { once: true });
-    }
     if (ends) this.arm();
     this.begun = this.ready.addPending();
   }
@@ -68,8 +64,22 @@ export abstract class Pending implements Waiting {
   protected abstract settle(status: number, index: number): void;
 
   protected start(): void {
+    const { signal } = this;
+    if (signal !== undefined) this.listenTo(signal);
+    if (this.ended) return;
     if (this.enqueue()) this.ready.enqueueLater(this);
     this.ready.settle();
+  }
+
+  /** The signal may be one of a library, which calls at once, or throws. */
+  private listenTo(signal: AbortSignal): void {
+    const onAbort = (): void => this.withdraw(reasonOf(signal));
+    try {
+      signal.addEventListener('abort', onAbort, { once: true });
+      this.onAbort = onAbort;
+    } catch (error) {
+      this.withdraw(error);
+    }
   }
 
   protected queued(index: number): void {
@@ -133,8 +143,13 @@ export abstract class Pending implements Waiting {
   protected end(): void {
     this.ended = true;
     this.timer?.clear();
-    if (this.onAbort !== undefined) this.signal?.removeEventListener('abort', this.onAbort);
     this.ready.endPending(this.index, this);
+    if (this.onAbort === undefined) return;
+    try {
+      this.signal?.removeEventListener('abort', this.onAbort);
+    } catch {
+      // That of a library. What it calls yet finds that the wait has ended.
+    }
   }
 }
 

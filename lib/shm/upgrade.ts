@@ -53,7 +53,7 @@ export async function upgrade(guard: Upgradable, options: Options, owner: Owner 
 /** A hold that waits to be upgraded. */
 class Upgrade extends Pending implements PendingUpgrade {
   private constructor(
-    private readonly guard: Upgradable,
+    readonly guard: Upgradable,
     options: Options,
     private readonly owner: Owner | undefined,
     private readonly resolve: () => void,

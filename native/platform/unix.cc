@@ -5,6 +5,7 @@
 #ifdef PROCLOCK_SUPPORTED
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <signal.h>
 #include <time.h>
@@ -38,6 +39,15 @@ bool UnixPlatform::start_thread(void* (*run)(void*), void* argument) {
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_attr_destroy(&attr);
   return started;
+}
+
+int UnixPlatform::above_standard(int fd) {
+  if (fd < 0 || fd >= kStandardFds) return fd;
+  const int above = fcntl(fd, F_DUPFD_CLOEXEC, kStandardFds);
+  const int error = errno;
+  close(fd);
+  errno = error;
+  return above;
 }
 
 int64_t UnixPlatform::group_id(const char* name) {

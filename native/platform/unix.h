@@ -66,6 +66,10 @@ struct UnixPlatform {
 
   static int64_t group_id(const char* name);  // -1: there is no such group
 
+  // A descriptor that was just made, or -1 and errno as before. Where a host has closed one of the standard ones, it would be that,
+  // and the next line that is printed would go there.
+  static int above_standard(int fd);
+
   // ---- for the command, children.cc
 
   // How this child has ended: its exit code, or 256 + its signal; -1: it runs. Takes all others that have ended as well.

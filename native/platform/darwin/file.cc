@@ -109,7 +109,7 @@ int DarwinPlatform::File::open(const char* name, int flags, mode_t mode) {
     errno = ENOTSUP;
     return -1;
   }
-  return ::open(file.c_str(), flags, mode);
+  return above_standard(::open(file.c_str(), flags, mode));
 }
 
 int DarwinPlatform::File::unlink(const char* name) { return ::unlink(path(name).c_str()); }

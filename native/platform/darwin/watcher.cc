@@ -58,7 +58,7 @@ bool DarwinPlatform::Watcher::ring() {
 }
 
 bool DarwinPlatform::Watcher::start() {
-  const int queue = kqueue();
+  const int queue = above_standard(kqueue());
   if (queue < 0) return false;
   std::unique_ptr<Thread> thread(new (std::nothrow) Thread{this, queue, {}});
   const bool works = thread != nullptr && fcntl(queue, F_SETFD, FD_CLOEXEC) == 0 &&

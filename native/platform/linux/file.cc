@@ -16,7 +16,7 @@ constexpr size_t kPieceBytes = 256 * 1024;
 }  // namespace
 
 int LinuxPlatform::File::open(const char* name, int flags, mode_t mode) {
-  const int fd = shm_open(name, flags, mode);
+  const int fd = above_standard(shm_open(name, flags, mode));
   if (fd < 0 && errno == EINVAL) errno = EISDIR;  // the name is right: what glibc calls so is a directory
   return fd;
 }

@@ -68,8 +68,14 @@ bool LinuxPlatform::Watcher::start() {
   if (impossible_) return false;
   int ends[2];
   if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return false;
+  for (int& end : ends) end = above_standard(end);
   struct stat file;
-  if (fstat(ends[1], &file) != 0) return false;
+  if (ends[0] < 0 || ends[1] < 0 || fstat(ends[1], &file) != 0) {
+    for (const int end : ends) {
+      if (end >= 0) close(end);
+    }
+    return false;
+  }
   pipe_device_ = file.st_dev;
   pipe_inode_ = file.st_ino;
   std::unique_ptr<Thread> thread(new (std::nothrow) Thread{this, ends[0], pipe_device_, pipe_inode_, {}, {}});
