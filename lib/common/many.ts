@@ -4,7 +4,7 @@ import type { InspectOptions } from 'node:util';
 import { now } from './clock';
 import { argumentTypeError, argumentValueError, notHeldError } from './errors';
 import { INSPECT, type Inspect } from './inspect';
-import { type Acquire, checkAcquireOptions, checkFunction, throwIfAborted } from './options';
+import { type Acquire, checkAcquireOptions, checkFunction, stopListening, throwIfAborted } from './options';
 import type { LockMode } from './types';
 
 /** In a lock: whether it is in shared memory or in an engine. */
@@ -320,7 +320,7 @@ export function join(signals: readonly AbortSignal[]): Joined {
     },
   }));
   const stop = (): void => {
-    for (const { signal, listener } of listeners) signal.removeEventListener('abort', listener);
+    for (const { signal, listener } of listeners) stopListening(signal, listener);
   };
   const aborted = listeners.find(({ signal }) => signal.aborted);
   if (aborted !== undefined) aborted.listener();

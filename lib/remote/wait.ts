@@ -14,7 +14,7 @@ import {
   timeoutError,
   unavailableError,
 } from '../common/errors';
-import { type Acquire, reasonOf } from '../common/options';
+import { type Acquire, reasonOf, stopListening } from '../common/options';
 import type { LockInfo, LockMode } from '../common/types';
 import { ANSWER_MS_MAX, type Connection, type Waiting } from './connection';
 import type { Answer, Grant, Session, Slot } from './engine';
@@ -174,7 +174,8 @@ abstract class Pending implements Waiting {
 
   private stopListening(): void {
     this.timer?.clear();
-    this.options.signal?.removeEventListener('abort', this.onAbort);
+    const { signal } = this.options;
+    if (signal !== undefined) stopListening(signal, this.onAbort);
   }
 
   private end(): void {

@@ -2,7 +2,7 @@
 // or with an error; and the event loop runs until then.
 import { now, startTimer, type Timer } from '../common/clock';
 import { type LockError, timeoutError } from '../common/errors';
-import { type Acquire, reasonOf } from '../common/options';
+import { type Acquire, reasonOf, stopListening } from '../common/options';
 import type { LockInfo } from '../common/types';
 import { hearOfCycle } from './deadlock';
 import { Status, type Subject } from './errors';
@@ -144,12 +144,7 @@ export abstract class Pending implements Waiting {
     this.ended = true;
     this.timer?.clear();
     this.ready.endPending(this.index, this);
-    if (this.onAbort === undefined) return;
-    try {
-      this.signal?.removeEventListener('abort', this.onAbort);
-    } catch {
-      // That of a library. What it calls yet finds that the wait has ended.
-    }
+    if (this.onAbort !== undefined) stopListening(this.signal as AbortSignal, this.onAbort);
   }
 }
 
