@@ -82,6 +82,19 @@ describe.each(KINDS)('a flight %s', (kindName) => {
     expect(await flown).toEqual({ ran: true, value: 'value' });
   });
 
+  test('within a hold that waited for one is one of its own', async () => {
+    const first = flight();
+    const flown = kind.singleFlight(lock, first.fn);
+    await first.begun;
+    const nested = kind
+      .make(name, 'SharedRLock')
+      .exclusive(() => kind.singleFlight(kind.make(name, 'SharedRLock'), () => 'nested'));
+    await turns();
+    first.finish('value');
+    await flown;
+    expect(await nested).toEqual({ ran: true, value: 'nested' });
+  });
+
   test('is not what plain holders do, exclusively or shared', async () => {
     for (const mode of ['exclusive', 'shared'] as const) {
       const guard = await lock[mode]();

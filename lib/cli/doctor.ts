@@ -7,7 +7,7 @@ import { darwinChecks } from './doctor-darwin';
 import { linuxChecks } from './doctor-linux';
 import { type Finding, note, ok, wrong } from './finding';
 import { Screen } from './screen';
-import { Exit, lineOf, parse, UsageError } from './usage';
+import { Exit, parse, UsageError, wordsOf } from './usage';
 
 const CHECKS: Partial<Record<NodeJS.Platform, Array<() => Finding[]>>> = {
   linux: linuxChecks,
@@ -20,7 +20,7 @@ function checkBinary(): Finding[] {
     const { file, layoutVersion } = describeNative();
     return [ok(node), ok(`native part: ${file}, layout ${layoutVersion}`)];
   } catch (error) {
-    return [ok(node), wrong(lineOf(error).replace('proclock: ', ''))];
+    return [ok(node), wrong(wordsOf(error))];
   }
 }
 
@@ -50,7 +50,7 @@ function checkSegments(): Finding[] {
     try {
       return checkSegment(segment, native);
     } catch (error) {
-      return [wrong(lineOf(error).replace('proclock: ', ''))];
+      return [wrong(wordsOf(error))];
     }
   });
   return [ok(`namespaces: ${segments.length}`), ...findings];
@@ -74,7 +74,7 @@ function guarded(check: () => Finding[]): Finding[] {
   try {
     return check();
   } catch (error) {
-    return [wrong(lineOf(error).replace('proclock: ', ''))];
+    return [wrong(wordsOf(error))];
   }
 }
 

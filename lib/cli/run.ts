@@ -14,7 +14,7 @@ import { SharedLock } from '../shm/shared-lock';
 import { exitCodeOf, isFromTerminal, type Outcome, type Running, SIGNALS, type Signal, start } from './child';
 import { ENGINE_OPTIONS, spaceOf } from './engine';
 import { infoLine, printable, seconds } from './text';
-import { Exit, firstWord, numberOf, type OptionConfigs, parse, UsageError, usageOf } from './usage';
+import { Exit, firstWord, numberOf, type OptionConfigs, parse, UsageError, usageOf, wordsOf } from './usage';
 
 const OPTIONS: OptionConfigs = {
   shared: { type: 'boolean', short: 's' },
@@ -178,7 +178,7 @@ async function runHolding(wanted: Wanted, lock: AnyLock, guard: AnyGuard, signal
   signals.running = running;
   let killing: NodeJS.Timeout | undefined;
   const end = (): void => {
-    say((lost.reason as Error).message);
+    say(wordsOf(lost.reason));
     running.kill('SIGTERM');
     killing = setTimeout(() => running.kill('SIGKILL'), LOST_MS);
   };
@@ -210,7 +210,7 @@ async function acquireAndRun(wanted: Wanted, lock: AnyLock, signals: Signals): P
     if (error instanceof NotRepaired) return error.outcome.exitCode;
     if (signals.running === undefined && signals.first !== undefined) return exitCodeOf(signals.first);
     if (signals.running === undefined && error instanceof LockError && error.code === 'ERR_LOCK_TIMEOUT') {
-      say(`${error.code}: ${error.message}`);
+      say(wordsOf(error));
       return wanted.conflictCode;
     }
     throw error;

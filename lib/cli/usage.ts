@@ -42,12 +42,15 @@ export function exitOf(error: unknown): number {
   return EXIT_OF[(error as { code?: LockErrorCode }).code as LockErrorCode] ?? Exit.INTERNAL;
 }
 
-/** One line, with the code. */
-export function lineOf(error: unknown): string {
+/** In one line, with the code. */
+export function wordsOf(error: unknown): string {
   const { code, message } = error as { code?: unknown; message?: unknown };
   const said = String(message ?? error).replaceAll(/\s*\n\s*/g, ' ');
-  return `proclock: ${typeof code === 'string' && code !== 'USAGE' ? `${code}: ` : ''}${said}`;
+  return `${typeof code === 'string' && code !== 'USAGE' ? `${code}: ` : ''}${said}`;
 }
+
+/** As it is printed. */
+export const lineOf = (error: unknown): string => `proclock: ${wordsOf(error)}`;
 
 interface OptionConfig {
   type: 'string' | 'boolean';

@@ -223,14 +223,15 @@ export async function acquireMany<G extends TakenGuard, M extends Many<G>, T>(
 
 /** Releases what is not released yet, in reverse, for somebody who has another error to tell, and has repaired nothing. */
 export async function giveBack(guards: readonly TakenGuard[]): Promise<void> {
-  for (const guard of [...guards].reverse()) {
+  const settle = async (guard: TakenGuard): Promise<void> => {
     try {
       // What others hold around us goes on, and comes to its end by itself.
       await guard.settle(guard.hold.isNested);
     } catch {
       // It was lost: nothing is held any more.
     }
-  }
+  };
+  await Promise.all([...guards].reverse().map(settle));
 }
 
 /** What the guards of several locks have in common. */

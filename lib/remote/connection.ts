@@ -142,6 +142,11 @@ export class Connection implements SessionEvents {
     }
   }
 
+  /** Whether the engine has proved since then that it answers. */
+  hasAnsweredSince(time: number): boolean {
+    return this.heardAt >= time;
+  }
+
   /** Whether our holds may be those of others by now. */
   isOverdue(): boolean {
     if (this.deadline === Number.POSITIVE_INFINITY) return false;

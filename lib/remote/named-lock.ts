@@ -108,7 +108,7 @@ export abstract class NamedLock {
   close(): void {
     if (this.closed) return;
     this.closed = true;
-    for (const wait of [...this.waits]) wait.fail(closedError(this));
+    for (const wait of [...this.waits]) wait.withdraw(closedError(this));
   }
 
   /** The same as {@link close}. */
@@ -138,7 +138,7 @@ export abstract class NamedLock {
 
   /** @internal */
   watchFlights(): (guard: LockGuard) => boolean {
-    return ({ hold }) => hold.sawFlight;
+    return ({ hold }) => hold.sawFlight && !hold.isNested;
   }
 
   // All ways to acquire are one: `plan` refuses what can be refused at once, the hold is that of the same owner, or one that

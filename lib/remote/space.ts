@@ -95,6 +95,8 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
   private pendingCount = 0;
   private alive: Timer | undefined = undefined;
   private readonly records = new Map<string, WeakRef<LockRecord>>();
+  /** Who holds it, as far as that was asked and is not answered yet: by limit and name. */
+  private readonly asked = new Map<string, Promise<LockInfo[]>>();
   private readonly droppedRecords = new FinalizationRegistry<string>((name) => {
     if (this.records.get(name)?.deref() === undefined) this.records.delete(name);
   });
@@ -213,9 +215,17 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
 
   // ---- what waits and connections need of it
 
-  /** @internal */
-  async heldBy(name: string, limitMs: number): Promise<LockInfo[]> {
-    return (await this.snapshot(name, limitMs)).held;
+  /** @internal One question for all who want to know at a time: many waits may end together. */
+  heldBy(name: string, limitMs: number): Promise<LockInfo[]> {
+    const key = `${limitMs} ${name}`;
+    let asked = this.asked.get(key);
+    if (asked === undefined) {
+      asked = this.snapshot(name, limitMs)
+        .then(({ held }) => held)
+        .finally(() => this.asked.delete(key));
+      this.asked.set(key, asked);
+    }
+    return asked;
   }
 
   /** @internal */

@@ -100,6 +100,11 @@ abstract class Pending implements Waiting {
     this.refuse(error);
   }
 
+  /** Gives it up: rejects when it is out of the queue, or the engine does not say so in time. */
+  withdraw(reason: unknown): void {
+    void this.leave(() => reason, false);
+  }
+
   /** Gives up. @param wanted whether a grant that comes in between is taken */
   private async leave(reason: () => unknown, wanted: boolean): Promise<void> {
     if (this.state !== 'waiting') return;
@@ -159,7 +164,7 @@ abstract class Pending implements Waiting {
   protected abstract leaveUnheard(connection: Connection, slot: Slot): void;
 
   private readonly onAbort = (): void => {
-    void this.leave(() => reasonOf(this.options.signal as AbortSignal), false);
+    this.withdraw(reasonOf(this.options.signal as AbortSignal));
   };
 
   private arm(): void {
@@ -292,9 +297,14 @@ export class Wait extends Pending {
     const what = `acquire ${shown(record.name)} (${mode})`;
     if (this.how !== 'wait' || this.connection === undefined)
       return unavailableError(what, space.unreachable);
+    const { connection } = this;
+    const askedAt = now();
     try {
       return timeoutError(record, mode, options.timeout, await space.heldBy(record.name, WITHDRAWAL_MS_MAX));
     } catch (error) {
+      // It is there, and has too much to do to say who holds the lock.
+      if (connection.over === undefined && connection.hasAnsweredSince(askedAt))
+        return timeoutError(record, mode, options.timeout, []);
       return (error as LockError).code === 'ERR_LOCK_CLOSED' ? error : unavailableError(what, error);
     }
   }

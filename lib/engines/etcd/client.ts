@@ -91,7 +91,8 @@ export function newClient(endpoint: Endpoint, credentials: EtcdCredentials): Cli
 
 export function newMetadata(values: Record<string, string | undefined>): Metadata {
   const metadata = new (load().Metadata)();
-  for (const [key, value] of Object.entries(values)) if (value !== undefined) metadata.set(key, value);
+  // Nor what is empty: a server without users gives such a token, and takes none.
+  for (const [key, value] of Object.entries(values)) if (value) metadata.set(key, value);
   return metadata;
 }
 

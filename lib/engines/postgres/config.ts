@@ -110,7 +110,7 @@ function checkConnection(connection: unknown): PostgresConfig {
     throw argumentTypeError('connection', 'of type string or object', connection);
   if ('query' in connection)
     throw argumentTypeError('connection', 'a URL or a configuration, not a client or pool', connection);
-  return connection;
+  return { ...connection }; // for reconnects, whatever becomes of it
 }
 
 function checkChoice(name: string, value: unknown, choices: readonly string[]): void {

@@ -54,7 +54,14 @@ export class Wire {
   }
 
   static async open(connection: PostgresConfig, schema: string, events: WireEvents): Promise<Wire> {
-    const client = newClient(connection);
+    const what = 'connect to PostgreSQL';
+    let client: Client;
+    try {
+      client = newClient(connection);
+    } catch (error) {
+      // It reads the files that the URL names.
+      throw toLockError(what, error, schema);
+    }
     let failure: Error | undefined;
     const timer = startTimer(
       () => {
@@ -68,7 +75,7 @@ export class Wire {
       await client.connect();
     } catch (error) {
       client.connection.stream.destroy();
-      throw toLockError('connect to PostgreSQL', failure ?? flattened(error), schema);
+      throw toLockError(what, failure ?? flattened(error), schema);
     } finally {
       timer.clear();
     }

@@ -33,6 +33,14 @@ refusals({
   ],
 });
 
+test('a file that the URL names and that is not there: the engine can not be reached', () =>
+  expect(
+    connect('postgres://a@127.0.0.1:1/x?sslmode=verify-full&sslrootcert=/nowhere'),
+  ).rejects.toMatchObject({
+    code: 'ERR_LOCK_UNAVAILABLE',
+    cause: { code: 'ENOENT' },
+  }));
+
 test('what is no URL is not repeated, since there may be a password in it', () =>
   expect(connect('app:secret@db.example')).rejects.toMatchObject({
     message: expect.not.stringContaining('secret'),

@@ -1,6 +1,7 @@
 // Processes that are killed while they hold locks over PostgreSQL, or wait for them; and those who come while the tables do not
 // yet say that one is dead.
 import { Client } from 'pg';
+import { SharedLock } from '../../../lib/remote';
 import { until } from '../../support/until';
 import { deaths } from '../faults/death';
 import { track } from '../stage';
@@ -43,6 +44,23 @@ describeWithServer('over PostgreSQL', () => {
         (await server.sql('select owner from proclock.locks where key = $1', [key]))[0]!.owner,
     };
   }
+
+  test('more sessions that ended without a word than the server has locks keep nobody waiting, and are forgotten', async () => {
+    const { name, server } = fixture;
+    const [first, second] = [await fixture.space(), await fixture.space()];
+    const holder = await fixture.child();
+    await holder.hold(name);
+    const waits = new SharedLock(name, { space: first }).exclusive();
+    const waitsBehind = new SharedLock(name, { space: second }).exclusive();
+    await server.sql(`insert into proclock.sessions (session, client_id, pid, thread_id, host)
+      select n, n, 1, 0, 'gone' from generate_series(1, 20000) as n`);
+    await holder.kill();
+    const guard = await waits;
+    const gone = "select count(*)::int as count from proclock.sessions where host = 'gone'";
+    await until(async () => (await server.sql(gone))[0]!.count === 0);
+    await guard.release();
+    await (await waitsBehind).release();
+  });
 
   test('a killed process keeps nobody waiting who saw it alive, and was seen to wait only when others had looked', async () => {
     const held = await heldByChild();

@@ -78,15 +78,18 @@ end $$;
 -- Looks for a session that is dead, and ends it. `more` says that another look should follow at once. However many sessions
 -- wait, one of them looks at a time, and for all.
 --
+-- One that others wait for comes first, with what they wait for. What else is dead is found some at a time, because each takes a
+-- lock of the server until the end of the transaction, and there are not many; and with one walk through all locks for all of them.
+--
 -- Somebody who saw the dead one alive may be about to wait for it, and not be seen yet. So its row, by which it is found, stays
--- until it has nothing any more, whether somebody waits for that or not. Names that others wait for come first: to find the rest
--- takes a walk through all locks.
+-- until it has nothing any more, whether somebody waits for that or not.
 create function look(me int8) returns jsonb language plpgsql as $$
 declare
   told jsonb := '[]';
   dead int8;
   names bytea[];
-  more boolean := false;
+  others int8[];
+  holding int8[];
 begin
   perform from looks
     where not looked_at between clock_timestamp() - interval '150 milliseconds' and clock_timestamp()
@@ -94,23 +97,33 @@ begin
   if not found then
     return jsonb_build_object('told', told, 'more', false);
   end if;
-  for dead in select session from sessions where session <> me and pg_try_advisory_xact_lock_shared(session) loop
-    names := array(
-      select l.key from (select distinct key from slots where state between 'upgrading' and 'waiting') as waited
-      join locks l using (key) where l.owner = dead limit 100
-    );
-    if names = '{}' then
-      names := names_of(dead);
-    end if;
-    if names <> '{}' then
-      told := empty_session(me, dead, true, names);
-      more := true;
-      exit;
-    end if;
-    delete from sessions where session = dead;
-  end loop;
-  update looks set looked_at = case when more then '-infinity' else clock_timestamp() end;
-  return jsonb_build_object('told', told, 'more', more);
+  with waited as materialized (
+    select distinct key from slots where state between 'upgrading' and 'waiting'
+  ), involved as materialized (
+    select l.owner as session, key from waited join locks l using (key) where l.owner <> me
+    union all
+    select s.session, key from waited join slots s using (key) where s.state between 'held' and 'upgrading' and s.session <> me
+  ), of_each as materialized (
+    select session, (array_agg(distinct key))[1:100] as keys from involved group by session
+  )
+  select session, keys into dead, names from of_each where pg_try_advisory_xact_lock_shared(session) limit 1;
+  if dead is null then
+    others := array(select session from sessions where session <> me and pg_try_advisory_xact_lock_shared(session) limit 100);
+    -- In one statement: see names_of.
+    holding := array(select owner from locks where owner = any (others) union select session from slots where session = any (others));
+    delete from sessions where session = any (others) and session <> all (holding);
+    dead := holding[1];
+    names := names_of(dead);
+  end if;
+  if dead is not null then
+    told := empty_session(me, dead, true, names);
+  end if;
+  if dead is not null or cardinality(others) = 100 then
+    update looks set looked_at = '-infinity';
+    return jsonb_build_object('told', told, 'more', true);
+  end if;
+  update looks set looked_at = clock_timestamp();
+  return jsonb_build_object('told', told, 'more', false);
 end $$;
 
 -- Ends the asking session, in steps: what it holds is released. `more` says that there is another step.
