@@ -283,6 +283,8 @@ export const handles: Cases = (property) => {
     const behind = await reader.queue('shared');
     closed.close();
     for (const { promise } of waiting) await expectError(() => promise, 'ERR_LOCK_CLOSED');
+    // Who was told so is out of the queue.
+    expect((await stage.lock.query()).pending).toHaveLength(2);
     expect(fn).not.toHaveBeenCalled();
     expect([staying.settled, behind.settled]).toEqual([false, false]);
     await stage.expectState(
