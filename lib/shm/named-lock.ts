@@ -163,8 +163,8 @@ export abstract class NamedLock {
       if (first === undefined && second === undefined) {
         const wanted = mode ?? 'shared';
         const guard = this.quick(wanted, false);
+        if (guard) return Promise.resolve(guard);
         if (guard === null) return this.waitForGuard(wanted);
-        if (guard !== undefined) return Promise.resolve(guard);
       }
       if (isWatched()) return this.runWatched(mode, first, second);
       const plan = this.plan(mode, optionsOf<Options>(first, second), false);
@@ -188,7 +188,7 @@ export abstract class NamedLock {
   ): LockGuard | T {
     if (first === undefined && second === undefined) {
       const guard = this.quick(mode ?? 'shared', true);
-      if (guard !== undefined && guard !== null) return guard;
+      if (guard) return guard;
     }
     const options = optionsOf<Options>(first, second);
     const fn = workOf<Options, SyncWork<T>>(first, second);
@@ -204,7 +204,7 @@ export abstract class NamedLock {
    */
   tryRun(wanted: LockMode): LockGuard | null {
     const guard = this.quick(wanted, true);
-    if (guard !== undefined && guard !== null) return guard;
+    if (guard) return guard;
     if (!isWatched()) return this.tryPlanned(wanted);
     let watched: LockGuard | null = null;
     traceSync(this, wanted, () => {

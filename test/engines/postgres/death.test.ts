@@ -50,7 +50,9 @@ describeWithServer('over PostgreSQL', () => {
     const [first, second] = [await fixture.space(), await fixture.space()];
     const holder = await fixture.child();
     await holder.hold(name);
-    const waits = new SharedLock(name, { space: first }).exclusive();
+    const lock = new SharedLock(name, { space: first });
+    const waits = lock.exclusive();
+    await until(async () => (await lock.query()).pending.length === 1);
     const waitsBehind = new SharedLock(name, { space: second }).exclusive();
     await server.sql(`insert into proclock.sessions (session, client_id, pid, thread_id, host)
       select n, n, 1, 0, 'gone' from generate_series(1, 20000) as n`);

@@ -78,8 +78,9 @@ end $$;
 -- Looks for a session that is dead, and ends it. `more` says that another look should follow at once. However many sessions
 -- wait, one of them looks at a time, and for all.
 --
--- One that others wait for comes first, with what they wait for. What else is dead is found some at a time, because each takes a
--- lock of the server until the end of the transaction, and there are not many; and with one walk through all locks for all of them.
+-- Mostly nobody is dead, which is all that is asked. They are counted some at a time, because each takes a lock of the server until
+-- the end of the transaction, and there are not many. One that others wait for comes first, with what they wait for; for all the
+-- rest there is one walk through the locks.
 --
 -- Somebody who saw the dead one alive may be about to wait for it, and not be seen yet. So its row, by which it is found, stays
 -- until it has nothing any more, whether somebody waits for that or not.
@@ -97,6 +98,11 @@ begin
   if not found then
     return jsonb_build_object('told', told, 'more', false);
   end if;
+  others := array(select session from sessions where session <> me and pg_try_advisory_xact_lock_shared(session) limit 100);
+  if others = '{}' then
+    update looks set looked_at = clock_timestamp();
+    return jsonb_build_object('told', told, 'more', false);
+  end if;
   with waited as materialized (
     select distinct key from slots where state between 'upgrading' and 'waiting'
   ), involved as materialized (
@@ -108,7 +114,6 @@ begin
   )
   select session, keys into dead, names from of_each where pg_try_advisory_xact_lock_shared(session) limit 1;
   if dead is null then
-    others := array(select session from sessions where session <> me and pg_try_advisory_xact_lock_shared(session) limit 100);
     -- In one statement: see names_of.
     holding := array(select owner from locks where owner = any (others) union select session from slots where session = any (others));
     delete from sessions where session = any (others) and session <> all (holding);
@@ -118,12 +123,8 @@ begin
   if dead is not null then
     told := empty_session(me, dead, true, names);
   end if;
-  if dead is not null or cardinality(others) = 100 then
-    update looks set looked_at = '-infinity';
-    return jsonb_build_object('told', told, 'more', true);
-  end if;
-  update looks set looked_at = clock_timestamp();
-  return jsonb_build_object('told', told, 'more', false);
+  update looks set looked_at = '-infinity';
+  return jsonb_build_object('told', told, 'more', true);
 end $$;
 
 -- Ends the asking session, in steps: what it holds is released. `more` says that there is another step.
