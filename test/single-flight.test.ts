@@ -42,6 +42,15 @@ describe.each(KINDS)('a flight %s', (kindName) => {
     lock.close();
   });
 
+  /** Who waits behind a plain hold has seen no flight. */
+  async function expectNoneBehind(mode: 'exclusive' | 'shared'): Promise<void> {
+    const guard = await lock[mode]();
+    const flown = kind.singleFlight(lock, () => 'value');
+    await turns();
+    await guard.release();
+    expect(await flown).toEqual({ ran: true, value: 'value' });
+  }
+
   test('is done by who comes first; those who wait meanwhile need not do it again', async () => {
     const first = flight();
     const flown = kind.singleFlight(lock, first.fn);
@@ -75,11 +84,7 @@ describe.each(KINDS)('a flight %s', (kindName) => {
 
   test('that gives its guard back is none for who comes then, nor is what its thread holds next', async () => {
     await kind.singleFlight(lock, (guard) => guard.release());
-    const guard = await lock.exclusive();
-    const flown = kind.singleFlight(lock, () => 'value');
-    await turns();
-    await guard.release();
-    expect(await flown).toEqual({ ran: true, value: 'value' });
+    await expectNoneBehind('exclusive');
   });
 
   test('within a hold that waited for one is one of its own', async () => {
@@ -96,22 +101,12 @@ describe.each(KINDS)('a flight %s', (kindName) => {
   });
 
   test('is not what plain holders do, exclusively or shared', async () => {
-    for (const mode of ['exclusive', 'shared'] as const) {
-      const guard = await lock[mode]();
-      const flown = kind.singleFlight(lock, () => 'value');
-      await turns();
-      await guard.release();
-      expect(await flown).toEqual({ ran: true, value: 'value' });
-    }
+    for (const mode of ['exclusive', 'shared'] as const) await expectNoneBehind(mode);
   });
 
   test('that was finished before the wait began does not count', async () => {
     await kind.singleFlight(lock, () => 'before');
-    const guard = await lock.exclusive();
-    const flown = kind.singleFlight(lock, () => 'value');
-    await turns();
-    await guard.release();
-    expect(await flown).toEqual({ ran: true, value: 'value' });
+    await expectNoneBehind('exclusive');
   });
 
   test('holds the lock exclusively, and gives the guard to the function', async () => {

@@ -13,10 +13,12 @@ export function optionsOf<O extends object>(
   first: O | ((guard: never) => unknown) | undefined,
   second: unknown,
 ): O | undefined {
-  if (typeof first !== 'function') checkFunction(second);
-  else if (second !== undefined) throw argumentTypeError('options', 'of type object', first);
-  else return undefined;
-  return first as O | undefined;
+  if (typeof first !== 'function') {
+    checkFunction(second);
+    return first;
+  }
+  if (second !== undefined) throw argumentTypeError('options', 'of type object', first);
+  return undefined;
 }
 
 export function workOf<O extends object, W extends (guard: never) => unknown>(

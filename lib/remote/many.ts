@@ -16,7 +16,7 @@ export class MultiGuard extends Many<LockGuard> {
    */
   async release(): Promise<void> {
     // All are asked for at once: where the engine does not answer, that takes no longer than one.
-    const ended = await Promise.allSettled([...this.leaving()].map((guard) => guard.release()));
+    const ended = await Promise.allSettled(this.leaving().map((guard) => guard.release()));
     for (const each of ended) if (each.status === 'rejected') throw each.reason;
   }
 

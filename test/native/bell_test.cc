@@ -250,14 +250,7 @@ TEST("who waits for a process that has just entered is told of its death by its 
   const int32_t before = loop.client.enqueue(key, true);  // all that are in by now are watched
   CHECK(before >= 0 && loop.report.granted == 0);
   CHECK(harness::eventually(doorbell_thread_sleeps));
-  std::atomic<int>* holds = harness::shared<std::atomic<int>>();
-  const pid_t holder = harness::start([&] {
-    Loop* mine = new Loop(1);
-    mine->acquire(mine->open(segment.name(), "theirs") | kExclusive);
-    holds->store(1);
-    for (;;) pause();
-  });
-  CHECK(harness::eventually([&] { return holds->load() == 1; }));
+  const pid_t holder = start_holder<TestPlatform>(segment, "theirs");
   const int32_t waits = loop.client.enqueue(loop.open(segment.name(), "theirs") | kExclusive, true);
   CHECK(waits >= 0 && loop.report.granted == 0);
   KILL_AND_JOIN(holder);

@@ -67,17 +67,7 @@ TEST("a release tells the waiting event loop of another process") {
 
 TEST("an event loop that waits for a killed process is told, and learns whom it follows") {
   harness::Segment segment;
-  struct Page {
-    std::atomic<int> held{0};
-  };
-  Page* page = harness::shared<Page>();
-  const pid_t holder = harness::start([&] {
-    Loop* mine = new Loop(5);
-    mine->acquire(mine->open(segment.name(), "client") | kExclusive);
-    page->held.store(1);
-    for (;;) pause();
-  });
-  CHECK(harness::eventually([&] { return page->held.load() == 1; }));
+  const pid_t holder = start_holder<proclock::System>(segment, "client");
   Loop loop(1);
   const uint32_t key = loop.open(segment.name(), "client") | kExclusive;
   CHECK_EQ(loop.client.try_acquire(key), static_cast<int32_t>(Status::kBusy));

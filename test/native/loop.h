@@ -86,6 +86,20 @@ struct BasicLoop {
 };
 using Loop = BasicLoop<proclock::System>;
 
+// A process that holds the lock of that name exclusively, from when this returns until it is killed. Its thread has the number 5.
+template <class P>
+pid_t start_holder(const harness::Segment& segment, const char* name) {
+  std::atomic<int>* held = harness::shared<std::atomic<int>>();
+  const pid_t pid = harness::start([&] {
+    auto* mine = new BasicLoop<P>(5);
+    mine->acquire(mine->open(segment.name(), name) | kExclusive);
+    held->store(1);
+    for (;;) pause();
+  });
+  CHECK(harness::eventually([&] { return held->load() == 1; }));
+  return pid;
+}
+
 // A process that is inside the latch of a namespace, and does not go on until it is told to.
 class StopsInside {
  public:

@@ -183,14 +183,7 @@ TEST("a client whose watcher has come to nothing learns of a death by the detect
   LINUX_ONLY("a kqueue can always be had; without a descriptor the next test file has the same");
   interpose::no_close_range.store(true);
   harness::Segment segment;
-  std::atomic<int>* held = harness::shared<std::atomic<int>>();
-  const pid_t holder = harness::start([&] {
-    Loop* mine = new Loop(5);
-    mine->acquire(mine->open(segment.name(), "client") | kExclusive);
-    held->store(1);
-    for (;;) pause();
-  });
-  CHECK(harness::eventually([&] { return held->load() == 1; }));
+  const pid_t holder = start_holder<proclock::System>(segment, "client");
   Loop loop(1);
   const int32_t hold = loop.client.enqueue(loop.open(segment.name(), "client") | kExclusive, true);
   CHECK(hold >= 0 && loop.report.granted == 0);
