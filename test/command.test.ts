@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { MAIN, runCommand } from './support/command';
+import { testNamespace } from './support/namespace';
 
 const { version } = JSON.parse(readFileSync(join(__dirname, '../package.json'), 'utf8')) as {
   version: string;
@@ -29,21 +30,23 @@ test.each(['run', 'ls', 'watch', 'doctor', 'prune'])('help %s, and %s --help', a
   expect(option).toEqual(help);
 });
 
-test.each([[['help']], [['--version']], [['ls', '--json']]])(
-  '%j says so where its output can not be written',
-  (args) => {
-    const full = openSync('/dev/full', 'w');
-    try {
-      const { status, stderr } = spawnSync(process.execPath, [MAIN, ...args], {
-        stdio: ['ignore', full, 'pipe'],
-        encoding: 'utf8',
-      });
-      expect({ status, stderr }).toEqual({ status: 70, stderr: line(/ENOSPC/) });
-    } finally {
-      closeSync(full);
-    }
-  },
-);
+// A namespace of its own: beside this one run tests that break theirs, of which `ls` would speak too.
+test.each([
+  ['help', []],
+  ['--version', []],
+  ['ls', ['--json', '--namespace', testNamespace()]],
+])('%s says so where its output can not be written', (word, options) => {
+  const full = openSync('/dev/full', 'w');
+  try {
+    const { status, stderr } = spawnSync(process.execPath, [MAIN, word, ...options], {
+      stdio: ['ignore', full, 'pipe'],
+      encoding: 'utf8',
+    });
+    expect({ status, stderr }).toEqual({ status: 70, stderr: line(/ENOSPC/) });
+  } finally {
+    closeSync(full);
+  }
+});
 
 test('the help of run says that its exit codes can be those of the command', async () => {
   expect((await runCommand(['help', 'run'])).stdout).toMatch(/-E\s+says, looks the same/);
