@@ -7,7 +7,7 @@ import { startActor } from './support/actor';
 import { MAIN, runCommand, startCommand } from './support/command';
 import { untilPending } from './support/locks';
 import { testNamespace, until } from './support/namespace';
-import { segmentFile } from './support/segment';
+import { Layout, segmentFile, writeAt } from './support/segment';
 
 const ESCAPE = '\u001b';
 
@@ -200,6 +200,16 @@ describe('doctor', () => {
     expect(stdout).toMatch(/^ok +a lock was acquired and released$/m);
     expect(code).toBe(/^wrong/m.test(stdout) ? 1 : 0);
     expect(stdout).not.toContain('doctor-');
+  });
+
+  test('tells of a namespace in use with impossible content: exit code 1', async () => {
+    const namespace = testNamespace();
+    using lock = new SharedLock('ledger', { namespace });
+    lock.exclusiveSync(() => {});
+    writeAt(segmentFile(namespace), Layout.META, Buffer.alloc(Layout.HEADER_END - Layout.META, 0xa5));
+    const { stdout, code } = await runCommand(['doctor']);
+    expect(stdout).toMatch(new RegExp(`^wrong +ERR_LOCK_CORRUPT: .*${segmentFile(namespace)}`, 'm'));
+    expect(code).toBe(1);
   });
 
   test('tells of a file that keeps us out: exit code 1', async () => {

@@ -1,8 +1,8 @@
 // `proclock doctor`: what of this machine keeps locks from working, or may do so one day.
-import { rmSync, statSync } from 'node:fs';
+import { existsSync, rmSync, statSync } from 'node:fs';
 import { arch, release } from 'node:os';
 import { SharedLock } from '../index';
-import { describeNative, fileOf, layoutOf, prune, type Segment, segmentsOfUser } from '../shm/admin';
+import { describeNative, fileOf, layoutOf, locksOf, prune, type Segment, segmentsOfUser } from '../shm/admin';
 import { darwinChecks } from './doctor-darwin';
 import { linuxChecks } from './doctor-linux';
 import { type Finding, note, ok, wrong } from './finding';
@@ -40,7 +40,9 @@ function checkSegment(segment: Segment, native: { layoutVersion: number; abi: nu
       unused ? note(`${what}; nobody uses it`) : wrong(`${what}, and is in use: run one version at a time`),
     ];
   }
-  return unused ? [note(`${file}: nobody uses it (proclock prune)`)] : [];
+  if (unused) return [note(`${file}: nobody uses it (proclock prune)`)];
+  locksOf(segment); // it throws where something is wrong in there
+  return [];
 }
 
 function checkSegments(): Finding[] {
@@ -50,7 +52,8 @@ function checkSegments(): Finding[] {
     try {
       return checkSegment(segment, native);
     } catch (error) {
-      return [wrong(wordsOf(error))];
+      // One that was removed meanwhile is no trouble.
+      return existsSync(segment.file) ? [wrong(wordsOf(error))] : [];
     }
   });
   return [ok(`namespaces: ${segments.length}`), ...findings];
