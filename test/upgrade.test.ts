@@ -1,7 +1,7 @@
 // `guard.upgrade()` in shared memory, beyond what engines have in common: locks that are not fair, threads, Web Locks, a namespace
 // that was removed, and what becomes of an upgrade whose guard, handle, thread or event loop comes to its end.
 import { rmSync } from 'node:fs';
-import { type LockError, type LockGuard, type LockInfo, LockManager, SharedLock, SharedRLock } from '../lib';
+import { type LockError, type LockGuard, type LockInfo, LockManager, SharedLock } from '../lib';
 import { startActor } from './support/actor';
 import { expectIdle, freshLock, name, state, withCode } from './support/locks';
 import { testNamespace } from './support/namespace';
@@ -107,23 +107,6 @@ test('of the other guards of a thread one is refused, the other one is waited fo
   guards[0].release();
   expectIdle(lock);
   lock.close();
-});
-
-test('it ends with its guard, also if another one of the same owner stays', async () => {
-  using lock = new SharedRLock(name, { namespace: testNamespace() });
-  const other = await lock.shared();
-  await lock.shared(async (guard) => {
-    const upgraded = guard.upgrade();
-    await lock.shared(async (nested) => {
-      guard.release();
-      await expect(upgraded).rejects.toEqual(withCode('ERR_LOCK_NOT_HELD'));
-      (await new SharedRLock(name, { namespace: lock.namespace }).shared()).release(); // nobody is barred any more
-      other.release();
-      expect(nested.mode).toBe('shared');
-      expect(lock.query().held).toMatchObject([{ mode: 'shared' }]);
-    });
-  });
-  expectIdle(lock);
 });
 
 test('one that is granted at once, and released before its promise is heard, is over', async () => {

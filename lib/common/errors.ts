@@ -158,6 +158,10 @@ export function pendingUpgradeError(subject: Named): LockError {
   );
 }
 
+export function releasedInUpgradeError(subject: Named): LockError {
+  return notHeldError(subject, 'it was released while it was to be upgraded');
+}
+
 export function notHeldError(subject: Named, what = 'lock released too many times'): LockError {
   return new LockError('ERR_LOCK_NOT_HELD', `${shown(subject.name)} is not held by this guard: ${what}`);
 }

@@ -6,6 +6,7 @@ import {
   nestedUpgradeError,
   notHeldError,
   pendingUpgradeError,
+  releasedInUpgradeError,
   syncError,
 } from '../common/errors';
 import { type GuardData, guardData, INSPECT, type Inspect, inspectGuard } from '../common/inspect';
@@ -15,7 +16,7 @@ import { HoldSet, OWNER, type Owner } from '../common/owner';
 import type { Abandoned, LockMode, LockSnapshot, WaitOptions } from '../common/types';
 import { ANSWER_MS_MAX } from './connection';
 import type { Hold } from './hold';
-import { Upgrade } from './wait';
+import { Upgrade } from './upgrade';
 
 /** What a guard shows of its lock: a `SharedLock` or `Lock`. */
 export interface GuardedLock {
@@ -202,7 +203,8 @@ export class LockGuard {
       if (how === 'try') return false;
       throw hold.isNested ? nestedUpgradeError(this.lock) : pendingUpgradeError(this.lock);
     }
-    const upgraded = await Upgrade.begin(hold, how, options);
+    const upgraded = await Upgrade.begin(this, how, options);
+    if (this.#done) throw releasedInUpgradeError(this.lock);
     if (upgraded) {
       this.#mode = 'exclusive';
       this.#token = hold.token;
@@ -214,8 +216,12 @@ export class LockGuard {
   private async end(finished: boolean): Promise<void> {
     this.#done = true;
     this.watcher?.forget(this);
+    const { hold } = this;
+    // With the last guard goes all.
+    if (hold.isNested && hold.upgrade?.guard === this)
+      hold.upgrade.withdraw(releasedInUpgradeError(this.lock));
     try {
-      await this.hold.leave(finished);
+      await hold.leave(finished);
     } catch (error) {
       if (isLoss(error)) this.#loss = error;
       throw error;

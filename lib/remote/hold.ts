@@ -7,7 +7,7 @@ import {
   type WatchedHold,
 } from '../common/channels';
 import { now } from '../common/clock';
-import { type LockError, lostError, notHeldError, shown } from '../common/errors';
+import { type LockError, lostError, releasedInUpgradeError, shown } from '../common/errors';
 import type { Held, Owner } from '../common/owner';
 import type { Abandoned, LockMode } from '../common/types';
 import type { Connection } from './connection';
@@ -19,9 +19,17 @@ export interface LockRecord {
   readonly namespace: string;
 }
 
+/** A guard, as far as it can be upgraded. */
+export interface Upgradable {
+  readonly hold: Hold;
+}
+
 /** An upgrade that waits. */
 export interface PendingUpgrade {
+  readonly guard: Upgradable;
   fail(error: unknown): void;
+  /** Takes it back, and rejects when that is done. */
+  withdraw(reason: unknown): void;
 }
 
 export class Hold implements Held, Slot, WatchedHold {
@@ -119,7 +127,7 @@ export class Hold implements Held, Slot, WatchedHold {
     this.onLoss = undefined;
     this.serial++;
     this.forget();
-    this.upgrade?.fail(notHeldError(this, 'it was released while it was to be upgraded'));
+    this.upgrade?.fail(releasedInUpgradeError(this));
     const leaving: Leaving = {
       // The exclusive holder that was told, and finishes, has repaired what was to be repaired.
       repaired: this.abandoned !== null && this.mode === 'exclusive' && this.finished,

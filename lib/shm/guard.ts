@@ -2,11 +2,11 @@ import type { InspectOptions } from 'node:util';
 import { currentContext } from '../common/context';
 import {
   isLoss,
-  type LockError,
   nestedDowngradeError,
   nestedUpgradeError,
   notHeldError,
   pendingUpgradeError,
+  releasedInUpgradeError,
 } from '../common/errors';
 import { type GuardData, guardData, INSPECT, type Inspect, inspectGuard } from '../common/inspect';
 import type { LeakFinder } from '../common/leaks';
@@ -162,7 +162,7 @@ export class LockGuard {
       throw this.hold.isNested ? nestedUpgradeError(this.lock) : pendingUpgradeError(this.lock);
     if (this.hold.mode === 'shared') await upgrade(this, wanted, innermostOf(this.owner, currentContext()));
     // It may have been granted at once, and released before this goes on.
-    if (this.done) throw this.releasedInUpgrade();
+    if (this.done) throw releasedInUpgradeError(this.lock);
     this.becomeExclusive();
   }
 
@@ -233,15 +233,11 @@ export class LockGuard {
     this.left = hold.abandoned;
   }
 
-  private releasedInUpgrade(): LockError {
-    return notHeldError(this.lock, 'it was released while it was to be upgraded');
-  }
-
   private end(finished: boolean): void {
     this.done = true;
     this.watcher?.forget(this);
     const { upgrade: pending } = this.hold;
-    if (pending?.guard === this) pending.withdraw(this.releasedInUpgrade());
+    if (pending?.guard === this) pending.withdraw(releasedInUpgradeError(this.lock));
     try {
       this.hold.leave(finished);
     } catch (error) {

@@ -115,6 +115,23 @@ export const upgrades: Cases = (property, traits) => {
     },
   );
 
+  property('it ends with its guard, also where another one of the same owner stays', async (stage) => {
+    const other = await stage.other();
+    const lock = stage.make('SharedRLock');
+    await other.acquire('shared');
+    const guard = await lock.shared();
+    const upgraded = await stage.queueUpgrade(() => guard.upgrade());
+    const nested = await lock.shared({ within: guard });
+    const released = guard.release();
+    await expectError(() => upgraded.promise, 'ERR_LOCK_NOT_HELD');
+    await released;
+    await (await stage.lock.shared()).release(); // nobody is barred any more
+    await other.release();
+    expect([guard.mode, nested.mode]).toEqual(['shared', 'shared']);
+    await stage.expectState([[stage, 'shared']]);
+    await nested.release();
+  });
+
   property('so is a second one of the same process, by another guard', async (stage) => {
     const guards = [await stage.lock.shared(), await stage.lock.shared()];
     const upgraded = await stage.queueUpgrade(() => guards[0]!.upgrade());
