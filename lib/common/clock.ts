@@ -62,6 +62,25 @@ export const startSoon: (then: () => void, keepsAlive?: boolean) => void = real
       startTimer(then, 1);
     };
 
+/**
+ * Like {@link startTimer}, for what is waited for: after an event loop that was blocked, that is there, and not read yet. So
+ * what has come until then is read before `then` is called.
+ */
+export function startDeadline(then: () => void, ms: number): Timer {
+  let cleared = false;
+  const timer = startTimer(() => {
+    startSoon(() => {
+      if (!cleared) then();
+    });
+  }, ms);
+  return {
+    clear: () => {
+      cleared = true;
+      timer.clear();
+    },
+  };
+}
+
 /** Keeps the event loop running until it is cleared. */
 export const keepAlive: () => Timer = real
   ? () => {

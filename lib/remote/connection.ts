@@ -4,7 +4,7 @@
 // A hold is given up here before the engine can grant it to somebody else: by our own clock, at the time that the engine
 // named last. The clock is looked at by a timer, and by whoever asks whether a hold was lost, for after an event loop that
 // was blocked our timer may be late. Time in which the machine was suspended counts.
-import { now, sinceBoot, startTimer, type Timer } from '../common/clock';
+import { now, sinceBoot, startDeadline, startTimer, type Timer } from '../common/clock';
 import { LockError, Theft, unavailableError } from '../common/errors';
 import type { LockInfo } from '../common/types';
 import type { Grant, Session, SessionEvents, Slot } from './engine';
@@ -52,8 +52,8 @@ export class Connection implements SessionEvents {
   private lastId = 0;
   /** By `now()`. */
   private deadline = Number.POSITIVE_INFINITY;
-  /** When the engine proved last that it answers, by `now()`. */
-  private heardAt = Number.NEGATIVE_INFINITY;
+  /** When the engine answered last, by `now()`. */
+  private answeredAt = Number.NEGATIVE_INFINITY;
   /** How far `sinceBoot()` was ahead of `now()` when that was renewed, and when it was looked at last. */
   private aheadThen = 0;
   private ahead = 0;
@@ -92,8 +92,8 @@ export class Connection implements SessionEvents {
   }
 
   /**
-   * Asks the engine, and waits for the answer until it has been silent for so long. Behind thousands of other questions an
-   * answer may take longer than that, though nothing is wrong. `what` is to be done, in words.
+   * Asks the engine to change something, and waits until it has changed nothing for so long. Behind thousands of other
+   * questions an answer may take longer than that, though nothing is wrong. `what` is to be done, in words.
    */
   ask<T>(
     what: string,
@@ -104,8 +104,8 @@ export class Connection implements SessionEvents {
       const askedAt = now();
       let timer: Timer;
       const arm = (ms: number): void => {
-        timer = startTimer(() => {
-          const left = Math.min(this.heardAt + limitMs, askedAt + PATIENCE * limitMs) - now();
+        timer = startDeadline(() => {
+          const left = Math.min(this.answeredAt + limitMs, askedAt + PATIENCE * limitMs) - now();
           if (left > 0) arm(left);
           else reject(unavailableError(what, undefined));
         }, Math.ceil(ms));
@@ -142,9 +142,9 @@ export class Connection implements SessionEvents {
     }
   }
 
-  /** Whether the engine has proved since then that it answers. */
+  /** Whether the engine has changed something since then. */
   hasAnsweredSince(time: number): boolean {
-    return this.heardAt >= time;
+    return this.answeredAt >= time;
   }
 
   /** Whether our holds may be those of others by now. */
@@ -186,10 +186,13 @@ export class Connection implements SessionEvents {
     this.expireIfOverdue();
     if (this.over !== undefined) return;
     this.deadline = time;
-    this.heardAt = now();
-    this.lookAtBoot(this.heardAt);
+    this.lookAtBoot(now());
     this.aheadThen = this.ahead;
     if (this.timer === undefined) this.arm();
+  }
+
+  answered(): void {
+    this.answeredAt = now();
   }
 
   ended(why: Error): void {

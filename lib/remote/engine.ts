@@ -61,6 +61,11 @@ export interface SessionEvents {
    * lib/common/clock, reckoned from before the question was sent to which the engine's answer is the proof.
    */
   certainUntil(time: number): void;
+  /**
+   * The engine does what it is asked to do: it has answered a question that changes something. What it may answer although it
+   * can change nothing, as that the session is still there, does not count.
+   */
+  answered(): void;
   /** All holds and waits of the session are gone, or will be. */
   ended(why: Error): void;
 }

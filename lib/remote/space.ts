@@ -1,6 +1,6 @@
 // An engine as one program uses it: the session there is now, what is asked of it, and how another one is opened.
 import type { InspectOptions } from 'node:util';
-import { keepAlive, startTimer, type Timer } from '../common/clock';
+import { keepAlive, startDeadline, startTimer, type Timer } from '../common/clock';
 import {
   argumentTypeError,
   type LockError,
@@ -194,7 +194,7 @@ export class EngineSpace implements Space, Connected, WaitedSpace {
         settle();
         reject(error);
       };
-      const timer = startTimer(() => fail(unavailableError(what, this.failure)), limitMs);
+      const timer = startDeadline(() => fail(unavailableError(what, this.failure)), limitMs);
       const request: Request = {
         submit: (connection) => {
           question(connection.session).then(

@@ -233,6 +233,19 @@ describe('an engine that does not answer', () => {
     await until(() => state().flat().length === 0);
   });
 
+  test('one that only says that the session is there is not waited for', async () => {
+    const guard = await lock.shared();
+    const { line } = engine;
+    line.there.shut();
+    const beats = setInterval(() => line.events.certainUntil(now() + 1e6), 500);
+    const began = performance.now();
+    await expectError(() => guard.release(), 'ERR_LOCK_UNAVAILABLE');
+    expect(performance.now() - began).toBeLessThan(7000);
+    clearInterval(beats);
+    line.there.open();
+    await until(() => state().flat().length === 0);
+  });
+
   test('one that answers others first is waited for', async () => {
     const guard = await lock.shared();
     const { line } = engine;
@@ -240,7 +253,7 @@ describe('an engine that does not answer', () => {
     const released = track(guard.release());
     for (let second = 0; second < 6; second++) {
       await sleep(1000);
-      line.events.certainUntil(now() + 1e6);
+      line.events.answered();
     }
     expect(released.settled).toBe(false);
     line.there.open();

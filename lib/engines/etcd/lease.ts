@@ -24,6 +24,8 @@ const ID_BITS = 63;
 
 export interface LeaseEvents {
   certainUntil(time: number): void;
+  /** etcd has carried out a transaction of the session, or refused to. */
+  answered(): void;
   /** Once, and not if it was stopped. */
   ended(why: LockError): void;
 }
@@ -97,7 +99,7 @@ export class Lease {
       const { epoch, key } = this;
       let reply: Reply;
       try {
-        reply = await this.perform(what, {
+        reply = await this.change(what, {
           as: 'in session',
           when: [changedAt(key, epoch)],
           does: [wanted],
@@ -157,6 +159,13 @@ export class Lease {
     return new Reply(wanted, await this.wire.call(what, txn, toRequest(wanted)));
   }
 
+  /** Unlike a read, and a keep-alive, this is not answered while the disks stand still. */
+  private async change(what: string, wanted: Txn): Promise<Reply> {
+    const reply = await this.perform(what, wanted);
+    this.events.answered();
+    return reply;
+  }
+
   /** Changes the key, so that whatever was asked at that revision or before is done, or never will be. */
   private async renew(epoch: number): Promise<void> {
     while (this.epoch === epoch && this.over === undefined) {
@@ -171,7 +180,7 @@ export class Lease {
     const { id, key, value } = this;
     await this.wire.pause();
     try {
-      const reply = await this.perform('go on with a session', {
+      const reply = await this.change('go on with a session', {
         as: 'there',
         when: [exists(key)],
         does: [{ put: Buffer.from(key), value, lease: id }],

@@ -1,7 +1,7 @@
 // One session: a lease, a stream of watches, and the holds and waits that live and die with the lease.
 import { hostname } from 'node:os';
 import { threadId } from 'node:worker_threads';
-import { startTimer } from '../../common/clock';
+import { startDeadline } from '../../common/clock';
 import { LockError } from '../../common/errors';
 import type { LockMode, LockSnapshot } from '../../common/types';
 import type { Answer, Grant, Leaving, Mark, Session, SessionEvents, Slot } from '../../remote/engine';
@@ -214,6 +214,10 @@ export class EtcdSession implements Session, Host, LeaseEvents {
     if (this.opened) this.events.certainUntil(time);
   }
 
+  answered(): void {
+    this.events.answered();
+  }
+
   ended(why: LockError): void {
     if (this.over) return;
     if (this.opened) this.events.ended(why);
@@ -306,7 +310,7 @@ export class EtcdSession implements Session, Host, LeaseEvents {
 
 function inTime(promise: Promise<void>, ms: number): Promise<void> {
   return new Promise((resolve, reject) => {
-    const timer = startTimer(() => reject(silentError(ms)), ms);
+    const timer = startDeadline(() => reject(silentError(ms)), ms);
     promise.then(resolve, reject).finally(() => timer.clear());
   });
 }

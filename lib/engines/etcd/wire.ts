@@ -6,15 +6,21 @@
 // next call goes to the next endpoint. So a call that failed with `ERR_LOCK_UNAVAILABLE` may have been carried out.
 //
 // Neither a socket nor a timer keeps the process alive.
-import { startTimer, type Timer } from '../../common/clock';
+import { now, startDeadline, startTimer, type Timer } from '../../common/clock';
 import type { LockError } from '../../common/errors';
 import { type Call, type CallError, type Client, newClient, newMetadata, type Stream } from './client';
 import type { Settings } from './config';
 import { isServerError, Status, silentError, toLockError } from './errors';
 import { authenticate, type Method } from './messages';
 
-/** How long a call may take. */
-const CALL_MS_MAX = 2500;
+/**
+ * How long a call may take: twice as long after each one that took too long, and half of that after each that was quick. Who is
+ * as impatient as ever with a cluster whose disks are slow asks again and again, and never hears of what is done.
+ */
+const CALL_MS_MIN = 2500;
+const CALL_MS_MAX = 10_000;
+/** The part of its time in which a call that is answered is quick. */
+const QUICK_PART = 0.25;
 /**
  * Of `ttl`, how long an urgent call may take, as a keep-alive is: so there is time to ask another member, before a hold is
  * not certain any more.
@@ -58,6 +64,8 @@ export class Wire {
   private renewing: Promise<void> | undefined = undefined;
   /** How many calls failed since one was answered. */
   private failures = 0;
+  /** How long a call may take that is not urgent. */
+  private callMs = CALL_MS_MIN;
   private readonly urgentCallMs: number;
   private calls = 0;
   /** Calls that are to be made when others have been answered. */
@@ -215,11 +223,15 @@ export class Wire {
   /** One call over the current connection, which is given up if there is no answer. */
   private perform<A>(
     start: (link: Link, fail: (error: unknown) => void, done: (answer: A) => void) => Call,
-    wantedMs: number = CALL_MS_MAX,
+    urgentMs?: number,
   ): Promise<A> {
     if (this.over !== undefined) return Promise.reject(this.over);
     const link = this.current();
-    const limitMs = Math.min(link.proven ? wantedMs : wantedMs * FIRST_CALL_FACTOR, CALL_MS_MAX);
+    const isUrgent = urgentMs !== undefined;
+    const limitMs = isUrgent
+      ? Math.min(link.proven ? urgentMs : urgentMs * FIRST_CALL_FACTOR, CALL_MS_MIN)
+      : this.callMs;
+    const startedAt = now();
     return new Promise((resolve, reject) => {
       let timer: Timer | undefined;
       let call: Call | undefined;
@@ -237,11 +249,16 @@ export class Wire {
         },
       };
       link.calls.add(entry);
-      timer = startTimer(() => entry.fail(silentError(limitMs)), limitMs);
+      timer = startDeadline(() => {
+        if (!isUrgent) this.callMs = Math.min(limitMs * 2, CALL_MS_MAX);
+        entry.fail(silentError(limitMs));
+      }, limitMs);
       call = start(link, entry.fail, (answer) => {
         if (!settle()) return;
         call?.cancel();
         this.answered(link);
+        if (!isUrgent && now() - startedAt < this.callMs * QUICK_PART)
+          this.callMs = Math.max(this.callMs / 2, CALL_MS_MIN);
         resolve(answer);
       });
     });

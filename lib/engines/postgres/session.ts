@@ -196,9 +196,11 @@ export class PostgresSession implements Session, WireEvents {
   }
 
   proved(sentAt: number): void {
+    if (!this.leased || this.over) return;
+    this.events.answered();
     const { ttl } = this.settings;
-    // To say it for each answer would cost more than it is worth.
-    if (!this.leased || this.over || sentAt < this.provedAt + ttl / PROOFS_PER_TTL_MAX) return;
+    // To say this for each answer would cost more than it is worth.
+    if (sentAt < this.provedAt + ttl / PROOFS_PER_TTL_MAX) return;
     this.provedAt = sentAt;
     this.events.certainUntil(sentAt + ttl * CERTAIN_PART);
   }

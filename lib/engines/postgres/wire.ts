@@ -2,7 +2,7 @@
 //
 // The server proves with each answer that it has heard of us since the question was sent. Where it stays silent for too long
 // while it owes an answer, the connection is given up. Neither the socket nor a timer keeps the process alive.
-import { now, startSoon, startTimer, type Timer } from '../../common/clock';
+import { now, startDeadline, startTimer, type Timer } from '../../common/clock';
 import { LockError } from '../../common/errors';
 import { type Client, newClient, type Query, type Row } from './client';
 import type { PostgresConfig } from './config';
@@ -63,7 +63,7 @@ export class Wire {
       throw toLockError(what, error, schema);
     }
     let failure: Error | undefined;
-    const timer = startTimer(
+    const timer = startDeadline(
       () => {
         failure = silentError(SILENCE_MS_MAX / 1000);
         client.connection.stream.destroy();
@@ -172,15 +172,14 @@ export class Wire {
   }
 
   private arm(ms: number): void {
-    this.timer = startTimer(() => {
+    this.timer = startDeadline(() => {
       this.timer = undefined;
-      // After an event loop that was blocked, the answer may be there, and not yet read.
-      startSoon(() => this.listen(), false);
+      this.listen();
     }, ms);
   }
 
   private listen(): void {
-    if (this.over !== undefined || this.timer !== undefined || this.onTheirWay.size === 0) return;
+    if (this.over !== undefined || this.onTheirWay.size === 0) return;
     const left = this.owedSince + SILENCE_MS_MAX - now();
     if (left > 0) this.arm(Math.ceil(left));
     else this.giveUp(silentError(SILENCE_MS_MAX / 1000));

@@ -61,6 +61,7 @@ export class Fixture extends EngineFixture<EtcdCluster, EtcdOptions, string[]> {
       granted: (id) => granted.add(id),
       robbed() {},
       certainUntil() {},
+      answered() {},
       ended() {},
     });
     this.atEnd(() => session.close());

@@ -4,6 +4,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { LATE_MS } from '../fixture';
 import { commandOf, describeWith, end, found, hasEnded } from '../programs';
 import { Fixture } from './fixture';
 import { isThere } from './server';
@@ -12,6 +13,8 @@ const strace = found(() => commandOf('strace'), 'strace');
 
 const TTL_MS = 10_000;
 const SLOW_MS = 400;
+/** A change is answered when it is on the disk, and what was changed before it is in the tables, which takes two writes more. */
+const VERY_SLOW_MS = 2000;
 /** Longer than any call waits. */
 const STILL_MS = 20_000;
 
@@ -58,6 +61,27 @@ describeWith(isThere && strace !== undefined, 'there is no etcd, or no strace, o
     await next.release();
     await restore();
   });
+
+  test('is slower than any call may be at first: a lock is acquired all the same', async () => {
+    const lock = await fixture.lock({ ttl: 60_000 });
+    const restore = await slowDown(VERY_SLOW_MS);
+    const guard = await lock.exclusive();
+    await restore();
+    await guard.release();
+  }, 90_000);
+
+  test('stands still: a release rejects within 5 s, and is carried out when that can be', async () => {
+    const [one, two] = [await fixture.lock({ ttl: TTL_MS }), await fixture.lock({ ttl: TTL_MS })];
+    const guard = await one.exclusive();
+    const restore = await slowDown(STILL_MS);
+    const at = performance.now();
+    await expect(guard.release()).rejects.toMatchObject({ code: 'ERR_LOCK_UNAVAILABLE' });
+    expect(performance.now() - at).toBeLessThan(5000 + LATE_MS);
+    await restore();
+    const next = await two.exclusive();
+    expect(next.abandoned).toBeNull();
+    await next.release();
+  }, 60_000);
 
   test('stands still: calls fail in time, and what is held is kept, or is lost before another one has it', async () => {
     const [one, two] = [await fixture.lock({ ttl: TTL_MS }), await fixture.lock({ ttl: TTL_MS })];

@@ -3,6 +3,21 @@ import { until } from '../../support/until';
 import type { EngineFixture } from '../fixture';
 import type { Worker } from '../worker';
 
+/** Longer than any question waits for its answer. */
+const BLOCKED_MS = 6000;
+const DELAY_MS = 200;
+/** The questions are on their way when the event loop stands still, and the next thing that it looks at are timers. */
+const ASK_AND_BLOCK = `
+  const { name, DELAY_MS, BLOCKED_MS } = args;
+  const questions = [guards.get(name).release(), space.query()];
+  const { setImmediate, setTimeout } = require('node:timers/promises');
+  await setTimeout(DELAY_MS);
+  await setImmediate();
+  const end = Date.now() + BLOCKED_MS;
+  while (Date.now() < end);
+  await Promise.all(questions);
+`;
+
 /** It notes, 20 times a second, whether it believes to hold. */
 const WORK = `
   const guard = guards.get(args);
@@ -49,6 +64,16 @@ export function standingStill(fixture: EngineFixture): void {
     test('blocks its event loop beyond its lease', async () => {
       const block = 'const end = Date.now() + args; while (Date.now() < end);';
       await stepsAfterGrant((holder) => holder.run(block, 4 * ttl));
+    });
+
+    test('blocks its event loop while the answers come: they are there in time', async () => {
+      const proxy = await fixture.proxy();
+      const holder = await fixture.child({ ttl: 60_000 }, fixture.through(proxy));
+      const lock = await fixture.lock();
+      await holder.hold(lock.name);
+      proxy.delay(DELAY_MS);
+      await holder.run(ASK_AND_BLOCK, { name: lock.name, DELAY_MS, BLOCKED_MS });
+      expect((await lock.query()).held).toEqual([]);
     });
 
     test('blocks its event loop for less: nothing is lost', async () => {

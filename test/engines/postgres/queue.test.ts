@@ -21,6 +21,7 @@ describeWithServer('over PostgreSQL', () => {
     const session = await PostgresSession.open(settings, {
       granted: () => {},
       certainUntil: () => {},
+      answered: () => {},
       robbed: () => told.push('robbed'),
       ended: () => told.push('ended'),
     });
