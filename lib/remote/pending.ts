@@ -4,7 +4,7 @@
 // an upgrade fails with the hold that was to be upgraded. Whoever gives up asks the engine to take the place back, and is
 // told when that is done, so that no waiter is left behind an error; a grant that crosses it is taken where only the time
 // was up, and released where the caller does not want it any more.
-import { now, startTimer, type Timer } from '../common/clock';
+import { now, startDeadline, type Timer } from '../common/clock';
 import { shown } from '../common/errors';
 import { type Acquire, reasonOf, stopListening } from '../common/options';
 import type { Connection, Waiting } from './connection';
@@ -158,7 +158,7 @@ export abstract class Pending implements Waiting {
   };
 
   private arm(): void {
-    this.timer = startTimer(
+    this.timer = startDeadline(
       () => {
         if (now() < this.deadline) this.arm();
         else void this.leave(() => this.timedOut(), true);

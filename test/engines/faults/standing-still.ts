@@ -1,4 +1,5 @@
 // A process that stands still for longer than its lease finds its holds lost before it does anything else.
+import { SharedLock } from '../../../lib/remote';
 import { until } from '../../support/until';
 import type { EngineFixture } from '../fixture';
 import type { Worker } from '../worker';
@@ -8,14 +9,14 @@ const BLOCKED_MS = 6000;
 const DELAY_MS = 200;
 /** The questions are on their way when the event loop stands still, and the next thing that it looks at are timers. */
 const ASK_AND_BLOCK = `
-  const { name, DELAY_MS, BLOCKED_MS } = args;
-  const questions = [guards.get(name).release(), space.query()];
+  const { name, other, DELAY_MS, BLOCKED_MS } = args;
+  const questions = [guards.get(name).release(), space.query(), lock(other).tryExclusive()];
   const { setImmediate, setTimeout } = require('node:timers/promises');
   await setTimeout(DELAY_MS);
   await setImmediate();
   const end = Date.now() + BLOCKED_MS;
   while (Date.now() < end);
-  await Promise.all(questions);
+  return (await Promise.all(questions))[2];
 `;
 
 /** It notes, 20 times a second, whether it believes to hold. */
@@ -70,9 +71,13 @@ export function standingStill(fixture: EngineFixture): void {
       const proxy = await fixture.proxy();
       const holder = await fixture.child({ ttl: 60_000 }, fixture.through(proxy));
       const lock = await fixture.lock();
-      await holder.hold(lock.name);
+      const { name } = lock;
+      await holder.hold(name);
+      const other = new SharedLock(`${name} 2`, { space: await fixture.space() });
+      const guard = await other.exclusive();
       proxy.delay(DELAY_MS);
-      await holder.run(ASK_AND_BLOCK, { name: lock.name, DELAY_MS, BLOCKED_MS });
+      expect(await holder.run(ASK_AND_BLOCK, { name, other: other.name, DELAY_MS, BLOCKED_MS })).toBeNull();
+      await guard.release();
       expect((await lock.query()).held).toEqual([]);
     });
 
