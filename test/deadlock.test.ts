@@ -231,6 +231,35 @@ describe('likely: others may still give back what is held', () => {
     expect((await warningsOf(members)).flat()).toEqual([]);
   });
 
+  test('of many who might be in a circle some look in a turn of the event loop, and in time all', async () => {
+    const [config, db] = ['config', 'db'].map((name) => new SharedLock(name, { namespace })) as [
+      SharedLock,
+      SharedLock,
+    ];
+    const guard = await db.exclusive();
+    const readers = Array.from({ length: 400 }, () => config.shared(() => db.shared(() => {})));
+    const writer = config.exclusive();
+    const looks = jest.spyOn(db.record.ready.native.binding, 'lookForCycle');
+    let most = 0;
+    const looked = new Set<number>();
+    await until(
+      async () => {
+        for (const [index] of looks.mock.calls) looked.add(index);
+        most = Math.max(most, looks.mock.calls.length);
+        looks.mockClear();
+        return looked.size >= readers.length;
+      },
+      { within: 30_000 },
+    );
+    looks.mockRestore();
+    expect(most).toBeLessThan(readers.length);
+    guard.release();
+    await Promise.all(readers);
+    (await writer).release();
+    config.close();
+    db.close();
+  }, 40_000);
+
   test('plain guards belong to no context: nobody is accused', async () => {
     const members = await circle([
       { kind: 'fork', way: 'guard' },

@@ -62,6 +62,34 @@ test('a guard that was robbed before has nothing to release, and does no harm', 
   expectIdle(lock);
 });
 
+test('it is told as it was held last', async () => {
+  const { actor, lock } = await setUp();
+  await actor.acquire({ name });
+  await actor.run('await new Promise(setImmediate); await guards.get(args).upgrade(); guards.clear()', name);
+  await collectUntil(actor, () => lock.query().held.length === 0);
+  await until(async () => (await warningsOf(actor)).length > 0);
+  expect(await warningsOf(actor)).toMatchObject([{ message: expect.stringContaining('(exclusive)') }]);
+});
+
+test('a host that throws where it is warned keeps no lock', async () => {
+  const { actor, lock } = await setUp();
+  await actor.run(`process.emitWarning = () => { throw new Error('no warnings'); };
+    process.on('uncaughtException', () => {});`);
+  await actor.acquire({ name });
+  await actor.run('guards.clear()');
+  await collectUntil(actor, () => lock.query().held.length === 0);
+});
+
+test('a frozen guard is not missed, and does no harm', async () => {
+  const { actor } = await setUp();
+  await actor.run(
+    `globalThis.kept = Object.freeze(await lock({ name: args }).shared());
+    for (let turns = 0; turns < 3; turns++) await new Promise(setImmediate);`,
+    name,
+  );
+  expect(await actor.run('return kept.mode')).toBe('shared');
+});
+
 test('many at once, and those who waited for them are granted', async () => {
   const { actor, lock } = await setUp();
   for (let i = 0; i < 100; i++) await actor.acquire({ name, as: `${i}` });

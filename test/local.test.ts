@@ -319,6 +319,8 @@ describe('no property is for ever', () => {
       local.x = 2;
     }).toThrow(TypeError);
     expect(Object.keys(local)).toEqual([]);
+    expect(delete local.x).toBe(true);
+    expect('x' in local).toBe(false);
     let value = 5;
     Object.defineProperty(local, 'y', { get: () => value, set: (to) => (value = to), enumerable: true });
     local.y = 6;

@@ -26,6 +26,28 @@ const aborted = (signal: AbortSignal) =>
     : new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
 
 describe('a theft', () => {
+  test('of more holds than the stack is deep reaches them all, and those who wait for other locks', async () => {
+    const lock = freshLock();
+    const { namespace } = lock;
+    const holder = await startActor('fork', { namespace });
+    await holder.acquire({ name: 'other', mode: 'exclusive' });
+    const other = new SharedLock('other', { namespace });
+    const waits = Array.from({ length: 10 }, () => other.shared());
+    const guards = await Promise.all(Array.from({ length: 2000 }, () => lock.shared()));
+    let told = 0;
+    for (const guard of guards) guard.lost.addEventListener('abort', () => told++);
+    const upgraded = guards[0]!.upgrade();
+    await new Promise(setImmediate); // the native part knows who listens
+    await holder.call('release', { guard: 'other' });
+    const end = await steal(lock);
+    await expect(upgraded).rejects.toEqual(LOST);
+    await until(() => told === guards.length);
+    for (const wait of waits) (await wait).release();
+    end();
+    lock.close();
+    other.close();
+  });
+
   for (const mode of ['shared', 'exclusive'] as const) {
     for (const kind of ['fork', 'thread'] as ActorKind[]) {
       test(`by a ${kind} aborts the signal of a ${mode} guard, and the reason says who it was`, async () => {

@@ -73,6 +73,27 @@ describe.each(ACTOR_KINDS)('while a %s actor holds it', (kind) => {
   });
 });
 
+test('of many whose time is up together, each knows the holders, and the lock is looked at once', async () => {
+  const lock = freshLock();
+  const guard = await lock.exclusive();
+  const { binding } = lock.record.ready.native;
+  const looks = jest.spyOn(binding, 'query');
+  const errors = await Promise.all(
+    Array.from({ length: 100 }, () => failureOf(() => lock.exclusive({ timeout: 20 }))),
+  );
+  // They are a few if the timers are not due in one turn.
+  expect(looks.mock.calls.length).toBeLessThan(20);
+  looks.mockRestore();
+  for (const { code, holders } of errors)
+    expect({ code, holders }).toEqual({
+      code: TIMEOUT,
+      holders: [expect.objectContaining({ pid: process.pid })],
+    });
+  expect(errors[0]!.holders).not.toBe(errors[1]!.holders);
+  guard.release();
+  lock.close();
+});
+
 test('a timeout of 0 takes a lock that is free', async () => {
   const lock = freshLock();
   (await lock.exclusive({ timeout: 0 })).release();

@@ -51,8 +51,12 @@ export function callSync<G extends Settling & { settle(finished: boolean): void 
     finished = true;
     return result;
   } finally {
-    endContext(context);
-    guard.settle(finished);
+    // Whatever goes wrong, as at the end of the stack: the lock is given back.
+    try {
+      endContext(context);
+    } finally {
+      guard.settle(finished);
+    }
   }
 }
 
@@ -124,8 +128,13 @@ class Call<G extends Settling, T> {
   }
 
   private end(finished: boolean): void | Promise<void> {
-    endContext(this.context);
-    return this.guard.settle(finished);
+    let released: void | Promise<void>;
+    try {
+      endContext(this.context);
+    } finally {
+      released = this.guard.settle(finished);
+    }
+    return released;
   }
 }
 

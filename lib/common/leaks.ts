@@ -43,8 +43,15 @@ export class LeakFinder {
     this.registry.unregister(guard);
   }
 
+  /** To be called when the mode of a guard that has this watcher has changed. */
+  modeChanged(guard: Watched): void {
+    this.registry.unregister(guard);
+    this.register(guard);
+  }
+
   private register(guard: Watched): void {
-    if (guard.released) return;
+    // One that a program has frozen takes no watcher.
+    if (guard.released || Object.isFrozen(guard)) return;
     guard.watcher = this;
     const { hold, mode } = guard;
     const { name, namespace } = guard.lock;
@@ -54,14 +61,15 @@ export class LeakFinder {
 
 function giveBack(leak: Leak): void {
   const { hold, name, mode } = leak;
+  // It may have been stolen, or its namespace be gone: nothing is held any more, and nobody is there to be told.
+  try {
+    hold.leave(false)?.catch(() => {});
+  } catch {}
+  // Last, for a host may have put something in its place that throws.
   publishLeak(leak, mode);
   process.emitWarning(
     `A guard of lock ${JSON.stringify(name.slice(0, 80))} (${mode}) was garbage-collected before it was released; ` +
       'the lock is released now. Release guards in a finally block, or use `using`, or the callback forms',
     { type: 'Warning', code: 'PROCLOCK_LEAKED_GUARD' },
   );
-  // It may have been stolen, or its namespace be gone: nothing is held any more, and nobody is there to be told.
-  try {
-    hold.leave(false)?.catch(() => {});
-  } catch {}
 }

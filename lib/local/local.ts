@@ -125,8 +125,13 @@ const traps: ProxyHandler<Cell> = {
     const descriptor = Reflect.getOwnPropertyDescriptor(contentOf(cell), key);
     return descriptor && { ...descriptor, configurable: true };
   },
-  defineProperty: (cell, key, descriptor) =>
-    descriptor.configurable !== false && Reflect.defineProperty(contentOf(cell), key, descriptor),
+  defineProperty(cell, key, descriptor) {
+    if (descriptor.configurable === false) return false;
+    const content = contentOf(cell);
+    // A new one that says nothing about it would not be configurable.
+    const isNew = !Object.hasOwn(content, key);
+    return Reflect.defineProperty(content, key, isNew ? { ...descriptor, configurable: true } : descriptor);
+  },
   getPrototypeOf: (cell) => Reflect.getPrototypeOf(contentOf(cell)),
   setPrototypeOf: (cell, prototype) => Reflect.setPrototypeOf(contentOf(cell), prototype),
   preventExtensions: () => false,

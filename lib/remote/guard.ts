@@ -127,6 +127,7 @@ export class LockGuard {
     this.#mode = 'shared';
     try {
       await this.hold.downgrade();
+      this.watcher?.modeChanged(this);
     } catch (error) {
       this.#mode = 'exclusive';
       throw error;
@@ -209,6 +210,7 @@ export class LockGuard {
       this.#mode = 'exclusive';
       this.#token = hold.token;
       this.#abandoned = hold.abandoned;
+      this.watcher?.modeChanged(this);
     }
     return upgraded;
   }

@@ -134,6 +134,7 @@ export class LockGuard {
     if (this.hold.isNested) throw nestedDowngradeError(this.lock);
     this.hold.downgrade();
     this.currentMode = 'shared';
+    this.watcher?.modeChanged(this);
   }
 
   /**
@@ -231,6 +232,7 @@ export class LockGuard {
     this.tokenLow = hold.tokenLow;
     this.tokenHigh = hold.tokenHigh;
     this.left = hold.abandoned;
+    this.watcher?.modeChanged(this);
   }
 
   private end(finished: boolean): void {

@@ -73,6 +73,8 @@ export abstract class NamedLock {
   private readonly sharedWay: number;
   private readonly exclusiveWay: number;
   private closed = false;
+  /** @internal Its pending acquires. */
+  waits = 0;
 
   /**
    * @param name any string; without one, a fresh unique name
@@ -308,6 +310,7 @@ export abstract class NamedLock {
     if (fn === undefined) return this.watchedGuard(hold, wanted, owner);
     const context = beginContext(hold, plan.context, plan.owner);
     const guard = new LockGuard(this, hold, wanted, context);
+    leaks.watch(guard); // its callback may be terminated, or wait for what never comes
     return sync ? callSync(context, guard, fn) : callUntilSettled(context, guard, fn);
   }
 

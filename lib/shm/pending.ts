@@ -1,12 +1,12 @@
 // What waits in this thread for a lock, as far as that is the same for all: it ends once, granted, timed out, aborted, closed,
 // or with an error; and the event loop runs until then.
-import { now, startTimer, type Timer } from '../common/clock';
+import { now, startSoon, startTimer, type Timer } from '../common/clock';
 import { type LockError, timeoutError } from '../common/errors';
 import { type Acquire, reasonOf, stopListening } from '../common/options';
 import type { LockInfo } from '../common/types';
 import { hearOfCycle } from './deadlock';
 import { Status, type Subject } from './errors';
-import { LOOK_MS, type Ready, type WaitedLock, type Waiting } from './ready';
+import { type Group, LOOK_MS, type Ready, type WaitedLock, type Waiting } from './ready';
 
 interface Holders {
   /** Who holds it now; throws where that can not be seen at once. Those that are stopped are put into `stopped`. */
@@ -34,7 +34,7 @@ export abstract class Pending implements Waiting {
   constructor(
     protected readonly record: WaitedLock & Queued,
     { timeout, signal }: Pick<Acquire, 'timeout' | 'signal'>,
-    readonly group: object | undefined,
+    readonly group: Group | undefined,
     /** Whether it is to look for deadlocks. */
     looks: boolean,
   ) {
@@ -47,7 +47,7 @@ export abstract class Pending implements Waiting {
     this.deadline = begun + timeout;
     this.looksAt = looks ? begun + LOOK_MS : Number.POSITIVE_INFINITY;
     if (ends) this.arm();
-    this.begun = this.ready.addPending();
+    this.begun = this.ready.addPending(group);
   }
 
   /** Takes its place in the queue. @returns whether it has to wait until the queue can be touched again */
@@ -148,20 +148,47 @@ export abstract class Pending implements Waiting {
   }
 }
 
-/** The error of an acquire whose time is up, with who holds the lock at this moment. */
+/** Who holds a lock, and who of them does not run. */
+interface Seen {
+  readonly held: LockInfo[];
+  readonly stopped: ReadonlySet<LockInfo>;
+}
+
+/** What was seen in this turn of the event loop, in which the time of many waits may be up. */
+const seen = new Map<Holders, Seen>();
+
+function look(record: Holders): Seen {
+  const stopped = new Set<LockInfo>();
+  return { held: record.holders(stopped), stopped };
+}
+
+function lookOnce(record: Holders): Seen {
+  let found = seen.get(record);
+  if (found === undefined) {
+    found = look(record);
+    if (seen.size === 0) startSoon(() => seen.clear());
+    seen.set(record, found);
+  }
+  return { ...found, held: [...found.held] };
+}
+
+/**
+ * The error of an acquire whose time is up, with who holds the lock at this moment.
+ * @param together with others, maybe
+ */
 export function timedOut(
   record: Holders & Subject,
   wanted: string,
   timeoutMs: number,
   ahead?: number,
+  together = false,
 ): LockError {
-  let holders: LockInfo[] = [];
-  const stopped = new Set<LockInfo>();
+  let found: Seen = { held: [], stopped: new Set() };
   try {
-    holders = record.holders(stopped);
+    found = together ? lookOnce(record) : look(record);
   } catch (error) {
     // What keeps us from looking is the better answer, unless that is a matter of time as well.
     if ((error as LockError).code !== 'ERR_LOCK_TIMEOUT') return error as LockError;
   }
-  return timeoutError(record, wanted, timeoutMs, holders, { ahead, stopped });
+  return timeoutError(record, wanted, timeoutMs, found.held, { ahead, stopped: found.stopped });
 }

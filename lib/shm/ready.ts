@@ -1,9 +1,9 @@
 // The native part of this thread, and who of the thread wants to hear from it: which wait or hold is meant by which native
 // index, and what is tried again because another process was stopped in the middle of a change.
-import { now, startTimer } from '../common/clock';
+import { now, startSoon, startTimer } from '../common/clock';
 import type { LockInfo } from '../common/types';
 import { Native, Report } from './binding';
-import type { Subject } from './errors';
+import { Status, type Subject } from './errors';
 
 /** How long until work that a stopped process kept us from is tried again. */
 const STALLED_RETRY_MS = 10;
@@ -11,8 +11,16 @@ const STALLED_RETRY_MS = 10;
 export const LOOK_MS = 1000;
 /** How soon it looks whether what it has found is still there. Also how often, at most, this thread looks. */
 export const LOOK_AGAIN_MS = 50;
+/** For how long this thread looks in one turn, but for the last look. */
+const LOOK_TURN_MS = 5;
 /** How often an event loop does what the native thread would do, where none can be had. */
 const SERVE_MS = 10;
+
+/** Waits that are ended together. */
+export interface Group {
+  /** How many there are. */
+  waits: number;
+}
 
 /** A wait, as far as it is told of anything. */
 export interface Waiting {
@@ -27,7 +35,7 @@ export interface Waiting {
   /** @returns whether to look again soon */
   look(): boolean;
   /** What it ends with, if it is ended together with others. */
-  readonly group: object | undefined;
+  readonly group: Group | undefined;
   /** Of two waits, the later one has the greater number. */
   readonly begun: number;
 }
@@ -55,19 +63,28 @@ export class Ready {
   private retryIsDue = false;
   private serviceIsDue = false;
   private lookIsDue = false;
+  /** The native index from which on the next round of looks begins. */
+  private looksFrom = 0;
+  /** The native index of a blocking wait that is in its native call; -1: there is none. */
+  blocked = -1;
+  private blockedIsWatched = false;
+  private drainIsDue = false;
+  private isDraining = false;
 
   constructor() {
     this.native = Native.open(this.onReady);
   }
 
   /** One wait more; the event loop runs for as long as there is one. @returns how many there have been */
-  addPending(): number {
+  addPending(group: Group | undefined): number {
+    if (group !== undefined) group.waits++;
     if (++this.pending === 1) this.native.binding.keepAlive(true);
     return ++this.begun;
   }
 
   /** The waits of a group, the latest one first. */
-  latestOf(group: object): Waiting[] {
+  latestOf(group: Group): Waiting[] {
+    if (group.waits === 0) return [];
     return [...this.waits, ...this.unqueued]
       .filter((wait) => wait?.group === group)
       .sort((a, b) => (b as Waiting).begun - (a as Waiting).begun) as Waiting[];
@@ -77,6 +94,7 @@ export class Ready {
   endPending(index: number, wait: Waiting): void {
     if (index >= 0) this.waits[index] = undefined;
     else this.unqueued.delete(wait);
+    if (wait.group !== undefined) wait.group.waits--;
     if (--this.pending === 0) this.native.binding.keepAlive(false);
   }
 
@@ -96,15 +114,48 @@ export class Ready {
     }, ms);
   }
 
+  /** Each look goes through the whole namespace: of many waits, only some look in one turn of the event loop. */
   private lookForDeadlocks(): void {
+    const { waits } = this;
+    const begun = now();
+    let time = begun;
     let next = Number.POSITIVE_INFINITY;
-    const time = now();
-    for (const wait of this.waits) {
+    let index = this.looksFrom;
+    for (let left = waits.length; left > 0; left--, index++) {
+      if (index >= waits.length) index = 0;
+      const wait = waits[index];
       if (wait === undefined) continue;
-      if (wait.looksAt <= time) wait.looksAt = time + (wait.look() ? LOOK_AGAIN_MS : LOOK_MS);
+      if (wait.looksAt <= time && time - begun < LOOK_TURN_MS) {
+        wait.looksAt = time + (wait.look() ? LOOK_AGAIN_MS : LOOK_MS);
+        this.looksFrom = index + 1;
+        time = now();
+      }
       next = Math.min(next, wait.looksAt - time);
     }
     if (next < Number.POSITIVE_INFINITY) this.lookLater(Math.ceil(Math.max(next, LOOK_AGAIN_MS)));
+  }
+
+  /**
+   * To be called before a blocking wait. Code can be terminated in it, as by a time-out of `vm` or ^C in the REPL: then no
+   * `finally` of it runs, and its place in the queue is left to us.
+   */
+  watchBlocked(): void {
+    this.endTerminated();
+    if (this.blockedIsWatched) return;
+    this.blockedIsWatched = true;
+    startSoon(() => {
+      this.blockedIsWatched = false;
+      this.endTerminated();
+    });
+  }
+
+  private endTerminated(): void {
+    const { blocked, native } = this;
+    if (blocked < 0) return;
+    this.blocked = -1;
+    // It may have been granted with the last of it.
+    if (native.binding.withdraw(blocked) === Status.NOT_HELD) native.release(blocked);
+    this.settle();
   }
 
   /** From now on `stolen` is called when that hold is poked. */
@@ -132,15 +183,28 @@ export class Ready {
     if (this.native.reported(Report.READY) !== 0) this.drain();
   }
 
-  /** Lets all waits of this thread that were poked try again. */
+  /**
+   * Lets all waits of this thread that were poked try again. Who is told may make calls that find more of them: those are for
+   * the loop that runs already, however many there are.
+   */
   private drain(): void {
     const { native } = this;
-    do {
-      const index = native.nextReady();
-      if (index < 0) break;
-      this.waits[index]?.tried(native.reported(Report.TRIED));
-      if (this.listeners.size > 0) this.listeners.get(index)?.();
-    } while (native.reported(Report.READY) !== 0);
+    this.drainIsDue = true;
+    if (this.isDraining) return;
+    this.isDraining = true;
+    try {
+      while (this.drainIsDue) {
+        this.drainIsDue = false;
+        const index = native.nextReady();
+        if (index < 0) break;
+        const more = native.reported(Report.READY) !== 0;
+        this.waits[index]?.tried(native.reported(Report.TRIED));
+        if (this.listeners.size > 0) this.listeners.get(index)?.();
+        if (more || native.reported(Report.READY) !== 0) this.drainIsDue = true;
+      }
+    } finally {
+      this.isDraining = false;
+    }
     if (native.reported(Report.OWED) !== 0) this.retryLater();
   }
 

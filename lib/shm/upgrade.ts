@@ -92,7 +92,7 @@ class Upgrade extends Pending implements PendingUpgrade {
   }
 
   protected timedOut(): unknown {
-    return timedOutUpgrade(this.guard.hold, this.timeout);
+    return timedOutUpgrade(this.guard.hold, this.timeout, true);
   }
 
   protected override end(): void {
@@ -113,8 +113,8 @@ class Upgrade extends Pending implements PendingUpgrade {
   }
 }
 
-function timedOutUpgrade({ record }: Hold, timeoutMs: number): LockError {
-  return timedOut(record, 'upgrade to exclusive', timeoutMs);
+function timedOutUpgrade({ record }: Hold, timeoutMs: number, together = false): LockError {
+  return timedOut(record, 'upgrade to exclusive', timeoutMs, undefined, together);
 }
 
 function errorOfUpgrade(status: number, { record }: Hold): LockError {

@@ -9,7 +9,7 @@ import { hearOfCycle, ownedBy } from './deadlock';
 import { errorOf, Status } from './errors';
 import { Hold } from './hold';
 import { Pending, timedOut } from './pending';
-import { LOOK_AGAIN_MS, LOOK_MS } from './ready';
+import { type Group, LOOK_AGAIN_MS, LOOK_MS } from './ready';
 import type { LockRecord } from './record';
 
 /** How the native part is to wait. */
@@ -27,7 +27,7 @@ export class Wait<T> extends Pending {
     private readonly way: number,
     private readonly mode: LockMode,
     private readonly options: Acquire,
-    group: object | undefined,
+    group: Group | undefined,
     private readonly owner: Owner | undefined,
     private readonly steals: boolean,
     private readonly make: (hold: Hold) => T,
@@ -48,7 +48,7 @@ export class Wait<T> extends Pending {
     way: number,
     mode: LockMode,
     options: Acquire,
-    group?: object,
+    group?: Group,
     owner?: Owner,
   ): Promise<Hold> {
     return new Promise((resolve, reject) => {
@@ -65,7 +65,7 @@ export class Wait<T> extends Pending {
     way: number,
     mode: LockMode,
     make: (hold: Hold) => T,
-    group: object,
+    group: Group,
   ): Promise<T> {
     return new Promise((resolve, reject) => {
       new Wait(record, way, mode, NO_OPTIONS, group, undefined, false, make, resolve, reject).start();
@@ -101,7 +101,7 @@ export class Wait<T> extends Pending {
   }
 
   protected timedOut(ahead: number | undefined): unknown {
-    return timedOut(this.record, this.mode, this.timeout, ahead);
+    return timedOut(this.record, this.mode, this.timeout, ahead, true);
   }
 
   protected refuse(reason: unknown): void {
@@ -120,6 +120,7 @@ export class Wait<T> extends Pending {
 /** Blocks this thread until the lock is granted. */
 export function waitSync(record: LockRecord, way: number, mode: LockMode, options: Acquire): Hold {
   const { ready } = record;
+  ready.watchBlocked();
   if (record.isHeldByThread()) throw wouldDeadlockError(record, mode);
   try {
     const hold = block(record, way, mode, options);
@@ -138,7 +139,8 @@ interface TooLate {
 
 /** Blocks in slices, between which a worker can be terminated. */
 function block(record: LockRecord, way: number, mode: LockMode, options: Acquire): Hold | TooLate {
-  const { native } = record.ready;
+  const { ready } = record;
+  const { native } = ready;
   const begun = now();
   const deadline = begun + options.timeout;
   const how = howOf(options);
@@ -151,11 +153,15 @@ function block(record: LockRecord, way: number, mode: LockMode, options: Acquire
   if (native.reported(Report.GRANTED) !== 0) return record.holds.granted(record, index, mode);
   let looksAt = begun + LOOK_MS;
   for (;;) {
+    ready.blocked = index;
     const status = native.binding.wait(index, Math.max(deadline - now(), 0));
+    // Where this code is terminated, it goes on until it calls the next function.
+    if (status !== Status.AGAIN) ready.blocked = -1;
     if (status === Status.OK) return record.holds.granted(record, index, mode);
     if (status !== Status.AGAIN) throw errorOf(status, `acquire (${mode})`, record);
-    let error = hearOfCycle(record, index);
     const time = now();
+    ready.blocked = -1; // who is told of a cycle may make calls
+    let error = hearOfCycle(record, index);
     if (error === undefined && looksAt <= time) {
       const again = native.binding.lookForCycle(index, []);
       looksAt = time + (again ? LOOK_AGAIN_MS : LOOK_MS);
