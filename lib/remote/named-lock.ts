@@ -223,12 +223,17 @@ export abstract class NamedLock {
   /** A guard for the caller, or the result of the callback that is given one. */
   private use<T>(plan: Plan, hold: Hold, fn: Work<T> | undefined): LockGuard | T | PromiseLike<T> {
     const { wanted, owner, context: outer } = plan;
-    if (fn !== undefined) {
-      const context = beginContext(hold, outer, owner);
-      return callUntilSettled(context, new LockGuard(this, hold, wanted, context), fn);
+    if (fn === undefined) {
+      if (plan.nested === undefined) owner?.add(hold);
+      return this.watchedGuard(hold, wanted, owner);
     }
-    if (plan.nested === undefined) owner?.add(hold);
-    const guard = new LockGuard(this, hold, wanted, owner);
+    const context = beginContext(hold, outer, owner);
+    return callUntilSettled(context, this.watchedGuard(hold, wanted, context), fn);
+  }
+
+  /** A guard that is missed when it is dropped; so is that of a callback which waits for what never comes. */
+  private watchedGuard(hold: Hold, mode: LockMode, owner: Owner | undefined): LockGuard {
+    const guard = new LockGuard(this, hold, mode, owner);
     leaks.watch(guard);
     return guard;
   }

@@ -309,12 +309,11 @@ export abstract class NamedLock {
     if (plan.nested === undefined && (sync || fn === undefined)) owner?.add(hold);
     if (fn === undefined) return this.watchedGuard(hold, wanted, owner);
     const context = beginContext(hold, plan.context, plan.owner);
-    const guard = new LockGuard(this, hold, wanted, context);
-    leaks.watch(guard); // its callback may be terminated, or wait for what never comes
+    const guard = this.watchedGuard(hold, wanted, context);
     return sync ? callSync(context, guard, fn) : callUntilSettled(context, guard, fn);
   }
 
-  /** A guard that is missed when it is dropped. */
+  /** A guard that is missed when it is dropped; so is that of a callback which is terminated, or waits for what never comes. */
   private watchedGuard(hold: Hold, mode: LockMode, owner: Owner | undefined): LockGuard {
     const guard = new LockGuard(this, hold, mode, owner);
     leaks.watch(guard);

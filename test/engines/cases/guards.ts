@@ -271,6 +271,25 @@ export const leaks: Cases = (property) => {
     }
   }
 
+  property(
+    'a callback that waits for what can not come: the lock is released, with a warning',
+    async (stage) => {
+      const lock = stage.make('SharedLock', dropped);
+      const warnings = await warningsDuring(async () => {
+        await new Promise<void>((called) => {
+          lock
+            .exclusive(() => {
+              called();
+              return new Promise(() => {});
+            })
+            .catch(() => {}); // where the space is closed
+        });
+        await collectUntil(async () => (await stage.query()).held.length === 0);
+      });
+      expect(warnings).toMatchObject([{ code: 'PROCLOCK_LEAKED_GUARD' }]);
+    },
+  );
+
   property('who waited for a guard that is dropped is granted', async (stage) => {
     const other = await stage.other();
     const lock = stage.make('SharedLock', dropped);
