@@ -10,8 +10,8 @@ import { now } from '../common/clock';
 import { type LockError, lostError, releasedInUpgradeError, shown } from '../common/errors';
 import type { Held, Owner } from '../common/owner';
 import type { Abandoned, LockMode } from '../common/types';
-import type { Connection } from './connection';
-import type { Grant, Leaving, Session, Slot } from './engine';
+import type { Connection, Question } from './connection';
+import type { Grant, Leaving, Slot } from './engine';
 
 /** Stands for a lock: one object a name in a space. */
 export interface LockRecord {
@@ -135,7 +135,8 @@ export class Hold implements Held, Slot, WatchedHold {
     };
     const heldMs = now() - this.granted;
     try {
-      await this.ask('release', (session) => session.release(this, leaving));
+      const release = this.connection.insisting((session) => session.release(this, leaving));
+      await this.ask('release', release);
       if (hasReleaseWatchers()) publishRelease(this.record, this.mode, heldMs);
     } finally {
       this.connection.removeHold(this.id);
@@ -167,7 +168,7 @@ export class Hold implements Held, Slot, WatchedHold {
   }
 
   /** Asks the engine for something, which says whether it knew the hold. */
-  private async ask(what: string, question: (session: Session) => Promise<boolean>): Promise<void> {
+  private async ask(what: string, question: Question<boolean>): Promise<void> {
     let known: boolean;
     try {
       known = await this.connection.ask(`${what} ${shown(this.name)}`, question);
