@@ -85,6 +85,26 @@ describeWithServer('over PostgreSQL', () => {
     await expectToldInOrder(withdrawn, behindProxy);
   });
 
+  test('a session that gives much back tells that the server answers', async () => {
+    let answers = 0;
+    const settings = checkSettings(fixture.where, {});
+    const session = await PostgresSession.open(settings, {
+      granted: () => {},
+      certainUntil: () => {},
+      answered: () => answers++,
+      robbed: () => {},
+      ended: () => {},
+    });
+    const holds = Array.from({ length: 300 }, (_, id) => {
+      const slot: Slot = { id, name: `${fixture.name} ${id}`, mode: 'exclusive' };
+      return session.acquire(slot, 'wait');
+    });
+    await Promise.all(holds);
+    const before = answers;
+    await session.close();
+    expect(answers).toBeGreaterThan(before + 1);
+  });
+
   test('what the server was made to cancel is given back nevertheless: a hold, and the place of a wait', async () => {
     const { name, server } = fixture;
     const lock = await fixture.lock();
