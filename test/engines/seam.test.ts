@@ -6,7 +6,7 @@ import type { AcquireEvent } from '../../lib/common/channels';
 import { now } from '../../lib/common/clock';
 import { LockError } from '../../lib/common/errors';
 import { type Client, Server } from '../../lib/engines/memory/server';
-import { SharedLock } from '../../lib/remote';
+import { acquireAll, lead, SharedLock } from '../../lib/remote';
 import type { Engine, Grant, Leaving, Session, SessionEvents, Slot } from '../../lib/remote/engine';
 import { EngineSpace } from '../../lib/remote/space';
 import { until } from '../support/until';
@@ -644,6 +644,41 @@ describe('an engine that refuses to take something back', () => {
     expect(state()).toEqual(IDLE);
     await sleep(200);
     expect(line.asked.filter((what) => what === 'release')).toHaveLength(1);
+  });
+});
+
+describe('a callback that throws, and whose lock is not given back', () => {
+  const failure = new Error('of the callback');
+  const work = (before: () => unknown) => async () => {
+    await before();
+    throw failure;
+  };
+  const refuseRelease = () => engine.line.refusals.set('release', 1);
+  /** The engine knows nothing of what was held. */
+  const forget = () => {
+    server.leave(engine.line, false);
+    server.enter(engine.line);
+  };
+
+  test('it is its error that is told', async () => {
+    await begin();
+    expect(await errorOf(() => lock.exclusive(work(refuseRelease)))).toBe(failure);
+    await until(() => state().flat().length === 0);
+    expect(await errorOf(() => lead(lock, work(refuseRelease)))).toBe(failure);
+    await until(() => state().flat().length === 0);
+    expect(await errorOf(() => acquireAll([lock], work(refuseRelease)))).toBe(failure);
+    await until(() => state().flat().length === 0);
+  });
+
+  test('not where it returns: then it is the refusal', async () => {
+    await begin();
+    expect(await errorOf(() => lock.exclusive(refuseRelease))).toBe(refusal);
+    await until(() => state().flat().length === 0);
+  });
+
+  test('not where the lock was lost', async () => {
+    await begin();
+    await expectError(() => lock.exclusive(work(forget)), 'ERR_LOCK_LOST');
   });
 });
 
