@@ -31,7 +31,9 @@ export type Question<T> = (session: Session) => Promise<T>;
 /** A hold, as far as it is told of anything. */
 export interface Losing {
   readonly id: number;
-  lose(cause: Error): void;
+  /** From now on it is lost, though nobody is told yet. */
+  markLost(cause: Error): void;
+  tellLoss(): void;
 }
 
 /** A wait, as far as it is told of anything. */
@@ -212,7 +214,8 @@ export class Connection implements SessionEvents {
   robbed(id: number, thief: string): void {
     const hold = this.holds.get(id);
     this.holds.delete(id);
-    hold?.lose(new Theft(`stolen by ${thief}`));
+    hold?.markLost(new Theft(`stolen by ${thief}`));
+    hold?.tellLoss();
   }
 
   certainUntil(time: number): void {
@@ -240,7 +243,9 @@ export class Connection implements SessionEvents {
     this.over = why;
     this.timer?.clear();
     this.space.disconnected(this);
-    for (const hold of this.holds.values()) hold.lose(why);
+    // Whoever is told first finds the others lost as well.
+    for (const hold of this.holds.values()) hold.markLost(why);
+    for (const hold of this.holds.values()) hold.tellLoss();
     for (const wait of this.waits.values()) wait.sessionEnded(why);
     this.holds.clear();
     this.waits.clear();

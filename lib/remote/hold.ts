@@ -82,10 +82,9 @@ export class Hold implements Held, Slot, WatchedHold {
   /** Aborts with an `ERR_LOCK_LOST` when the hold ends without its holder. Made when it is first asked for. */
   get lost(): AbortSignal {
     this.connection.expireIfOverdue();
-    if (this.controller === undefined) {
-      this.controller = new AbortController();
-      if (this.loss !== undefined) this.controller.abort(this.loss);
-    }
+    this.controller ??= new AbortController();
+    // Also where it was lost together with others, and those are told first.
+    if (this.loss !== undefined) this.controller.abort(this.loss);
     return this.controller.signal;
   }
 
@@ -99,13 +98,17 @@ export class Hold implements Held, Slot, WatchedHold {
     return this.loss !== undefined || this.connection.isOverdue();
   }
 
-  lose(cause: Error): void {
+  markLost(cause: Error): void {
     this.loss = lostError(this, cause);
-    publishLost(this.record, this.mode, this.loss);
     this.forget();
+  }
+
+  tellLoss(): void {
+    const loss = this.loss as LockError;
+    publishLost(this.record, this.mode, loss);
     // Whoever closes the space is told that it is closed, by all that waits.
-    this.upgrade?.fail((cause as LockError).code === 'ERR_LOCK_CLOSED' ? cause : this.loss);
-    this.controller?.abort(this.loss);
+    this.upgrade?.fail((loss.cause as LockError).code === 'ERR_LOCK_CLOSED' ? loss.cause : loss);
+    this.controller?.abort(loss);
     this.onLoss?.();
   }
 

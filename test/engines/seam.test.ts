@@ -6,7 +6,7 @@ import type { AcquireEvent } from '../../lib/common/channels';
 import { now } from '../../lib/common/clock';
 import { LockError } from '../../lib/common/errors';
 import { type Client, Server } from '../../lib/engines/memory/server';
-import { acquireAll, lead, SharedLock } from '../../lib/remote';
+import { acquireAll, type LockGuard, lead, SharedLock, SharedRLock } from '../../lib/remote';
 import type { Engine, Grant, Leaving, Session, SessionEvents, Slot } from '../../lib/remote/engine';
 import { EngineSpace } from '../../lib/remote/space';
 import { until } from '../support/until';
@@ -644,6 +644,69 @@ describe('an engine that refuses to take something back', () => {
     expect(state()).toEqual(IDLE);
     await sleep(200);
     expect(line.asked.filter((what) => what === 'release')).toHaveLength(1);
+  });
+});
+
+describe('several holds that are lost together', () => {
+  const cut = () => {
+    const { line } = engine;
+    line.events.ended(new Error('the cable was cut'));
+    line.drop();
+  };
+
+  /** What is found in the listener that is told first. */
+  async function seenFirst(ofOther: () => Promise<unknown>, lost: AbortSignal): Promise<unknown[]> {
+    return new Promise((resolve) => {
+      lost.addEventListener('abort', () => void Promise.allSettled([ofOther()]).then(resolve));
+    });
+  }
+
+  test('who is told first finds the others lost as well', async () => {
+    const other = new SharedLock('another', { space });
+    for (const look of [
+      async (guard: LockGuard) => guard.lost.aborted,
+      (guard: LockGuard) => guard.release(),
+      (guard: LockGuard) => guard.downgrade(),
+    ]) {
+      const guards = [await lock.exclusive(), await other.exclusive()];
+      const { lost } = guards[1]!;
+      const told: boolean[] = [];
+      lost.addEventListener('abort', () => told.push(lost.aborted));
+      const looked = seenFirst(async () => look(guards[1]!), guards[0]!.lost);
+      cut();
+      const [result] = (await looked) as [PromiseSettledResult<unknown>];
+      if (result.status === 'fulfilled') expect(result.value).toBe(true);
+      else expect(result.reason).toMatchObject({ code: 'ERR_LOCK_LOST' });
+      expect(told).toEqual([true]);
+    }
+  });
+
+  test('a nested acquire in the listener is none: it waits for the next session', async () => {
+    const other = new SharedRLock('another', { space });
+    const first = await lock.exclusive();
+    const second = await other.exclusive();
+    const nested = new Promise<LockGuard>((resolve, reject) => {
+      first.lost.addEventListener('abort', () => {
+        other.exclusive({ within: second }).then(resolve, reject);
+      });
+    });
+    cut();
+    const guard = await nested;
+    expect(guard.lost.aborted).toBe(false);
+    await guard.release();
+  });
+
+  test('the guard of several is lost with each, whoever is told first', async () => {
+    const other = new SharedLock('another', { space });
+    const multi = await acquireAll([lock, other]);
+    const robbed = multi.guards[1]!; // it was taken first, by its name
+    const seen: boolean[] = [];
+    robbed.lost.addEventListener('abort', () => seen.push(multi.lost.aborted));
+    void multi.lost;
+    engine.line.events.robbed(robbed.hold.id, 'somebody');
+    expect(multi.guards.map(({ lost }) => lost.aborted)).toEqual([false, true]);
+    expect(seen).toEqual([true]);
+    expect(multi.lost.reason).toMatchObject({ code: 'ERR_LOCK_LOST' });
   });
 });
 
