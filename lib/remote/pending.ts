@@ -104,9 +104,14 @@ export abstract class Pending implements Waiting {
     let error: unknown;
     let grant: Grant | undefined;
     let answer: Promise<Grant | undefined> | undefined;
+    let isRefused = false;
+    const leftAt = now();
     if (connection !== undefined) {
       const withdraw = (session: Session) => {
         answer = session.withdraw(slot);
+        answer.catch(() => {
+          isRefused = true;
+        });
         return answer;
       };
       try {
@@ -129,8 +134,9 @@ export abstract class Pending implements Waiting {
       return;
     }
     if (grant !== undefined) await this.giveBackNow(connection as Connection, slot);
-    // An abort has the last word. A time-out that the engine kept us from is the engine's.
-    this.refuse(wanted && error !== undefined ? error : await reason());
+    // An abort has the last word. A time-out that the engine kept us from is the engine's, unless that only has much to do.
+    const isBusy = !isRefused && connection?.over === undefined && connection?.hasAnsweredSince(leftAt);
+    this.refuse(wanted && error !== undefined && !isBusy ? error : await reason());
     if (error !== undefined) void this.giveBackLate(connection as Connection, slot, answer);
   }
 

@@ -281,6 +281,27 @@ describe('an engine that does not answer', () => {
     },
   );
 
+  test('a timeout that is not told to it in time, while it answers others: ERR_LOCK_TIMEOUT, and no ghost', async () => {
+    await begin();
+    const theirs = await others.exclusive();
+    const { line } = engine;
+    const late = new Gate();
+    late.shut();
+    const withdraw = line.withdraw.bind(line);
+    line.withdraw = async (slot) => {
+      line.events.answered();
+      await late.pass();
+      return withdraw(slot);
+    };
+    const error = await errorOf(() => lock.exclusive({ timeout: 10 }));
+    expect(error).toMatchObject({ code: 'ERR_LOCK_TIMEOUT', holders: [{ mode: 'exclusive' }] });
+    expect(state()).toEqual([['exclusive'], ['exclusive']]);
+    late.open();
+    await until(() => state()[1]!.length === 0);
+    await theirs.release();
+    expect(state()).toEqual(IDLE);
+  });
+
   test.each(['there', 'back'] as const)(
     'an abort that can not be told to it (%s): the reason, and no ghost when it goes on',
     async (side) => {
@@ -621,6 +642,7 @@ describe('an engine that refuses to take something back', () => {
     await until(() => state().flat().length === 0);
     expect(line.asked.filter((what) => what === 'release')).toHaveLength(6);
     expect(beside.lost.reason).toMatchObject({ code: 'ERR_LOCK_LOST', cause: refusal });
+    await beside[Symbol.asyncDispose]();
     await begin();
     expect(engine.line).not.toBe(line);
   });
@@ -678,6 +700,7 @@ describe('several holds that are lost together', () => {
       if (result.status === 'fulfilled') expect(result.value).toBe(true);
       else expect(result.reason).toMatchObject({ code: 'ERR_LOCK_LOST' });
       expect(told).toEqual([true]);
+      for (const guard of guards) await guard[Symbol.asyncDispose]();
     }
   });
 
@@ -693,7 +716,7 @@ describe('several holds that are lost together', () => {
     cut();
     const guard = await nested;
     expect(guard.lost.aborted).toBe(false);
-    await guard.release();
+    for (const each of [first, second, guard]) await each[Symbol.asyncDispose]();
   });
 
   test('the guard of several is lost with each, whoever is told first', async () => {
@@ -707,6 +730,7 @@ describe('several holds that are lost together', () => {
     expect(multi.guards.map(({ lost }) => lost.aborted)).toEqual([false, true]);
     expect(seen).toEqual([true]);
     expect(multi.lost.reason).toMatchObject({ code: 'ERR_LOCK_LOST' });
+    await multi[Symbol.asyncDispose]();
   });
 });
 
