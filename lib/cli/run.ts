@@ -33,6 +33,8 @@ const SECONDS_MAX = 2 ** 31;
 const SAY_MS = 1000;
 /** What a command that has lost its lock has to come to an end. */
 const LOST_MS = 5000;
+/** How long the engine has to end the session when a signal has ended the wait. */
+const CLOSING_MS = 200;
 /** Of the command; those of a `run` around this one mean nothing to it. */
 const VARIABLES = ['NAME', 'NAMESPACE', 'MODE', 'TOKEN', 'ABANDONED'].map((name) => `PROCLOCK_${name}`);
 
@@ -104,6 +106,8 @@ function say(text: string): void {
 /** Signals that were sent to us: they end the wait, or go on to the command. */
 class Signals {
   readonly ended = new AbortController();
+  /** While there is nothing that could be given back. */
+  connecting = false;
   running: Running | undefined;
   first: Signal | undefined;
 
@@ -116,6 +120,7 @@ class Signals {
       if (!isFromTerminal(signal)) this.running.kill(signal);
       return;
     }
+    if (this.connecting) process.exit(exitCodeOf(signal));
     this.first ??= signal;
     this.ended.abort();
   }
@@ -219,15 +224,24 @@ async function acquireAndRun(wanted: Wanted, lock: AnyLock, signals: Signals): P
   }
 }
 
+/** Nobody waits long for an engine that stands still, once a signal has ended the wait for the lock: nothing is held. */
+async function closeInTime(space: Space, { first, running }: Signals): Promise<void> {
+  const closed = space.close();
+  if (running !== undefined || first === undefined) return closed;
+  await Promise.race([closed, new Promise((resolve) => setTimeout(resolve, CLOSING_MS))]);
+}
+
 /** @returns the exit code */
 export async function run(args: string[]): Promise<number> {
   const wanted = wantedOf(args);
   const signals = new Signals();
   signals.listen();
+  signals.connecting = true;
   const space = await spaceOf(wanted.values);
+  signals.connecting = false;
   const code = await acquireAndRun(wanted, openLock(wanted, space), signals);
   if (wanted.verbose && signals.running !== undefined) say(`released ${printable(wanted.name)}`);
-  await space?.close();
+  if (space !== undefined) await closeInTime(space, signals);
   // Handlers of signals would not keep us, but what a terminal or an engine has open might.
   process.exit(code);
 }

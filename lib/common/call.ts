@@ -1,6 +1,6 @@
 // How every form of an acquire is called: with options, with a function, with both.
 import { endContext, runInContext } from './context';
-import { argumentTypeError } from './errors';
+import { argumentTypeError, isLoss } from './errors';
 import { checkFunction } from './options';
 import type { HoldSet } from './owner';
 import type { LockMode } from './types';
@@ -114,9 +114,15 @@ class Call<G extends Settling, T> {
   fail(error: unknown): Promise<never> {
     const released = this.end(false);
     if (released === undefined) throw error;
-    return released.then(() => {
-      throw error;
-    });
+    return released.then(
+      () => {
+        throw error;
+      },
+      // What the callback threw says more than that the release was not answered. A loss has to be known.
+      (failure) => {
+        throw isLoss(failure) ? failure : error;
+      },
+    );
   }
 
   private settleWith(promise: Promise<T>): Promise<T> {

@@ -241,7 +241,7 @@ export abstract class Many<G extends ManyGuard> {
   /** Each once, in the order in which the locks were taken. */
   readonly #taken: readonly G[];
   #done = false;
-  #lost: AbortSignal | undefined = undefined;
+  #lost: Joined | undefined = undefined;
 
   /** @internal They come from `acquireAll` and its like. */
   constructor(guards: G[], taken: readonly G[]) {
@@ -256,9 +256,10 @@ export abstract class Many<G extends ManyGuard> {
 
   /** Aborts when one of the holds has ended without us, for its reason. Made when it is first read. */
   get lost(): AbortSignal {
-    this.#lost ??= join(this.#taken.map(({ lost }) => lost)).signal;
+    this.#lost ??= join(this.#taken.map(({ lost }) => lost));
     for (const guard of this.#taken) void guard.lost; // looks again
-    return this.#lost;
+    this.#lost.look();
+    return this.#lost.signal;
   }
 
   /** @internal Plain data, for `JSON.stringify()`. */
@@ -307,6 +308,8 @@ export interface ManyData<G> {
 export interface Joined {
   /** Aborts when one of them does, for its reason. */
   readonly signal: AbortSignal;
+  /** Aborts at once if one of them has, though its other listeners are told first. */
+  look(): void;
   /** Listens to them no longer. */
   stop(): void;
 }
@@ -323,8 +326,8 @@ export function join(signals: readonly AbortSignal[]): Joined {
   const stop = (): void => {
     for (const { signal, listener } of listeners) stopListening(signal, listener);
   };
-  const aborted = listeners.find(({ signal }) => signal.aborted);
-  if (aborted !== undefined) aborted.listener();
-  else for (const { signal, listener } of listeners) signal.addEventListener('abort', listener);
-  return { signal: controller.signal, stop };
+  const look = (): void => listeners.find(({ signal }) => signal.aborted)?.listener();
+  for (const { signal, listener } of listeners) signal.addEventListener('abort', listener);
+  look();
+  return { signal: controller.signal, look, stop };
 }

@@ -15,13 +15,25 @@ export const ANSWER_MS_MAX = 5000;
 /** An engine that goes on to answer others first may take so many times as long. */
 const PATIENCE = 6;
 
+/** How long until what the engine has refused to take back is offered again: at first, and at most. */
+const AGAIN_MS_MIN = 100;
+const AGAIN_MS_MAX = 2000;
+
+/** After so many refusals in a row the session is ended, which gives everything back. */
+const REFUSALS_MAX = 6;
+
 /** For how long an answer to the question whether the machine was suspended is taken as new. */
 const SUSPENSION_LOOK_MS = 5;
+
+/** What is asked in a session. */
+export type Question<T> = (session: Session) => Promise<T>;
 
 /** A hold, as far as it is told of anything. */
 export interface Losing {
   readonly id: number;
-  lose(cause: Error): void;
+  /** From now on it is lost, though nobody is told yet. */
+  markLost(cause: Error): void;
+  tellLoss(): void;
 }
 
 /** A wait, as far as it is told of anything. */
@@ -95,11 +107,7 @@ export class Connection implements SessionEvents {
    * Asks the engine to change something, and waits until it has changed nothing for so long. Behind thousands of other
    * questions an answer may take longer than that, though nothing is wrong. `what` is to be done, in words.
    */
-  ask<T>(
-    what: string,
-    question: (session: Session) => Promise<T>,
-    limitMs: number = ANSWER_MS_MAX,
-  ): Promise<T> {
+  ask<T>(what: string, question: Question<T>, limitMs: number = ANSWER_MS_MAX): Promise<T> {
     const answer = new Promise<T>((resolve, reject) => {
       const askedAt = now();
       let timer: Timer;
@@ -132,13 +140,40 @@ export class Connection implements SessionEvents {
    * For a wait that its waiter has given up, and whose grant nobody expects any more: should the engine have granted it
    * meanwhile, it is released.
    */
-  async discard(slot: Slot): Promise<void> {
-    try {
-      const grant = await this.space.pending(this.session.withdraw(slot));
-      if (grant !== undefined)
-        await this.space.pending(this.session.release(slot, { repaired: false, flight: false }));
-    } catch {
-      // The engine does not answer any more: the session ends, and all that it has with it.
+  discard(slot: Slot): void {
+    const takeBack = this.insisting(async (session) => {
+      const grant = await session.withdraw(slot);
+      if (grant !== undefined) await session.release(slot, { repaired: false, flight: false });
+    });
+    this.space.pending(takeBack(this.session)).catch(() => {}); // it is asked for again
+  }
+
+  /** The same question, for what gives something back: where the engine refuses that, it is asked for again. */
+  insisting<T>(question: Question<T>): Question<T> {
+    return (session) => {
+      const answer = question(session);
+      answer.catch(() => void this.insist(question));
+      return answer;
+    };
+  }
+
+  /**
+   * For what the engine has refused to take back: offers it again until the engine takes it. Nothing else would before the
+   * session ends, so that is what comes of it if the engine does not change its mind. Keeps no process alive.
+   */
+  async insist(question: Question<unknown>): Promise<void> {
+    let ms = AGAIN_MS_MIN;
+    for (let refusals = 1; this.over === undefined; ms = Math.min(ms * 2, AGAIN_MS_MAX)) {
+      await new Promise<void>((resolve) => startTimer(resolve, ms));
+      if (this.over !== undefined) return;
+      try {
+        await question(this.session);
+        return;
+      } catch (error) {
+        if (++refusals < REFUSALS_MAX || this.over !== undefined) continue;
+        this.end(error as Error);
+        this.session.drop();
+      }
     }
   }
 
@@ -179,7 +214,8 @@ export class Connection implements SessionEvents {
   robbed(id: number, thief: string): void {
     const hold = this.holds.get(id);
     this.holds.delete(id);
-    hold?.lose(new Theft(`stolen by ${thief}`));
+    hold?.markLost(new Theft(`stolen by ${thief}`));
+    hold?.tellLoss();
   }
 
   certainUntil(time: number): void {
@@ -207,7 +243,9 @@ export class Connection implements SessionEvents {
     this.over = why;
     this.timer?.clear();
     this.space.disconnected(this);
-    for (const hold of this.holds.values()) hold.lose(why);
+    // Whoever is told first finds the others lost as well.
+    for (const hold of this.holds.values()) hold.markLost(why);
+    for (const hold of this.holds.values()) hold.tellLoss();
     for (const wait of this.waits.values()) wait.sessionEnded(why);
     this.holds.clear();
     this.waits.clear();

@@ -75,6 +75,9 @@ export interface SessionEvents {
  *
  * Methods reject with a `LockError`. After `ERR_LOCK_UNAVAILABLE` it is not known whether the engine did what was asked. When
  * a session ends, all questions that are not answered yet reject; `ended` is told before.
+ *
+ * `withdraw`, `release` and `downgrade` can be repeated after they have rejected, until one resolves: what they give back
+ * stays known to the session until the engine has said that it has it.
  */
 export interface Session {
   /** Unique for ever; what `query()` shows. */

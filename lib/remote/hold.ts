@@ -10,8 +10,8 @@ import { now } from '../common/clock';
 import { type LockError, lostError, releasedInUpgradeError, shown } from '../common/errors';
 import type { Held, Owner } from '../common/owner';
 import type { Abandoned, LockMode } from '../common/types';
-import type { Connection } from './connection';
-import type { Grant, Leaving, Session, Slot } from './engine';
+import type { Connection, Question } from './connection';
+import type { Grant, Leaving, Slot } from './engine';
 
 /** Stands for a lock: one object a name in a space. */
 export interface LockRecord {
@@ -82,10 +82,9 @@ export class Hold implements Held, Slot, WatchedHold {
   /** Aborts with an `ERR_LOCK_LOST` when the hold ends without its holder. Made when it is first asked for. */
   get lost(): AbortSignal {
     this.connection.expireIfOverdue();
-    if (this.controller === undefined) {
-      this.controller = new AbortController();
-      if (this.loss !== undefined) this.controller.abort(this.loss);
-    }
+    this.controller ??= new AbortController();
+    // Also where it was lost together with others, and those are told first.
+    if (this.loss !== undefined) this.controller.abort(this.loss);
     return this.controller.signal;
   }
 
@@ -99,13 +98,17 @@ export class Hold implements Held, Slot, WatchedHold {
     return this.loss !== undefined || this.connection.isOverdue();
   }
 
-  lose(cause: Error): void {
+  markLost(cause: Error): void {
     this.loss = lostError(this, cause);
-    publishLost(this.record, this.mode, this.loss);
     this.forget();
+  }
+
+  tellLoss(): void {
+    const loss = this.loss as LockError;
+    publishLost(this.record, this.mode, loss);
     // Whoever closes the space is told that it is closed, by all that waits.
-    this.upgrade?.fail((cause as LockError).code === 'ERR_LOCK_CLOSED' ? cause : this.loss);
-    this.controller?.abort(this.loss);
+    this.upgrade?.fail((loss.cause as LockError).code === 'ERR_LOCK_CLOSED' ? loss.cause : loss);
+    this.controller?.abort(loss);
     this.onLoss?.();
   }
 
@@ -135,7 +138,8 @@ export class Hold implements Held, Slot, WatchedHold {
     };
     const heldMs = now() - this.granted;
     try {
-      await this.ask('release', (session) => session.release(this, leaving));
+      const release = this.connection.insisting((session) => session.release(this, leaving));
+      await this.ask('release', release);
       if (hasReleaseWatchers()) publishRelease(this.record, this.mode, heldMs);
     } finally {
       this.connection.removeHold(this.id);
@@ -167,7 +171,7 @@ export class Hold implements Held, Slot, WatchedHold {
   }
 
   /** Asks the engine for something, which says whether it knew the hold. */
-  private async ask(what: string, question: (session: Session) => Promise<boolean>): Promise<void> {
+  private async ask(what: string, question: Question<boolean>): Promise<void> {
     let known: boolean;
     try {
       known = await this.connection.ask(`${what} ${shown(this.name)}`, question);

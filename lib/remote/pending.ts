@@ -104,9 +104,14 @@ export abstract class Pending implements Waiting {
     let error: unknown;
     let grant: Grant | undefined;
     let answer: Promise<Grant | undefined> | undefined;
+    let isRefused = false;
+    const leftAt = now();
     if (connection !== undefined) {
       const withdraw = (session: Session) => {
         answer = session.withdraw(slot);
+        answer.catch(() => {
+          isRefused = true;
+        });
         return answer;
       };
       try {
@@ -128,28 +133,39 @@ export abstract class Pending implements Waiting {
       this.take(grant);
       return;
     }
-    // Where that fails, the session ends, and with it what was granted.
-    if (grant !== undefined) await this.giveBack(connection as Connection, slot).catch(() => {});
-    // An abort has the last word. A time-out that the engine kept us from is the engine's.
-    this.refuse(wanted && error !== undefined ? error : await reason());
+    if (grant !== undefined) await this.giveBackNow(connection as Connection, slot);
+    // An abort has the last word. A time-out that the engine kept us from is the engine's, unless that only has much to do.
+    const isBusy = !isRefused && connection?.over === undefined && connection?.hasAnsweredSince(leftAt);
+    this.refuse(wanted && error !== undefined && !isBusy ? error : await reason());
     if (error !== undefined) void this.giveBackLate(connection as Connection, slot, answer);
   }
 
-  /** The engine has not answered in time: whatever it answers later, nobody wants what it has granted. */
+  /** What it does not take back is offered again. */
+  private async giveBackNow(connection: Connection, slot: Slot): Promise<void> {
+    const giveBack = connection.insisting((session) => this.giveBack(session, slot));
+    await connection.ask(`give back ${shown(slot.name)}`, giveBack).catch(() => {});
+  }
+
+  /**
+   * The engine has not answered in time, or refused: whatever it answers later, nobody wants what it has granted, or the
+   * place in the queue.
+   */
   protected async giveBackLate(
     connection: Connection,
     slot: Slot,
     answer: Promise<Grant | undefined> | undefined,
   ): Promise<void> {
     try {
-      if ((await answer) !== undefined) await this.giveBack(connection, slot);
+      if ((await answer) !== undefined) await connection.pending(this.giveBack(connection.session, slot));
     } catch {
-      // The session ends, and with it what was granted.
+      await connection.insist(async (session) => {
+        if ((await session.withdraw(slot)) !== undefined) await this.giveBack(session, slot);
+      });
     }
   }
 
   /** Takes back what was granted to a waiter that does not want it any more. */
-  protected abstract giveBack(connection: Connection, slot: Slot): Promise<unknown>;
+  protected abstract giveBack(session: Session, slot: Slot): Promise<unknown>;
   /** Leaves the queue; nobody waits for that. */
   protected abstract leaveUnheard(connection: Connection, slot: Slot): void;
 

@@ -2,7 +2,7 @@
 import { lostError, secondUpgradeError, shown, timeoutError, unavailableError } from '../common/errors';
 import type { Acquire } from '../common/options';
 import type { Connection } from './connection';
-import type { Grant, Slot } from './engine';
+import type { Grant, Session, Slot } from './engine';
 import type { Hold, PendingUpgrade, Upgradable } from './hold';
 import { Pending, WITHDRAWAL_MS_MAX } from './pending';
 
@@ -60,8 +60,8 @@ export class Upgrade extends Pending implements PendingUpgrade {
     this.refuse(lostError(this.slot, why));
   }
 
-  protected giveBack(connection: Connection, slot: Slot): Promise<unknown> {
-    return connection.ask(`downgrade ${shown(slot.name)}`, (session) => session.downgrade(slot, false));
+  protected giveBack(session: Session, slot: Slot): Promise<unknown> {
+    return session.downgrade(slot, false);
   }
 
   protected leaveUnheard(): void {

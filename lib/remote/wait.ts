@@ -5,7 +5,7 @@ import { type LockError, shown, timeoutError, unavailableError } from '../common
 import type { Acquire } from '../common/options';
 import type { LockInfo, LockMode } from '../common/types';
 import { ANSWER_MS_MAX, type Connection } from './connection';
-import type { Grant, Slot } from './engine';
+import type { Grant, Session, Slot } from './engine';
 import { Hold, type LockRecord } from './hold';
 import { Pending, WITHDRAWAL_MS_MAX } from './pending';
 
@@ -101,14 +101,12 @@ export class Wait extends Pending {
     // The space submits it again.
   }
 
-  protected giveBack(connection: Connection, slot: Slot): Promise<unknown> {
-    return connection.ask(`release ${shown(slot.name)}`, (session) =>
-      session.release(slot, { repaired: false, flight: false }),
-    );
+  protected giveBack(session: Session, slot: Slot): Promise<unknown> {
+    return session.release(slot, { repaired: false, flight: false });
   }
 
   protected leaveUnheard(connection: Connection, slot: Slot): void {
-    void connection.discard(slot);
+    connection.discard(slot);
   }
 
   protected async timedOut(): Promise<unknown> {

@@ -6,7 +6,7 @@ import type { AcquireEvent } from '../../lib/common/channels';
 import { now } from '../../lib/common/clock';
 import { LockError } from '../../lib/common/errors';
 import { type Client, Server } from '../../lib/engines/memory/server';
-import { SharedLock } from '../../lib/remote';
+import { acquireAll, type LockGuard, lead, SharedLock, SharedRLock } from '../../lib/remote';
 import type { Engine, Grant, Leaving, Session, SessionEvents, Slot } from '../../lib/remote/engine';
 import { EngineSpace } from '../../lib/remote/space';
 import { until } from '../support/until';
@@ -43,6 +43,8 @@ class Line implements Session, Client {
   readonly back = new Gate();
   /** What was asked, in words. */
   readonly asked: string[] = [];
+  /** How often each is still refused. */
+  readonly refusals = new Map<string, number>();
 
   constructor(
     private readonly server: Server,
@@ -98,6 +100,11 @@ class Line implements Session, Client {
   private async ask<T>(what: string, answer: () => T): Promise<T> {
     this.asked.push(what);
     await this.there.pass();
+    const refusals = this.refusals.get(what) ?? 0;
+    if (refusals > 0) {
+      this.refusals.set(what, refusals - 1);
+      throw refusal;
+    }
     const result = answer();
     await this.back.pass();
     return result;
@@ -167,6 +174,7 @@ const IDLE = [[], []];
 /** Enters the session, so that the next question is asked at once. */
 const begin = () => lock.exclusive(() => {});
 
+const refusal = new LockError('ERR_LOCK_CAPACITY', 'not now');
 const unavailable = new LockError('ERR_LOCK_UNAVAILABLE', 'nobody listens');
 
 describe('an engine that can not be opened', () => {
@@ -272,6 +280,27 @@ describe('an engine that does not answer', () => {
       await others.exclusive(() => {});
     },
   );
+
+  test('a timeout that is not told to it in time, while it answers others: ERR_LOCK_TIMEOUT, and no ghost', async () => {
+    await begin();
+    const theirs = await others.exclusive();
+    const { line } = engine;
+    const late = new Gate();
+    late.shut();
+    const withdraw = line.withdraw.bind(line);
+    line.withdraw = async (slot) => {
+      line.events.answered();
+      await late.pass();
+      return withdraw(slot);
+    };
+    const error = await errorOf(() => lock.exclusive({ timeout: 10 }));
+    expect(error).toMatchObject({ code: 'ERR_LOCK_TIMEOUT', holders: [{ mode: 'exclusive' }] });
+    expect(state()).toEqual([['exclusive'], ['exclusive']]);
+    late.open();
+    await until(() => state()[1]!.length === 0);
+    await theirs.release();
+    expect(state()).toEqual(IDLE);
+  });
 
   test.each(['there', 'back'] as const)(
     'an abort that can not be told to it (%s): the reason, and no ghost when it goes on',
@@ -510,6 +539,233 @@ describe('an answer that crosses', () => {
     server.enter(engine.line);
     await expectError(() => guard.release(), 'ERR_LOCK_LOST');
     await expectError(() => guard.release(), 'ERR_LOCK_NOT_HELD');
+  });
+});
+
+describe('an engine that refuses to take something back', () => {
+  const untilIdle = () => until(() => state().flat().length === 0);
+
+  test('a release: the caller is told, and it is asked for again, with the same ending', async () => {
+    const guard = await lock.exclusive();
+    const { line } = engine;
+    line.refusals.set('release', 3);
+    expect(await errorOf(() => guard.release())).toBe(refusal);
+    expect(guard.released).toBe(true);
+    expect(state()).toEqual([['exclusive'], []]);
+    await untilIdle();
+    expect(engine.line).toBe(line);
+    await others.exclusive(({ abandoned }) => expect(abandoned).toBeNull());
+  });
+
+  test.each(['a timeout', 'an abort', 'a handle that is closed'])(
+    'the place of a wait, for %s',
+    async (why) => {
+      await begin();
+      const theirs = await others.exclusive();
+      engine.line.refusals.set('withdraw', 2);
+      const controller = new AbortController();
+      const options = why === 'a timeout' ? { timeout: 20 } : { signal: controller.signal };
+      const wait = track(lock.exclusive(options));
+      await until(() => state()[1]!.length === 1);
+      const reason = new Error('changed its mind');
+      if (why === 'an abort') controller.abort(reason);
+      if (why === 'a handle that is closed') lock.close();
+      const error = await errorOf(() => wait.promise);
+      if (why === 'a timeout') expect(error).toBe(refusal);
+      if (why === 'an abort') expect(error).toBe(reason);
+      expect(state()).toEqual([['exclusive'], ['exclusive']]);
+      await until(() => state()[1]!.length === 0);
+      await theirs.release();
+      expect(state()).toEqual(IDLE);
+    },
+  );
+
+  test('the place of a wait that is granted meanwhile: the grant is given back', async () => {
+    await begin();
+    const theirs = await others.exclusive();
+    engine.line.refusals.set('withdraw', 2);
+    engine.line.refusals.set('release', 1);
+    const wait = track(lock.exclusive({ timeout: 20 }));
+    expect(await errorOf(() => wait.promise)).toBe(refusal);
+    await theirs.release();
+    expect(state()).toEqual([['exclusive'], []]);
+    await untilIdle();
+  });
+
+  test('a grant that crosses the abort', async () => {
+    await begin();
+    engine.line.back.shut();
+    engine.line.refusals.set('release', 2);
+    const controller = new AbortController();
+    const wait = track(lock.exclusive({ signal: controller.signal }));
+    const reason = new Error('changed its mind');
+    controller.abort(reason);
+    await until(() => engine.line.asked.includes('withdraw'));
+    engine.line.back.open();
+    expect(await errorOf(() => wait.promise)).toBe(reason);
+    expect(state()).toEqual([['exclusive'], []]);
+    await untilIdle();
+  });
+
+  test.each(['withdraw', 'downgrade'])('an upgrade that is aborted, by `%s`', async (verb) => {
+    const guard = await lock.shared();
+    const theirs = verb === 'withdraw' ? await others.shared() : undefined;
+    engine.line.refusals.set(verb, 2);
+    engine.line.back.shut();
+    const controller = new AbortController();
+    const upgraded = track(guard.upgrade({ signal: controller.signal }));
+    const reason = new Error('changed its mind');
+    controller.abort(reason);
+    await until(() => engine.line.asked.includes('withdraw'));
+    engine.line.back.open();
+    expect(await errorOf(() => upgraded.promise)).toBe(reason);
+    await theirs?.release();
+    await until(async () => {
+      const beside = await others.tryShared();
+      await beside?.release();
+      return beside !== null;
+    });
+    expect(state()).toEqual([['shared'], []]);
+    await guard.upgrade();
+    await guard.release();
+    expect(state()).toEqual(IDLE);
+  });
+
+  test('one that never does: the session ends, and all that it has with it', async () => {
+    const bystander = new SharedLock('another', { space });
+    const beside = await bystander.shared();
+    const guard = await lock.exclusive();
+    const { line } = engine;
+    line.refusals.set('release', Number.POSITIVE_INFINITY);
+    const refused = track(guard.release());
+    expect(await errorOf(() => refused.promise)).toBe(refusal);
+    await until(() => state().flat().length === 0);
+    expect(line.asked.filter((what) => what === 'release')).toHaveLength(6);
+    expect(beside.lost.reason).toMatchObject({ code: 'ERR_LOCK_LOST', cause: refusal });
+    await beside[Symbol.asyncDispose]();
+    await begin();
+    expect(engine.line).not.toBe(line);
+  });
+
+  test('a question that is still on its way is not put again', async () => {
+    const guard = await lock.shared();
+    engine.line.there.shut();
+    await expectError(() => guard.release(), 'ERR_LOCK_UNAVAILABLE');
+    await sleep(300);
+    expect(engine.line.asked.filter((what) => what === 'release')).toHaveLength(1);
+    engine.line.there.open();
+    await untilIdle();
+  });
+
+  test('a space that is closed meanwhile asks no more', async () => {
+    const guard = await lock.exclusive();
+    const { line } = engine;
+    line.refusals.set('release', Number.POSITIVE_INFINITY);
+    expect(await errorOf(() => guard.release())).toBe(refusal);
+    await space.close();
+    expect(state()).toEqual(IDLE);
+    await sleep(200);
+    expect(line.asked.filter((what) => what === 'release')).toHaveLength(1);
+  });
+});
+
+describe('several holds that are lost together', () => {
+  const cut = () => {
+    const { line } = engine;
+    line.events.ended(new Error('the cable was cut'));
+    line.drop();
+  };
+
+  /** What is found in the listener that is told first. */
+  async function seenFirst(ofOther: () => Promise<unknown>, lost: AbortSignal): Promise<unknown[]> {
+    return new Promise((resolve) => {
+      lost.addEventListener('abort', () => void Promise.allSettled([ofOther()]).then(resolve));
+    });
+  }
+
+  test('who is told first finds the others lost as well', async () => {
+    const other = new SharedLock('another', { space });
+    for (const look of [
+      async (guard: LockGuard) => guard.lost.aborted,
+      (guard: LockGuard) => guard.release(),
+      (guard: LockGuard) => guard.downgrade(),
+    ]) {
+      const guards = [await lock.exclusive(), await other.exclusive()];
+      const { lost } = guards[1]!;
+      const told: boolean[] = [];
+      lost.addEventListener('abort', () => told.push(lost.aborted));
+      const looked = seenFirst(async () => look(guards[1]!), guards[0]!.lost);
+      cut();
+      const [result] = (await looked) as [PromiseSettledResult<unknown>];
+      if (result.status === 'fulfilled') expect(result.value).toBe(true);
+      else expect(result.reason).toMatchObject({ code: 'ERR_LOCK_LOST' });
+      expect(told).toEqual([true]);
+      for (const guard of guards) await guard[Symbol.asyncDispose]();
+    }
+  });
+
+  test('a nested acquire in the listener is none: it waits for the next session', async () => {
+    const other = new SharedRLock('another', { space });
+    const first = await lock.exclusive();
+    const second = await other.exclusive();
+    const nested = new Promise<LockGuard>((resolve, reject) => {
+      first.lost.addEventListener('abort', () => {
+        other.exclusive({ within: second }).then(resolve, reject);
+      });
+    });
+    cut();
+    const guard = await nested;
+    expect(guard.lost.aborted).toBe(false);
+    for (const each of [first, second, guard]) await each[Symbol.asyncDispose]();
+  });
+
+  test('the guard of several is lost with each, whoever is told first', async () => {
+    const other = new SharedLock('another', { space });
+    const multi = await acquireAll([lock, other]);
+    const robbed = multi.guards[1]!; // it was taken first, by its name
+    const seen: boolean[] = [];
+    robbed.lost.addEventListener('abort', () => seen.push(multi.lost.aborted));
+    void multi.lost;
+    engine.line.events.robbed(robbed.hold.id, 'somebody');
+    expect(multi.guards.map(({ lost }) => lost.aborted)).toEqual([false, true]);
+    expect(seen).toEqual([true]);
+    expect(multi.lost.reason).toMatchObject({ code: 'ERR_LOCK_LOST' });
+    await multi[Symbol.asyncDispose]();
+  });
+});
+
+describe('a callback that throws, and whose lock is not given back', () => {
+  const failure = new Error('of the callback');
+  const work = (before: () => unknown) => async () => {
+    await before();
+    throw failure;
+  };
+  const refuseRelease = () => engine.line.refusals.set('release', 1);
+  /** The engine knows nothing of what was held. */
+  const forget = () => {
+    server.leave(engine.line, false);
+    server.enter(engine.line);
+  };
+
+  test('it is its error that is told', async () => {
+    await begin();
+    expect(await errorOf(() => lock.exclusive(work(refuseRelease)))).toBe(failure);
+    await until(() => state().flat().length === 0);
+    expect(await errorOf(() => lead(lock, work(refuseRelease)))).toBe(failure);
+    await until(() => state().flat().length === 0);
+    expect(await errorOf(() => acquireAll([lock], work(refuseRelease)))).toBe(failure);
+    await until(() => state().flat().length === 0);
+  });
+
+  test('not where it returns: then it is the refusal', async () => {
+    await begin();
+    expect(await errorOf(() => lock.exclusive(refuseRelease))).toBe(refusal);
+    await until(() => state().flat().length === 0);
+  });
+
+  test('not where the lock was lost', async () => {
+    await begin();
+    await expectError(() => lock.exclusive(work(forget)), 'ERR_LOCK_LOST');
   });
 });
 

@@ -15,6 +15,8 @@ export const Status = {
   UNAUTHENTICATED: 16,
 } as const;
 
+const TOO_MANY_REQUESTS = 'etcdserver: too many requests';
+
 /** How a call fails that etcd has answered. */
 export interface ServerError extends Error {
   readonly code: number;
@@ -26,13 +28,22 @@ export function isServerError(error: unknown): error is ServerError {
 }
 
 /**
+ * Whether it is known that what was asked for was not done, and what to do about it. A member that has too much to do says
+ * so with the code of a full disk, and only the words tell: it is one that can not help now, as one that does not answer.
+ */
+export function isDefinite({ code, details }: ServerError): boolean {
+  if (code === Status.RESOURCE_EXHAUSTED && details === TOO_MANY_REQUESTS) return false;
+  return (Object.values(Status) as number[]).includes(code);
+}
+
+/**
  * `ERR_LOCK_UNAVAILABLE`: it is not known whether it was done.
  *
  * @param what that could not be done, in words
  */
 export function toLockError(what: string, error: unknown, prefix: string): LockError {
   if (error instanceof LockError) return error;
-  if (!isServerError(error)) return unavailableError(what, error);
+  if (!isServerError(error) || !isDefinite(error)) return unavailableError(what, error);
   const because = `Could not ${what}: ${error.details}`;
   switch (error.code) {
     case Status.INVALID_ARGUMENT:

@@ -140,12 +140,12 @@ export class Place implements Entry {
       this.unwatch();
       if (state === 'held') return this.grant;
       if (state === 'upgrades') {
-        this.state = 'held';
         await this.transact(withdrawUpgrade(this));
+        if (this.state === state) this.state = 'held';
         this.ahead = false;
       } else if (state === 'waits') {
-        this.state = 'over';
         await this.transact(withdraw(this));
+        this.state = 'over';
         this.host.remove(this);
       }
       return undefined;
@@ -156,11 +156,11 @@ export class Place implements Entry {
     return this.inTurn(async () => {
       this.unwatch();
       if (this.state !== 'held' && this.state !== 'upgrades') return false;
-      this.state = 'over';
       const { reply, repeated } = await this.host.lease.transact(
         'release a lock',
         release(this, repaired, flight),
       );
+      this.state = 'over';
       if (!reply.did('held')) {
         await this.host.readMail();
         return this.host.remove(this) && repeated;

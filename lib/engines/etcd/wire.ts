@@ -10,7 +10,7 @@ import { now, startDeadline, startTimer, type Timer } from '../../common/clock';
 import type { LockError } from '../../common/errors';
 import { type Call, type CallError, type Client, newClient, newMetadata, type Stream } from './client';
 import type { Settings } from './config';
-import { isServerError, Status, silentError, toLockError } from './errors';
+import { isDefinite, isServerError, Status, silentError, toLockError } from './errors';
 import { authenticate, type Method } from './messages';
 
 /**
@@ -320,11 +320,6 @@ export class Wire {
       this.token = '';
     }
   }
-}
-
-/** Whether it is known that what was asked for was not done. */
-function isDefinite({ code }: { code: number }): boolean {
-  return (Object.values(Status) as number[]).includes(code);
 }
 
 /** It is unknown, or older than the last change of users and roles. */

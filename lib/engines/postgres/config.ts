@@ -76,6 +76,7 @@ export interface Settings extends Required<PostgresOptions> {
 }
 
 const IDENTIFIER_BYTES_MAX = 63;
+const PORT_MAX = 65_535;
 
 export function checkSettings(
   connection: string | PostgresConfig | undefined,
@@ -104,13 +105,28 @@ function checkConnection(connection: unknown): PostgresConfig {
     // What else the client takes for one leads to another server.
     if (!/^\/|^[\w+.-]+:\/\//.test(connection))
       throw argumentValueError('connection', 'must be a URL: postgres://user@host:port/database');
+    checkAddress(connection);
     return { connectionString: connection };
   }
   if (connection === null || typeof connection !== 'object')
     throw argumentTypeError('connection', 'of type string or object', connection);
   if ('query' in connection)
     throw argumentTypeError('connection', 'a URL or a configuration, not a client or pool', connection);
-  return { ...connection }; // for reconnects, whatever becomes of it
+  // What has no field of a configuration leads to another server.
+  if ('href' in connection || Symbol.iterator in connection)
+    throw argumentTypeError('connection', 'a URL as a string (`url.href`), or a configuration', connection);
+  // For reconnects, whatever becomes of it. `pg` hides passwords from a copy, as in the options of a pool.
+  const { password } = connection as PostgresConfig;
+  return { ...connection, ...(password !== undefined && { password }) };
+}
+
+/** Of a URL, which is not repeated: there may be a password in it. */
+function checkAddress(url: string): void {
+  const [, address = ''] = /^[\w+.-]+:\/\/(?:[^/?#]*@)?([^/?#]*)/.exec(url) ?? [];
+  if (address.includes(',')) throw argumentValueError('connection', 'must have one host');
+  const [, port = ''] = /:([^:\]]*)$/.exec(address) ?? [];
+  if (port !== '' && !(/^\d+$/.test(port) && Number(port) >= 1 && Number(port) <= PORT_MAX))
+    throw argumentValueError('connection', `must have a port of 1 to ${PORT_MAX}, or none`);
 }
 
 function checkChoice(name: string, value: unknown, choices: readonly string[]): void {

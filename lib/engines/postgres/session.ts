@@ -196,8 +196,10 @@ export class PostgresSession implements Session, WireEvents {
   }
 
   proved(sentAt: number): void {
-    if (!this.leased || this.over) return;
+    if (!this.leased) return;
+    // Also while all is given back, for which whoever closes the session waits as long as there are answers.
     this.events.answered();
+    if (this.over) return;
     const { ttl } = this.settings;
     // To say this for each answer would cost more than it is worth.
     if (sentAt < this.provedAt + ttl / PROOFS_PER_TTL_MAX) return;

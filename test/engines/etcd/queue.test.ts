@@ -1,6 +1,7 @@
 // The queue over etcd; whom a release wakes, and what is asked of etcd for it.
 import { performance } from 'node:perf_hooks';
 import { Client, type ClientUnaryCall } from '@grpc/grpc-js';
+import { toLockError } from '../../../lib/engines/etcd/errors';
 import { txn } from '../../../lib/engines/etcd/messages';
 import { only, toRequest } from '../../../lib/engines/etcd/txn';
 import { Watcher } from '../../../lib/engines/etcd/watcher';
@@ -70,6 +71,44 @@ describeWithServer('over etcd', () => {
     spy.mockRestore();
     expect(most).toBe(CALLS_MAX);
     expect(await space.query()).toEqual({ held: [], pending: [] });
+  });
+
+  test('a member that has too much to do is asked again', async () => {
+    const lock = await fixture.lock();
+    const beside = await fixture.lock();
+    const held = await beside.shared();
+    const original = Client.prototype.makeUnaryRequest;
+    let refusals = 3;
+    const spy = jest.spyOn(Client.prototype, 'makeUnaryRequest').mockImplementation(function (
+      this: Client,
+      ...args: unknown[]
+    ) {
+      if (args[0] !== txn.path || refusals-- <= 0) return original.apply(this, args as never);
+      const answered = args.pop() as (error: Error) => void;
+      const details = 'etcdserver: too many requests';
+      setImmediate(
+        answered,
+        Object.assign(new Error(`8 RESOURCE_EXHAUSTED: ${details}`), { code: 8, details }),
+      );
+      return { cancel: () => {} } as ClientUnaryCall;
+    } as never);
+    const wait = lock.exclusive();
+    await fixture.untilPending(beside, 1);
+    expect(refusals).toBeLessThanOrEqual(0);
+    refusals = 3;
+    await held.release();
+    const guard = await wait;
+    refusals = 3;
+    await guard.release();
+    spy.mockRestore();
+    expect(held.lost.aborted).toBe(false);
+    expect(await fixture.traces()).toBe(0);
+  });
+
+  test('a full database is told at once', () => {
+    const details = 'etcdserver: mvcc: database space exceeded';
+    const error = Object.assign(new Error(), { code: 8, details });
+    expect(toLockError('acquire', error, '')).toMatchObject({ code: 'ERR_LOCK_NO_SPACE' });
   });
 
   test('the queue is moved on for whoever waits for one that goes before its watch has begun', async () => {

@@ -1,4 +1,6 @@
 // The command over PostgreSQL: `run`, whatever becomes of the connection, and `ls`.
+import { once } from 'node:events';
+import { createServer, type Socket } from 'node:net';
 import { runCommand, startCommand } from '../../support/command';
 import { until } from '../../support/until';
 import { describeWithServer } from './describe';
@@ -50,6 +52,40 @@ describeWithServer('the command', () => {
       code: 69,
       stderr: expect.stringMatching(/^proclock: ERR_LOCK_UNAVAILABLE: /),
     });
+  });
+
+  test('a signal ends it at once while it waits for a server that does not answer', async () => {
+    const server = createServer(() => {});
+    const connected = once(server, 'connection');
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as { port: number };
+    const url = fixture.server.url('postgres', port);
+    const started = startCommand(['run', '--postgres', url, fixture.name, 'true']);
+    const [socket] = (await connected) as [Socket];
+    const began = performance.now();
+    started.child.kill('SIGTERM');
+    expect(await started.ended).toMatchObject({ code: 143, stdout: '', stderr: '' });
+    expect(performance.now() - began).toBeLessThan(1000);
+    socket.destroy();
+    server.close();
+  });
+
+  test('a signal ends the wait behind a server that stands still, without the time that closing takes', async () => {
+    const lock = await fixture.lock();
+    const guard = await lock.exclusive();
+    const proxy = await fixture.proxy();
+    const started = startCommand(['run', '--postgres', fixture.through(proxy), fixture.name, 'echo', 'ran']);
+    await fixture.untilPending(lock, 1);
+    proxy.stall();
+    const began = performance.now();
+    started.child.kill('SIGINT');
+    expect(await started.ended).toMatchObject({ code: 130, stdout: '' });
+    // The place in the queue has a second to be given back.
+    expect(performance.now() - began).toBeLessThan(3000);
+    proxy.resume();
+    await fixture.untilPending(lock, 0);
+    await guard.release();
+    await lock.exclusive(({ abandoned }) => expect(abandoned).toBeNull());
   });
 
   test('ls shows its locks', async () => {

@@ -1,7 +1,8 @@
 // `connect` refuses what can not keep locks, and says what to do; it installs what is missing, and nothing where it is not to.
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Client, type ClientConfig } from 'pg';
+import { Client, type ClientConfig, Pool } from 'pg';
+import { checkSettings } from '../../../lib/engines/postgres/config';
 import { connect } from '../../../lib/postgres';
 import { SharedLock } from '../../../lib/remote';
 import { DIST } from '../../support/segment';
@@ -24,6 +25,12 @@ refusals({
     ['a connection that is a client', [new Client()], 'ERR_INVALID_ARG_TYPE'],
     ['a connection that is empty', [''], 'ERR_INVALID_ARG_VALUE'],
     ['a connection that is a host', ['db.example'], 'ERR_INVALID_ARG_VALUE'],
+    ['a connection that is a URL object', [new URL('postgres://a@b/c')], 'ERR_INVALID_ARG_TYPE'],
+    ['a connection that is an array', [['postgres://a@b/c']], 'ERR_INVALID_ARG_TYPE'],
+    ['a connection that is a map', [new Map([['host', 'b']])], 'ERR_INVALID_ARG_TYPE'],
+    ['a connection with a port that is none', ['postgres://a:b@c:d/e'], 'ERR_INVALID_ARG_VALUE'],
+    ['a connection with a port that there is not', ['postgres://c:65536/e'], 'ERR_INVALID_ARG_VALUE'],
+    ['a connection with several hosts', ['postgres://a@b:1,c:2/d'], 'ERR_INVALID_ARG_VALUE'],
     ['an unknown durability', ['', { durability: 'maybe' }], 'ERR_INVALID_ARG_VALUE'],
     ['an unknown pooler', ['', { pooler: 'transaction' }], 'ERR_INVALID_ARG_VALUE'],
     ['an install that is a string', ['', { install: 'no' }], 'ERR_INVALID_ARG_TYPE'],
@@ -41,10 +48,39 @@ test('a file that the URL names and that is not there: the engine can not be rea
     cause: { code: 'ENOENT' },
   }));
 
-test('what is no URL is not repeated, since there may be a password in it', () =>
-  expect(connect('app:secret@db.example')).rejects.toMatchObject({
-    message: expect.not.stringContaining('secret'),
+test.each(['app:secret@db.example', 'postgres://app:secret@db.example:x/app'])(
+  'what is no URL is not repeated, since there may be a password in it: %s',
+  (connection) =>
+    expect(connect(connection)).rejects.toMatchObject({
+      code: 'ERR_INVALID_ARG_VALUE',
+      message: expect.not.stringContaining('secret'),
+    }),
+);
+
+test('a URL as an object: says what to pass', () =>
+  expect(connect(new URL('postgres://a@b/c') as object)).rejects.toMatchObject({
+    message: expect.stringContaining('url.href'),
   }));
+
+test.each([
+  'postgres://a:b,c@d.example/e',
+  'postgres://a:b@[::1]:5432/e',
+  'postgres://[::1]/e',
+  'postgres:///e?host=/var/run',
+  'postgres://a@%2Fvar%2Frun/e',
+  '/var/run e',
+])('takes the URL %s', (connection) => {
+  expect(checkSettings(connection, {}).connection).toEqual({ connectionString: connection });
+});
+
+test('takes the options of a pool, with their password', () => {
+  const { options } = new Pool({ host: 'db.example', user: 'app', password: 'secret' });
+  expect(checkSettings(options, {}).connection).toMatchObject({
+    host: 'db.example',
+    user: 'app',
+    password: 'secret',
+  });
+});
 
 describeWithServer('connect', () => {
   const fixture = new Fixture({ max_connections: 10, superuser_reserved_connections: 1 });

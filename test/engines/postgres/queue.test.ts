@@ -1,11 +1,13 @@
 // The queue over PostgreSQL; and what a session is told in one piece.
 import { setImmediate as turn } from 'node:timers/promises';
+import { Client } from 'pg';
 import { checkSettings } from '../../../lib/engines/postgres/config';
 import { PostgresSession } from '../../../lib/engines/postgres/session';
 import { LockManager } from '../../../lib/remote';
 import type { Slot } from '../../../lib/remote/engine';
 import { until } from '../../support/until';
 import { queues } from '../faults/queue';
+import { errorOf, track } from '../stage';
 import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
 
@@ -81,5 +83,62 @@ describeWithServer('over PostgreSQL', () => {
     proxy.stall('down');
     proxy.resume('up');
     await expectToldInOrder(withdrawn, behindProxy);
+  });
+
+  test('a session that gives much back tells that the server answers', async () => {
+    let answers = 0;
+    const settings = checkSettings(fixture.where, {});
+    const session = await PostgresSession.open(settings, {
+      granted: () => {},
+      certainUntil: () => {},
+      answered: () => answers++,
+      robbed: () => {},
+      ended: () => {},
+    });
+    const holds = Array.from({ length: 300 }, (_, id) => {
+      const slot: Slot = { id, name: `${fixture.name} ${id}`, mode: 'exclusive' };
+      return session.acquire(slot, 'wait');
+    });
+    await Promise.all(holds);
+    const before = answers;
+    await session.close();
+    expect(answers).toBeGreaterThan(before + 1);
+  });
+
+  test('what the server was made to cancel is given back nevertheless: a hold, and the place of a wait', async () => {
+    const { name, server } = fixture;
+    const lock = await fixture.lock();
+    const beside = await fixture.lock();
+    const guard = await lock.exclusive();
+    const controller = new AbortController();
+    const wait = track(beside.exclusive({ signal: controller.signal }));
+    await fixture.untilPending(lock, 1);
+
+    const client = new Client(server.url());
+    await client.connect();
+    fixture.atEnd(() => client.end());
+    const latch = 'select pg_advisory_lock(proclock.latch_of(key)) from proclock.locks where name = $1';
+    await client.query(latch, [Buffer.from(name)]);
+    const released = track(guard.release());
+    const reason = new Error('changed its mind');
+    controller.abort(reason);
+    const cancel = `select pg_cancel_backend(pid) from pg_stat_activity
+      where wait_event_type = 'Lock' and (query like '%.release(%' or query like '%.withdraw(%')`;
+    await until(async () => {
+      await server.sql(cancel);
+      return released.settled && wait.settled;
+    });
+    expect(await errorOf(() => released.promise)).toMatchObject({
+      code: 'ERR_LOCK_UNAVAILABLE',
+      cause: { code: '57014' },
+    });
+    expect(await errorOf(() => wait.promise)).toBe(reason);
+    await client.query('select pg_advisory_unlock_all()');
+
+    await until(async () => (await fixture.traces()) === 0);
+    expect(guard.lost.aborted).toBe(false);
+    const next = await beside.exclusive();
+    expect(next.abandoned).toBeNull();
+    await next.release();
   });
 });

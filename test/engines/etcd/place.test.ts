@@ -1,0 +1,90 @@
+// What a hold or wait makes of an etcd that refuses to take it back: it stays where it is, and can be taken back later.
+
+import { LockError } from '../../../lib/common/errors';
+import { SpaceKeys } from '../../../lib/engines/etcd/keys';
+import { type Host, Place } from '../../../lib/engines/etcd/place';
+import type { Reply, Txn } from '../../../lib/engines/etcd/txn';
+import { errorOf, name } from '../stage';
+
+const refusal = new LockError('ERR_LOCK_PERMISSION', 'not now');
+
+/** Tells that these conditions were met, in this order; `refused` is a refusal. */
+class Script {
+  readonly asked: string[] = [];
+  readonly removed: Place[] = [];
+  readonly place: Place;
+
+  constructor(...answers: string[]) {
+    const transact = async (_what: string, { as }: Txn) => {
+      const answer = answers.shift();
+      this.asked.push(as);
+      if (answer === 'refused') throw refusal;
+      const reply = {
+        revision: 7,
+        did: (condition: string) => condition === answer,
+        all: () => [],
+        first: () => {},
+      };
+      return { reply: reply as unknown as Reply, repeated: false };
+    };
+    const host = {
+      clientId: 'client',
+      keys: new SpaceKeys('prefix/', 'default'),
+      lease: { id: 1n, transact },
+      describe: () => '',
+      inOrder: (_name: string, work: () => Promise<unknown>) => work(),
+      readMail: async () => {},
+      failed: () => {},
+      remove: (place: Place) => this.removed.push(place) > 0,
+      watcher: { watch: () => 1, unwatch: () => {} },
+    };
+    this.place = new Place(host as unknown as Host, { id: 1, name, mode: 'shared' });
+  }
+}
+
+const leaving = { repaired: false, flight: false };
+
+test('a release', async () => {
+  const { asked, place, removed } = new Script('free', 'refused', 'held');
+  await place.acquire('wait');
+  expect(await errorOf(() => place.release(leaving))).toBe(refusal);
+  expect(removed).toEqual([]);
+  expect(await place.release(leaving)).toBe(true);
+  expect(await place.release(leaving)).toBe(false);
+  expect(removed).toEqual([place]);
+  expect(asked).toEqual(['free', 'held', 'held']);
+});
+
+test('a wait', async () => {
+  const { asked, place, removed } = new Script('new', 'refused', 'waited');
+  expect(await place.acquire('wait')).toMatchObject({ state: 'queued' });
+  expect(await errorOf(() => place.withdraw())).toBe(refusal);
+  expect(removed).toEqual([]);
+  expect(await place.withdraw()).toBeUndefined();
+  expect(removed).toEqual([place]);
+  expect(asked).toEqual(['free', 'waited', 'waited']);
+});
+
+test('an upgrade', async () => {
+  const { asked, place, removed } = new Script('free', 'barred', 'refused', 'waited', 'free', 'held');
+  await place.acquire('wait');
+  expect(await place.upgrade('wait')).toMatchObject({ state: 'queued' });
+  expect(await errorOf(() => place.withdraw())).toBe(refusal);
+  expect(await place.upgrade('wait')).toEqual({ state: 'refused' });
+  expect(await place.withdraw()).toBeUndefined();
+  expect(await place.upgrade('wait')).toMatchObject({ state: 'granted' });
+  expect(await place.release(leaving)).toBe(true);
+  expect(removed).toEqual([place]);
+  expect(asked).toEqual(['free', 'free', 'waited', 'waited', 'free', 'held']);
+});
+
+test('a downgrade', async () => {
+  const { asked, place, removed } = new Script('free', 'free', 'refused', 'held');
+  await place.acquire('wait');
+  await place.upgrade('wait');
+  expect(await errorOf(() => place.downgrade(false))).toBe(refusal);
+  expect(place.mode).toBe('exclusive');
+  expect(await place.downgrade(false)).toBe(true);
+  expect(removed).toEqual([]);
+  expect(asked).toEqual(['free', 'free', 'held', 'held']);
+});
