@@ -1,6 +1,6 @@
 // The Web Locks API (https://w3c.github.io/web-locks/) as far as it is the same wherever the locks are: the arguments, and
 // what becomes of a request that was granted.
-import { argumentTypeError, argumentValueError, type LockError, Theft } from './errors';
+import { argumentTypeError, argumentValueError, isLoss, type LockError, Theft } from './errors';
 import { isAbortSignal, reasonOf, throwIfAborted } from './options';
 import type { LockMode, LockSnapshot } from './types';
 
@@ -175,7 +175,12 @@ function holdWhile(
   const fail = (error: unknown): void => {
     const releasing = end();
     if (releasing === undefined) reject(error);
-    else releasing.then(() => reject(error), notReleased);
+    // What the callback threw says more than that the release was not answered. A loss has to be known.
+    else
+      releasing.then(
+        () => reject(error),
+        (failure) => (isLoss(failure) ? notReleased(failure) : reject(error)),
+      );
   };
   if (signal?.aborted) {
     reject(reasonOf(signal));

@@ -6,7 +6,7 @@ import type { AcquireEvent } from '../../lib/common/channels';
 import { now } from '../../lib/common/clock';
 import { LockError } from '../../lib/common/errors';
 import { type Client, Server } from '../../lib/engines/memory/server';
-import { acquireAll, type LockGuard, lead, SharedLock, SharedRLock } from '../../lib/remote';
+import { acquireAll, type LockGuard, LockManager, lead, SharedLock, SharedRLock } from '../../lib/remote';
 import type { Engine, Grant, Leaving, Session, SessionEvents, Slot } from '../../lib/remote/engine';
 import { EngineSpace } from '../../lib/remote/space';
 import { until } from '../support/until';
@@ -754,6 +754,9 @@ describe('a callback that throws, and whose lock is not given back', () => {
     expect(await errorOf(() => lead(lock, work(refuseRelease)))).toBe(failure);
     await until(() => state().flat().length === 0);
     expect(await errorOf(() => acquireAll([lock], work(refuseRelease)))).toBe(failure);
+    await until(() => state().flat().length === 0);
+    const manager = new LockManager({ space });
+    expect(await errorOf(() => manager.request(name, work(refuseRelease)))).toBe(failure);
     await until(() => state().flat().length === 0);
   });
 
