@@ -67,6 +67,31 @@ test.each([
   expectIdle(lock);
 });
 
+test('a listener leaves the next ones to be told, and waits to be granted', async () => {
+  const other = new SharedLock('other', { namespace: lock.namespace });
+  const held = await other.exclusive();
+  await actor.acquire({ name, mode: 'exclusive' });
+  const terminated = await actor.run(
+    `guards.get(args.name).lost.addEventListener('abort', () => { for (;;); });
+    await new Promise(setImmediate); // the native part knows who listens
+    const manager = new proclock.LockManager({ namespace: args.namespace });
+    const rob = () => manager.request(args.name, { steal: true }, () => {});
+    try {
+      require('node:vm').runInNewContext('rob()', { rob }, { timeout: 150 });
+    } catch (error) {
+      return error.code;
+    }`,
+    { name, namespace: lock.namespace },
+  );
+  expect(terminated).toBe('ERR_SCRIPT_EXECUTION_TIMEOUT');
+  const waiting = actor.acquire({ name: 'other', mode: 'exclusive' });
+  await until(() => other.query().pending.length === 1);
+  held.release();
+  await waiting;
+  await actor.release('other');
+  other.close();
+});
+
 test('a callback that waits for what can not come any more leaves its lock to the garbage collection', async () => {
   await actor.run('lock({ name: args }).exclusive(() => new Promise(() => {})); await 0', name);
   expect(isFree()).toBe(false);

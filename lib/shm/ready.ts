@@ -57,7 +57,7 @@ export class Ready {
   /** Waits that have no place in the queue yet. */
   private readonly unqueued = new Set<Waiting>();
   /** Kept here, for the native part keeps it only while there are waits: all of this can be garbage-collected. */
-  private readonly onReady = (): void => this.drain();
+  private readonly onReady = (): void => this.drainAnew();
   private pending = 0;
   private begun = 0;
   private retryIsDue = false;
@@ -70,6 +70,7 @@ export class Ready {
   private blockedIsWatched = false;
   private drainIsDue = false;
   private isDraining = false;
+  private isToDrainAnew = false;
 
   constructor() {
     this.native = Native.open(this.onReady);
@@ -185,12 +186,15 @@ export class Ready {
 
   /**
    * Lets all waits of this thread that were poked try again. Who is told may make calls that find more of them: those are for
-   * the loop that runs already, however many there are.
+   * the loop that runs already, however many there are; or for a new one, should that be terminated.
    */
   private drain(): void {
     const { native } = this;
     this.drainIsDue = true;
-    if (this.isDraining) return;
+    if (this.isDraining) {
+      if (!this.isToDrainAnew) this.drainSoon();
+      return;
+    }
     this.isDraining = true;
     try {
       while (this.drainIsDue) {
@@ -206,6 +210,20 @@ export class Ready {
       this.isDraining = false;
     }
     if (native.reported(Report.OWED) !== 0) this.retryLater();
+  }
+
+  private drainSoon(): void {
+    this.isToDrainAnew = true;
+    startSoon(() => {
+      this.isToDrainAnew = false;
+      if (this.drainIsDue) this.drainAnew();
+    });
+  }
+
+  /** Called by the event loop: no loop of ours can be running. */
+  private drainAnew(): void {
+    this.isDraining = false;
+    this.drain();
   }
 
   /** No native thread can be had (a limit of threads or memory): until there is one, this event loop serves those who wait. */
