@@ -1,6 +1,6 @@
 // Pending acquires of this thread.
 import { now } from '../common/clock';
-import { wouldDeadlockError } from '../common/errors';
+import { type LockError, wouldDeadlockError } from '../common/errors';
 import { type Acquire, NO_OPTIONS } from '../common/options';
 import type { Owner } from '../common/owner';
 import type { LockMode } from '../common/types';
@@ -137,6 +137,16 @@ interface TooLate {
   readonly ahead: number | undefined;
 }
 
+/** As {@link hearOfCycle}, for a blocking wait: whoever is told may make calls. */
+function hear(record: LockRecord, index: number): LockError | undefined {
+  const { ready } = record;
+  if (ready.native.reported(Report.TOLD) === 0) return undefined;
+  ready.blocked = -1;
+  const error = hearOfCycle(record, index);
+  ready.blocked = index;
+  return error;
+}
+
 /** Blocks in slices, between which a worker can be terminated. */
 function block(record: LockRecord, way: number, mode: LockMode, options: Acquire): Hold | TooLate {
   const { ready } = record;
@@ -152,22 +162,22 @@ function block(record: LockRecord, way: number, mode: LockMode, options: Acquire
   if (index < 0) throw errorOf(index, `acquire (${mode})`, record);
   if (native.reported(Report.GRANTED) !== 0) return record.holds.granted(record, index, mode);
   let looksAt = begun + LOOK_MS;
+  ready.blocked = index;
   for (;;) {
-    ready.blocked = index;
     const status = native.binding.wait(index, Math.max(deadline - now(), 0));
-    // Where this code is terminated, it goes on until it calls the next function.
+    // Where this code is terminated, it goes on until it calls the next function, or begins the next round.
     if (status !== Status.AGAIN) ready.blocked = -1;
     if (status === Status.OK) return record.holds.granted(record, index, mode);
     if (status !== Status.AGAIN) throw errorOf(status, `acquire (${mode})`, record);
+    let error = hear(record, index);
     const time = now();
-    ready.blocked = -1; // who is told of a cycle may make calls
-    let error = hearOfCycle(record, index);
     if (error === undefined && looksAt <= time) {
       const again = native.binding.lookForCycle(index, []);
       looksAt = time + (again ? LOOK_AGAIN_MS : LOOK_MS);
-      error = hearOfCycle(record, index);
+      error = hear(record, index);
     }
     if (error === undefined && time < deadline) continue;
+    ready.blocked = -1;
     const ahead = error === undefined ? record.placeOf(index) : undefined;
     native.binding.withdraw(index);
     if (error !== undefined) throw error;
