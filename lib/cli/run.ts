@@ -107,7 +107,7 @@ function say(text: string): void {
 class Signals {
   readonly ended = new AbortController();
   /** While there is nothing that could be given back. */
-  connecting = false;
+  connecting = true;
   running: Running | undefined;
   first: Signal | undefined;
 
@@ -236,7 +236,6 @@ export async function run(args: string[]): Promise<number> {
   const wanted = wantedOf(args);
   const signals = new Signals();
   signals.listen();
-  signals.connecting = true;
   const space = await spaceOf(wanted.values);
   signals.connecting = false;
   const code = await acquireAndRun(wanted, openLock(wanted, space), signals);

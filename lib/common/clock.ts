@@ -62,6 +62,19 @@ export const startSoon: (then: () => void, keepsAlive?: boolean) => void = real
       startTimer(then, 1);
     };
 
+/** However often the result is called in one turn of the event loop: `then` is called once, when that is over. */
+export function oncePerTurn(then: () => void): () => void {
+  let isDue = false;
+  return () => {
+    if (isDue) return;
+    isDue = true;
+    startSoon(() => {
+      isDue = false;
+      then();
+    });
+  };
+}
+
 /**
  * Like {@link startTimer}, for what is waited for: after an event loop that was blocked, that is there, and not read yet. So
  * what has come until then is read before `then` is called.

@@ -111,7 +111,7 @@ export abstract class NamedLock {
     this.closed = true;
     droppedHandles.unregister(this);
     // The last one first: one that leaves lets in those behind it, which are not to be granted any more.
-    for (const wait of this.record.latestOf(this)) wait.withdraw(closedError(this));
+    for (const wait of this.record.ready.latestOf(this)) wait.withdraw(closedError(this));
     this.record.leave();
   }
 

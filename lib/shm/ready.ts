@@ -1,6 +1,6 @@
 // The native part of this thread, and who of the thread wants to hear from it: which wait or hold is meant by which native
 // index, and what is tried again because another process was stopped in the middle of a change.
-import { now, startSoon, startTimer } from '../common/clock';
+import { now, oncePerTurn, startTimer } from '../common/clock';
 import type { LockInfo } from '../common/types';
 import { Native, Report } from './binding';
 import { Status, type Subject } from './errors';
@@ -67,10 +67,12 @@ export class Ready {
   private looksFrom = 0;
   /** The native index of a blocking wait that is in its native call; -1: there is none. */
   blocked = -1;
-  private blockedIsWatched = false;
   private drainIsDue = false;
   private isDraining = false;
-  private isToDrainAnew = false;
+  private readonly endTerminatedSoon = oncePerTurn(() => this.endTerminated());
+  private readonly drainSoon = oncePerTurn(() => {
+    if (this.drainIsDue) this.drainAnew();
+  });
 
   constructor() {
     this.native = Native.open(this.onReady);
@@ -142,12 +144,7 @@ export class Ready {
    */
   watchBlocked(): void {
     this.endTerminated();
-    if (this.blockedIsWatched) return;
-    this.blockedIsWatched = true;
-    startSoon(() => {
-      this.blockedIsWatched = false;
-      this.endTerminated();
-    });
+    this.endTerminatedSoon();
   }
 
   private endTerminated(): void {
@@ -192,7 +189,7 @@ export class Ready {
     const { native } = this;
     this.drainIsDue = true;
     if (this.isDraining) {
-      if (!this.isToDrainAnew) this.drainSoon();
+      this.drainSoon();
       return;
     }
     this.isDraining = true;
@@ -210,14 +207,6 @@ export class Ready {
       this.isDraining = false;
     }
     if (native.reported(Report.OWED) !== 0) this.retryLater();
-  }
-
-  private drainSoon(): void {
-    this.isToDrainAnew = true;
-    startSoon(() => {
-      this.isToDrainAnew = false;
-      if (this.drainIsDue) this.drainAnew();
-    });
   }
 
   /** Called by the event loop: no loop of ours can be running. */

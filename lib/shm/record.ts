@@ -15,7 +15,7 @@ import {
 import { errorOf, Status } from './errors';
 import { type Hold, Holds, type LockOfHold } from './hold';
 import { detailsOf, isStopped } from './processes';
-import { type Group, Ready, type Waiting } from './ready';
+import { Ready } from './ready';
 
 /** In place of a native id, of which there are never so many. */
 const ASLEEP = 2 ** 29 - 1;
@@ -73,11 +73,6 @@ export class LockRecord implements LockOfHold {
 
   endUse(): void {
     if (--this.uses === 0 && this.users === 0) this.records.close(this);
-  }
-
-  /** The waits for it of a group, the latest one first. */
-  latestOf(group: Group): Waiting[] {
-    return this.ready.latestOf(group);
   }
 
   /** Gives the native lock back if nobody holds it or waits for it here. The next one who needs it opens it again. */

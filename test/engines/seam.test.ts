@@ -157,6 +157,18 @@ beforeEach(() => {
   others = lockOver(new EngineBehindLine(server));
 });
 
+/** The call is aborted while the answer to it is on its way, and the engine hears of that before we hear the answer. */
+async function abortAcrossGrant(call: (options: { signal: AbortSignal }) => Promise<unknown>): Promise<void> {
+  engine.line.back.shut();
+  const controller = new AbortController();
+  const { promise } = track(call({ signal: controller.signal }));
+  const reason = new Error('changed its mind');
+  controller.abort(reason);
+  await until(() => engine.line.asked.includes('withdraw'));
+  engine.line.back.open();
+  expect(await errorOf(() => promise)).toBe(reason);
+}
+
 afterEach(async () => {
   for (const line of engine.lines) {
     line.there.open();
@@ -380,14 +392,7 @@ describe('an answer that crosses', () => {
 
   test('a grant that crosses the abort is given back before the call rejects', async () => {
     await begin();
-    engine.line.back.shut();
-    const controller = new AbortController();
-    const wait = track(lock.exclusive({ signal: controller.signal }));
-    const reason = new Error('changed its mind');
-    controller.abort(reason);
-    await until(() => engine.line.asked.includes('withdraw'));
-    engine.line.back.open();
-    expect(await errorOf(() => wait.promise)).toBe(reason);
+    await abortAcrossGrant((options) => lock.exclusive(options));
     expect(state()).toEqual(IDLE);
   });
 
@@ -396,13 +401,7 @@ describe('an answer that crosses', () => {
     const dead = new EngineBehindLine(server);
     await lockOver(dead).exclusive();
     dead.line.drop();
-    engine.line.back.shut();
-    const controller = new AbortController();
-    const wait = track(lock.exclusive({ signal: controller.signal }));
-    controller.abort(new Error('changed its mind'));
-    await until(() => engine.line.asked.includes('withdraw'));
-    engine.line.back.open();
-    await errorOf(() => wait.promise);
+    await abortAcrossGrant((options) => lock.exclusive(options));
     expect(state()).toEqual(IDLE);
     await others.exclusive(({ abandoned }) => expect(abandoned).not.toBeNull());
   });
@@ -611,14 +610,7 @@ describe('an engine that refuses to take something back', () => {
     const guard = await lock.shared();
     const theirs = verb === 'withdraw' ? await others.shared() : undefined;
     engine.line.refusals.set(verb, 2);
-    engine.line.back.shut();
-    const controller = new AbortController();
-    const upgraded = track(guard.upgrade({ signal: controller.signal }));
-    const reason = new Error('changed its mind');
-    controller.abort(reason);
-    await until(() => engine.line.asked.includes('withdraw'));
-    engine.line.back.open();
-    expect(await errorOf(() => upgraded.promise)).toBe(reason);
+    await abortAcrossGrant((options) => guard.upgrade(options));
     await theirs?.release();
     await until(async () => {
       const beside = await others.tryShared();
