@@ -9,6 +9,8 @@ import { untilPending } from './support/locks';
 import { testNamespace, until } from './support/namespace';
 import { Layout, segmentFile, writeAt } from './support/segment';
 
+/** As many as one look at each lock for each other one takes minutes for. */
+const MANY = 60_000;
 const ESCAPE = '\u001b';
 
 describe('ls', () => {
@@ -64,6 +66,20 @@ describe('ls', () => {
     guard.release();
     await waiting.promise;
     await actor.release('a');
+  });
+
+  test('a namespace with tens of thousands of locks in use', async () => {
+    const namespace = testNamespace();
+    const actor = await startActor('fork', { namespace });
+    await actor.run(
+      `globalThis.guards = [];
+       for (let n = 0; n < args; n++) globalThis.guards.push(lock({ name: 'name ' + n }).exclusiveSync());`,
+      MANY,
+    );
+    const { stdout, stderr, code, signal } = await runCommand(['ls', '--namespace', namespace]);
+    expect({ stderr, code, signal }).toEqual({ stderr: '', code: 0, signal: null });
+    expect(stdout.match(/● holds exclusive/g)).toHaveLength(MANY);
+    await actor.kill();
   });
 
   test('for people: a row each, no escape codes into a pipe, and none from a name', async () => {
@@ -207,7 +223,8 @@ describe('doctor', () => {
     using lock = new SharedLock('ledger', { namespace });
     lock.exclusiveSync(() => {});
     writeAt(segmentFile(namespace), Layout.META, Buffer.alloc(Layout.HEADER_END - Layout.META, 0xa5));
-    const { stdout, code } = await runCommand(['doctor']);
+    const { stdout, stderr, code, signal } = await runCommand(['doctor']);
+    expect({ stderr, signal }).toEqual({ stderr: '', signal: null });
     expect(stdout).toMatch(new RegExp(`^wrong +ERR_LOCK_CORRUPT: .*${segmentFile(namespace)}`, 'm'));
     expect(code).toBe(1);
   });

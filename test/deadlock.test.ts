@@ -2,7 +2,7 @@
 // once, or one fails that has asked for it. Nobody else is.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Lock, LockError, type LockGuard, SharedLock } from '../lib';
-import { locksOf, segmentsOfUser } from '../lib/shm/admin';
+import { contentOf, segmentsOfUser } from '../lib/shm/admin';
 import type { ActorKind } from './support/actor';
 import { Member, type Outcome, type Wanted, type Way } from './support/members';
 import { testNamespace } from './support/namespace';
@@ -78,9 +78,7 @@ async function warningsOf(members: Member[]) {
 /** As `proclock ls` shows it. */
 function inCircles(namespace: string): string[] {
   const segment = segmentsOfUser().find((each) => each.namespace === namespace);
-  return locksOf(segment!)
-    .filter(({ deadlock }) => deadlock)
-    .map(({ name }) => name);
+  return [...contentOf(segment!).deadlocks].sort();
 }
 
 describe('certain: all block their threads', () => {

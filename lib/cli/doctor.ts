@@ -2,7 +2,15 @@
 import { existsSync, rmSync, statSync } from 'node:fs';
 import { arch, release } from 'node:os';
 import { SharedLock } from '../index';
-import { describeNative, fileOf, layoutOf, locksOf, prune, type Segment, segmentsOfUser } from '../shm/admin';
+import {
+  contentOf,
+  describeNative,
+  fileOf,
+  layoutOf,
+  prune,
+  type Segment,
+  segmentsOfUser,
+} from '../shm/admin';
 import { darwinChecks } from './doctor-darwin';
 import { linuxChecks } from './doctor-linux';
 import { type Finding, note, ok, wrong } from './finding';
@@ -41,7 +49,7 @@ function checkSegment(segment: Segment, native: { layoutVersion: number; abi: nu
     ];
   }
   if (unused) return [note(`${file}: nobody uses it (proclock prune)`)];
-  locksOf(segment); // it throws where something is wrong in there
+  contentOf(segment); // it throws where something is wrong in there
   return [];
 }
 

@@ -1,8 +1,8 @@
 // The locks that `ls` and `watch` show, wherever they are.
 import { abandonedData } from '../common/inspect';
-import type { LockInfo } from '../common/types';
+import type { Abandoned, LockInfo } from '../common/types';
 import type { EngineSpace } from '../remote/space';
-import { type LockState, locksOf, segmentsOfUser } from '../shm/admin';
+import { contentOf, type SegmentContent, segmentsOfUser } from '../shm/admin';
 import { ENGINE_OPTIONS, spaceOf } from './engine';
 import { lineOf, type OptionConfigs, parse, UsageError, type Values } from './usage';
 
@@ -12,7 +12,16 @@ export const LIST_OPTIONS: OptionConfigs = {
   ...ENGINE_OPTIONS,
 };
 
-export type { LockState };
+/** One lock, as all see it. */
+export interface LockState {
+  readonly namespace: string;
+  readonly group?: number;
+  readonly name: string;
+  readonly held: LockInfo[];
+  readonly pending: LockInfo[];
+  readonly abandoned: Abandoned | null;
+  readonly deadlock: boolean;
+}
 
 /** Of which locks something is to be shown. */
 export interface Source {
@@ -21,38 +30,44 @@ export interface Source {
   close(): Promise<void>;
 }
 
+/** Every lock that is held, waited for, or left by a dead holder, by name. There may be as many as a namespace has names. */
+function statesOf(where: { namespace: string; group?: number }, content: SegmentContent): LockState[] {
+  const states = new Map<string, LockState>();
+  const stateOf = (name: string): LockState => {
+    let state = states.get(name);
+    if (state === undefined) {
+      const abandoned = content.abandoned.get(name) ?? null;
+      state = { ...where, name, held: [], pending: [], abandoned, deadlock: content.deadlocks.has(name) };
+      states.set(name, state);
+    }
+    return state;
+  };
+  for (const info of content.held) stateOf(info.name).held.push(info);
+  for (const info of content.pending) stateOf(info.name).pending.push(info);
+  for (const name of content.abandoned.keys()) stateOf(name);
+  return [...states.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
 function lookAtMemory(namespace: string | undefined): { locks: LockState[]; problems: string[] } {
-  const locks: LockState[] = [];
   const problems: string[] = [];
-  for (const segment of segmentsOfUser()) {
-    if (namespace !== undefined && segment.namespace !== namespace) continue;
+  const locks = segmentsOfUser().flatMap((segment) => {
+    const { group } = segment;
+    if (namespace !== undefined && segment.namespace !== namespace) return [];
     try {
-      locks.push(...locksOf(segment));
+      return statesOf({ namespace: segment.namespace, ...(group >= 0 && { group }) }, contentOf(segment));
     } catch (error) {
       // One that was pruned meanwhile has no locks.
       if ((error as { code?: string }).code !== 'ERR_LOCK_NAMESPACE_REMOVED') problems.push(lineOf(error));
+      return [];
     }
-  }
+  });
   return { locks, problems };
 }
 
 async function lookAtSpace(space: EngineSpace): Promise<LockState[]> {
   const [{ held, pending }, marks] = await Promise.all([space.query(), space.marks()]);
   const abandoned = new Map(marks.map((mark) => [mark.name, mark.abandoned]));
-  const names = new Set([
-    ...held.map(({ name }) => name),
-    ...pending.map(({ name }) => name),
-    ...abandoned.keys(),
-  ]);
-  const ofName = (infos: LockInfo[], name: string) => infos.filter((info) => info.name === name);
-  return [...names].sort().map((name) => ({
-    namespace: space.namespace,
-    name,
-    held: ofName(held, name),
-    pending: ofName(pending, name),
-    abandoned: abandoned.get(name) ?? null,
-    deadlock: false,
-  }));
+  return statesOf({ namespace: space.namespace }, { held, pending, abandoned, deadlocks: new Set() });
 }
 
 /** What was typed after `ls` or `watch`. */

@@ -12,7 +12,12 @@ export async function ls(args: string[]): Promise<number> {
     const { stdout } = process;
     const screen = new Screen(stdout);
     if (values.json === true) stdout.write(`${jsonOf(locks)}\n`);
-    else for (const line of tableOf(locks)) stdout.write(`${screen.textOf(line)}\n`);
+    else
+      stdout.write(
+        tableOf(locks)
+          .map((line) => `${screen.textOf(line)}\n`)
+          .join(''),
+      );
     if (stdout.isTTY && values.json !== true && locks.length === 0)
       stdout.write('Nobody holds a lock, or waits for one.\n');
     for (const problem of problems) process.stderr.write(`${problem}\n`);

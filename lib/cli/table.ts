@@ -55,7 +55,7 @@ export function tableOf(locks: LockState[]): Line[] {
   if (rows.length === 0) return [];
   const all = [HEAD, ...rows];
   const width = (column: 'lock' | 'state' | 'who' | 'age'): number =>
-    Math.max(...all.map((row) => row[column].length));
+    all.reduce((most, row) => Math.max(most, row[column].length), 0);
   const [lock, state, who, age] = [width('lock'), width('state'), width('who'), width('age')];
   return all.map((row) => [
     [row === HEAD ? 'dim' : 'bold', `${row.lock.padEnd(lock)}  `],

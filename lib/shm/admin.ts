@@ -18,15 +18,14 @@ export interface Segment {
   readonly group: number;
 }
 
-/** One lock, as all see it. */
-export interface LockState {
-  readonly namespace: string;
-  readonly group?: number;
-  readonly name: string;
-  readonly held: LockInfo[];
-  readonly pending: LockInfo[];
-  readonly abandoned: Abandoned | null;
-  readonly deadlock: boolean;
+/** What is in a namespace. */
+export interface SegmentContent {
+  readonly held: readonly LockInfo[];
+  readonly pending: readonly LockInfo[];
+  /** What dead holders have left, by the lock's name. */
+  readonly abandoned: ReadonlyMap<string, Abandoned>;
+  /** The names of the locks that are waited for in circles. */
+  readonly deadlocks: ReadonlySet<string>;
 }
 
 /** The binary, and what of others it can share memory with. */
@@ -87,31 +86,22 @@ export function layoutOf({ file }: Segment): { version: number; abi: number } | 
 }
 
 /**
- * Every lock of a namespace that is held, waited for, or left by a dead holder. To look at it enters it for as long as the
- * process lives; what has another layout is left alone.
- * @throws {LockError} if it can not be entered
+ * What is in a namespace. To look at it enters it for as long as the process lives; in what has another layout nothing is seen.
+ * @throws {LockError} if it can not be entered, or what is in there is not possible
  */
-export function locksOf(segment: Segment): LockState[] {
+export function contentOf(segment: Segment): SegmentContent {
   const { group, namespace } = segment;
   const layout = layoutOf(segment);
   const own = load();
-  if (layout?.version !== own.layoutVersion || layout.abi !== own.abi) return [];
+  if (layout?.version !== own.layoutVersion || layout.abi !== own.abi)
+    return { held: [], pending: [], abandoned: new Map(), deadlocks: new Set() };
   const record = records().enter('', namespace, group);
   try {
-    const { held, pending } = record.snapshotOfAll(true);
-    const marks = record.marks();
-    const deadlocks = new Set(record.locksInCycles());
-    const names = new Set([...held, ...pending].map(({ name }) => name));
-    for (const name of marks.keys()) names.add(name);
-    return [...names].sort().map((name) => ({
-      namespace,
-      ...(group >= 0 && { group }),
-      name,
-      held: held.filter((info) => info.name === name),
-      pending: pending.filter((info) => info.name === name),
-      abandoned: marks.get(name) ?? null,
-      deadlock: deadlocks.has(name),
-    }));
+    return {
+      ...record.snapshotOfAll(true),
+      abandoned: record.marks(),
+      deadlocks: new Set(record.locksInCycles()),
+    };
   } finally {
     record.leave();
   }

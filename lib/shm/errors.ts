@@ -142,10 +142,11 @@ function systemError(failure: OpenFailure): Error {
 /** The error for a status that is neither success nor a matter of course. */
 export function errorOf(status: number, wanted: string, subject: Subject, failure?: OpenFailure): LockError {
   const cause = failure?.errno ? systemError(failure) : undefined;
+  const what = subject.name === '' ? subject.file : shown(subject.name);
   if (status === Status.INCOMPATIBLE && failure !== undefined) {
     return new LockError(
       'ERR_LOCK_INCOMPATIBLE',
-      `Cannot ${wanted} ${shown(subject.name)}: ${subject.file} is in use by layout version ${failure.foundVersion} ` +
+      `Cannot ${wanted} ${what}: ${subject.file} is in use by layout version ${failure.foundVersion} ` +
         `built for ${family(failure.foundAbi)}, this is layout version ${failure.ourVersion} for ` +
         `${family(failure.ourAbi)}; use the same build everywhere, or another namespace`,
     );
@@ -154,7 +155,7 @@ export function errorOf(status: number, wanted: string, subject: Subject, failur
     'ERR_LOCK_CORRUPT',
     `native status ${status}`,
   ];
-  return new LockError(code, `Cannot ${wanted} ${shown(subject.name)}: ${reason}`, { cause });
+  return new LockError(code, `Cannot ${wanted} ${what}: ${reason}`, { cause });
 }
 
 /** How the native part can be made where there is no binary of it. */

@@ -16,7 +16,21 @@ export function isStopped(native: Native, info: NativeInfo): boolean {
   return native.lookAt(info)?.[0] === true;
 }
 
-export function detailsOf(native: Native, info: NativeInfo): ProcessDetails {
+/** Tells of the processes of many holds and waits, and looks at each process once. */
+export function processTeller(native: Native): (info: NativeInfo) => ProcessDetails {
+  const seen = new Map<string, ProcessDetails>();
+  return (info) => {
+    const key = `${info.pidNamespace}-${info.pid}-${info.startTime}`;
+    let details = seen.get(key);
+    if (details === undefined) {
+      details = detailsOf(native, info);
+      seen.set(key, details);
+    }
+    return details;
+  };
+}
+
+function detailsOf(native: Native, info: NativeInfo): ProcessDetails {
   const seen = native.lookAt(info);
   if (seen === undefined) return {};
   const [stopped, given] = seen;

@@ -14,7 +14,7 @@ import {
 } from './binding';
 import { errorOf, Status } from './errors';
 import { type Hold, Holds, type LockOfHold } from './hold';
-import { detailsOf, isStopped } from './processes';
+import { isStopped, type ProcessDetails, processTeller } from './processes';
 import { Ready } from './ready';
 
 /** In place of a native id, of which there are never so many. */
@@ -163,8 +163,8 @@ export class LockRecord implements LockOfHold {
     if (typeof infos === 'number') return 0;
     const isOurs = (info: NativeInfo): boolean =>
       info.pid === process.pid && info.threadId === threadId && info.exclusive === (mode === 'exclusive');
-    const since = infos.filter(isOurs).map((info) => info.since);
-    return since.length === 0 ? 0 : Math.max(Date.now() - Math.min(...since), 0);
+    const from = infos.filter(isOurs).reduce((oldest, { since }) => Math.min(oldest, since), Infinity);
+    return Math.max(Date.now() - from, 0);
   }
 
   /** A place in its queue. */
@@ -176,7 +176,7 @@ export class LockRecord implements LockOfHold {
   cycleOf(index: number): LockInfo[] {
     const infos = this.native.binding.cycleOf(index);
     if (typeof infos === 'number' || infos.length === 0) return [];
-    const cycle = infos.map((info) => this.info(info, false));
+    const cycle = infos.map((info) => this.info(info));
     return [...cycle, cycle[0] as LockInfo];
   }
 
@@ -220,10 +220,11 @@ export class LockRecord implements LockOfHold {
 
   private snapshotOf(infos: NativeInfo[] | number, processes = false): LockSnapshot {
     if (typeof infos === 'number') throw errorOf(infos, 'query', this);
-    return {
-      held: infos.filter((info) => !info.pending).map((info) => this.info(info, processes)),
-      pending: infos.filter((info) => info.pending).map((info) => this.info(info, processes)),
-    };
+    const tell = processes ? processTeller(this.native) : undefined;
+    const held: LockInfo[] = [];
+    const pending: LockInfo[] = [];
+    for (const info of infos) (info.pending ? pending : held).push(this.info(info, tell));
+    return { held, pending };
   }
 
   /**
@@ -249,7 +250,7 @@ export class LockRecord implements LockOfHold {
     return this.native.binding.flights(this.open());
   }
 
-  private info(info: NativeInfo, processes: boolean): LockInfo {
+  private info(info: NativeInfo, tell?: (info: NativeInfo) => ProcessDetails): LockInfo {
     return {
       name: info.name ?? this.name,
       mode: info.exclusive ? 'exclusive' : 'shared',
@@ -257,7 +258,7 @@ export class LockRecord implements LockOfHold {
       pid: info.pid,
       threadId: info.threadId,
       since: new Date(info.since),
-      ...(processes && detailsOf(this.native, info)),
+      ...tell?.(info),
     };
   }
 }
