@@ -24,7 +24,8 @@ describe.each(MODES)('%s', (mode) => {
       let seen: LockGuard | undefined;
       const result = await call(lock, (guard) => {
         seen = guard;
-        expect(guard).toMatchObject({ mode, lock, released: false, abandoned: null });
+        expect(guard.lock).toBe(lock);
+        expect(guard).toMatchObject({ mode, released: false, abandoned: null });
         expect(lock.query()).toMatchObject({ held: [{ mode }], pending: [] });
         return 'result';
       });

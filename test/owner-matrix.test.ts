@@ -203,7 +203,8 @@ describe.each(Object.entries(situations))('%s', (situation, arrive) => {
         let looks = 0;
         const look = (guard: LockGuard) => {
           looks++;
-          expect(guard).toMatchObject({ mode: wanted, lock, token: outer.token, released: false });
+          expect(guard.lock).toBe(lock);
+          expect(guard).toMatchObject({ mode: wanted, token: outer.token, released: false });
           const now = observer.query();
           expect(now.pending).toEqual(before.pending);
           expect(now.held).toEqual(expect.arrayContaining(before.held));

@@ -134,7 +134,8 @@ async function checkCell(stage: Stage, lock: SharedLock, outer: Guard, cell: Cel
   let looks = 0;
   const look = async (guard: Guard) => {
     looks++;
-    expect(guard).toMatchObject({ mode: cell.wanted, lock, token: outer.token, released: false });
+    expect(guard.lock).toBe(lock);
+    expect(guard).toMatchObject({ mode: cell.wanted, token: outer.token, released: false });
     const now = await stage.query();
     expect(now.pending).toEqual(before.pending);
     expect(now.held).toEqual(expect.arrayContaining(before.held));
