@@ -7,6 +7,9 @@ import { FREE, KINDS, type Kind, kinds, modesOf, turns } from './support/kinds';
 import { withCode } from './support/locks';
 import { testNamespace } from './support/namespace';
 
+/** More than there can be callbacks within each other, on one stack. */
+const MANY = 2000;
+
 describe.each(KINDS)('locks %s', (kindName) => {
   let kind: Kind;
   let a: local.SharedLock;
@@ -213,6 +216,19 @@ describe.each(KINDS)('locks %s', (kindName) => {
     await blocked.release();
   });
 
+  test('are held around a callback however many they are', async () => {
+    const many = Array.from({ length: MANY }, (_, number) => kind.make(`many ${number}`));
+    const held = await kind.acquireAll(many, async ({ guards }: local.MultiGuard) => {
+      await turns(1);
+      return guards.filter(({ released }) => !released).length;
+    });
+    expect(held).toBe(MANY);
+    for (const lock of many) {
+      expect(await modesOf(lock)).toEqual(FREE);
+      lock.close();
+    }
+  });
+
   test('that are lost say so, and the others are given back all the same', async () => {
     const all = await kind.acquireAll([a, b, c]);
     const { lost } = all;
@@ -241,6 +257,8 @@ describe.each(KINDS)('locks %s', (kindName) => {
     }
     await expect(kind.acquireAll([a], { timeout: -1 })).rejects.toEqual(withCode('ERR_OUT_OF_RANGE'));
     await expect(kind.acquireAll([a], {}, 5)).rejects.toEqual(withCode('ERR_INVALID_ARG_TYPE'));
+    const swapped = kind.acquireAll as unknown as (...args: unknown[]) => Promise<unknown>;
+    await expect(swapped([a], () => {}, { timeout: 50 })).rejects.toEqual(withCode('ERR_INVALID_ARG_TYPE'));
     exclusiveOnly.close();
   });
 });
@@ -278,6 +296,29 @@ describe('blocking', () => {
     {
       using _all = local.acquireAllSync([a, b]);
     }
+    expect([a.query(), b.query()]).toEqual([FREE, FREE]);
+    a.close();
+    b.close();
+  });
+
+  test('holds them around a callback however many they are', () => {
+    const namespace = testNamespace();
+    const many = Array.from({ length: MANY }, (_, number) => new local.Lock(`many ${number}`, { namespace }));
+    expect(local.acquireAllSync(many, ({ guards }) => guards.length)).toBe(MANY);
+    for (const lock of many) {
+      expect(lock.query()).toEqual(FREE);
+      lock.close();
+    }
+  });
+
+  test('tells what the callback threw, and gives all back', () => {
+    const namespace = testNamespace();
+    const [a, b] = ['a', 'b'].map((name) => new local.Lock(name, { namespace })) as [local.Lock, local.Lock];
+    const thrown = new Error('thrown');
+    const fail = () => {
+      throw thrown;
+    };
+    expect(() => local.acquireAllSync([a, b], fail)).toThrow(thrown);
     expect([a.query(), b.query()]).toEqual([FREE, FREE]);
     a.close();
     b.close();

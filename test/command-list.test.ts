@@ -7,7 +7,7 @@ import { startActor } from './support/actor';
 import { MAIN, runCommand, startCommand } from './support/command';
 import { untilPending } from './support/locks';
 import { testNamespace, until } from './support/namespace';
-import { Layout, segmentFile, writeAt } from './support/segment';
+import { Head, Layout, segmentFile, writeAt } from './support/segment';
 
 /** As many as one look at each lock for each other one takes minutes for. */
 const MANY = 60_000;
@@ -80,6 +80,22 @@ describe('ls', () => {
     expect({ stderr, code, signal }).toEqual({ stderr: '', code: 0, signal: null });
     expect(stdout.match(/● holds exclusive/g)).toHaveLength(MANY);
     await actor.kill();
+  });
+
+  test('a namespace of another layout that is in use is told of; one that nobody uses is not', async () => {
+    const namespace = testNamespace();
+    const actor = await startActor('fork', { namespace });
+    await actor.acquire({ name: 'a', mode: 'exclusive' });
+    writeAt(segmentFile(namespace), Head.VERSION, Buffer.from([99]));
+    const list = () => runCommand(['ls', '--json', '--namespace', namespace]);
+    expect(await list()).toEqual({
+      code: 1,
+      signal: null,
+      stdout: '[]\n',
+      stderr: expect.stringMatching(/^proclock: ERR_LOCK_INCOMPATIBLE: .*layout version 99/),
+    });
+    await actor.kill();
+    await until(async () => (await list()).code === 0);
   });
 
   test('for people: a row each, no escape codes into a pipe, and none from a name', async () => {

@@ -57,6 +57,7 @@ test.each([
   [['lock'], /no command "lock"/],
   [['toString'], /no command "toString"/],
   [['help', 'lock'], /no command "lock"/],
+  [['help', 'constructor'], /constructor/],
   [['ls', '--all'], /--all/],
   [['ls', '--namespace'], /namespace/],
   [['ls', '--namespace', '../x'], /namespace/],

@@ -88,6 +88,8 @@ test('a frozen guard is not missed, and does no harm', async () => {
     name,
   );
   expect(await actor.run('return kept.mode')).toBe('shared');
+  await actor.run('kept.release();');
+  expect(await actor.run('return kept.released')).toBe(true);
 });
 
 test('many at once, and those who waited for them are granted', async () => {

@@ -17,10 +17,9 @@ const COMMANDS: Record<string, () => Command> = {
 
 function help(args: string[]): number {
   const [command] = args;
-  const text = command === undefined ? GENERAL : HELP[command];
-  if (text === undefined)
-    throw new UsageError(`there is no command ${JSON.stringify(command)}: proclock help`);
-  process.stdout.write(text);
+  if (command === undefined) process.stdout.write(GENERAL);
+  else if (Object.hasOwn(HELP, command)) process.stdout.write(HELP[command] as string);
+  else throw new UsageError(`there is no command ${JSON.stringify(command)}: proclock help`);
   return Exit.OK;
 }
 

@@ -1,5 +1,5 @@
-// The owner context of the callback around the caller. The only state of lib/common: one for each copy of the package in a
-// thread.
+// The owner context of the callback around the caller. Beside the listeners of signals.ts, the only state of lib/common: one
+// for each copy of the package in a thread.
 //
 // On Node 20 an AsyncLocalStorage makes every await of the process slower from its first run() on, and is kept in a list of
 // the process, for ever. Programs without callback forms never pay; and when no callback has been running for some turns of

@@ -3,6 +3,7 @@
 // Registering every guard with a FinalizationRegistry would cost more than the lock. Most guards live for microseconds:
 // only those that are still open when their turn of the event loop is over are registered.
 import { publishLeak } from './channels';
+import { isLoss, shown } from './errors';
 import { Recent } from './recent';
 import type { LockMode } from './types';
 
@@ -17,6 +18,7 @@ export interface Watched {
 }
 
 interface Leaving {
+  /** Rejects, or throws, with what {@link isLoss} knows where nothing is held any more. */
   leave(finished: boolean): void | Promise<void>;
 }
 
@@ -59,17 +61,21 @@ export class LeakFinder {
   }
 }
 
-function giveBack(leak: Leak): void {
+async function giveBack(leak: Leak): Promise<void> {
   const { hold, name, mode } = leak;
-  // It may have been stolen, or its namespace be gone: nothing is held any more, and nobody is there to be told.
+  let end = 'the lock is released now';
   try {
-    hold.leave(false)?.catch(() => {});
-  } catch {}
+    await hold.leave(false);
+  } catch (error) {
+    // Whoever closes a space has given back what it held.
+    if (isLoss(error) && (error.cause as { code?: unknown }).code === 'ERR_LOCK_CLOSED') return;
+    if (isLoss(error)) end = 'the hold had been lost before';
+  }
   // Last, for a host may have put something in its place that throws.
   publishLeak(leak, mode);
   process.emitWarning(
-    `A guard of lock ${JSON.stringify(name.slice(0, 80))} (${mode}) was garbage-collected before it was released; ` +
-      'the lock is released now. Release guards in a finally block, or use `using`, or the callback forms',
+    `A guard of lock ${shown(name)} (${mode}) was garbage-collected before it was released; ${end}. ` +
+      'Release guards in a finally block, or use `using`, or the callback forms',
     { type: 'Warning', code: 'PROCLOCK_LEAKED_GUARD' },
   );
 }

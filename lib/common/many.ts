@@ -1,10 +1,13 @@
 // Several locks at once, in one order that is the same everywhere, so that those who want several can not wait for each other
 // in a circle. What is here is the same for locks that are released at once, and for those that have to ask.
 import type { InspectOptions } from 'node:util';
+import { optionsOf } from './call';
 import { now } from './clock';
-import { argumentTypeError, argumentValueError, notHeldError } from './errors';
+import { argumentTypeError, argumentValueError, isLoss, notHeldError } from './errors';
 import { INSPECT, type Inspect } from './inspect';
-import { type Acquire, checkAcquireOptions, checkFunction, stopListening, throwIfAborted } from './options';
+import { type Acquire, checkAcquireOptions, throwIfAborted } from './options';
+import type { Ownable } from './owner';
+import { listenTo, stopListening } from './signals';
 import type { LockMode } from './types';
 
 /** In a lock: whether it is in shared memory or in an engine. */
@@ -151,9 +154,8 @@ export function restOf<F>(
   first: unknown,
   second: unknown,
 ): { options: object | undefined; fn: F | undefined } {
-  if (typeof first === 'function') return { options: undefined, fn: first as F };
-  checkFunction(second);
-  return { options: first as object | undefined, fn: second as F | undefined };
+  const options = optionsOf<object>(first as object | undefined, second);
+  return { options, fn: (typeof first === 'function' ? first : second) as F | undefined };
 }
 
 /** The guards by the places at which their locks are named. */
@@ -180,26 +182,61 @@ async function takeAll<G extends TakenGuard>(
   return taken;
 }
 
-/** Takes them as callbacks within each other: all belong to the context of the innermost, which is `fn`. */
-function callWithAll<G extends ManyGuard, T>(
+/** Takes the first one around a callback, and the others within that: all belong to the context of `fn`. */
+async function callWithAll<G extends TakenGuard & Ownable, T>(
   { steps }: Steps<Lockable<G>>,
   options: () => object,
   fn: (guards: G[]) => T | PromiseLike<T>,
 ): Promise<T> {
-  const guards: G[] = [];
-  const enter = async (index: number): Promise<T> => {
-    const step = steps[index];
-    if (step === undefined) return fn(guards);
-    return step.lock.run(step.mode, options(), (guard) => {
-      guards.push(guard);
-      return enter(index + 1);
-    }) as Promise<T>;
-  };
-  return enter(0);
+  const [head, ...others] = steps;
+  if (head === undefined) return fn([]);
+  return head.lock.run(head.mode, options(), async (outer) => {
+    const inner = await takeAll({ steps: others, handles: [] }, () => ({ ...options(), within: outer }));
+    const end = new End<T>();
+    try {
+      end.succeed(await fn([outer, ...inner]));
+    } catch (error) {
+      end.fail(error);
+    }
+    for (const guard of inner.reverse()) {
+      try {
+        await guard.settle(end.finished);
+      } catch (error) {
+        end.fail(error);
+      }
+    }
+    return end.result();
+  }) as Promise<T>;
+}
+
+/** How a call with several locks ends: of what is thrown on the way, the first says most, unless a hold was lost. */
+export class End<T> {
+  #value: T | undefined = undefined;
+  #failure: { error: unknown } | undefined = undefined;
+
+  /** Whether all went well until now. */
+  get finished(): boolean {
+    return this.#failure === undefined;
+  }
+
+  succeed(value: T): void {
+    this.#value = value;
+  }
+
+  fail(error: unknown): void {
+    if (this.#failure === undefined || (isLoss(error) && !isLoss(this.#failure.error)))
+      this.#failure = { error };
+  }
+
+  /** @throws what has failed */
+  result(): T {
+    if (this.#failure !== undefined) throw this.#failure.error;
+    return this.#value as T;
+  }
 }
 
 /** `acquireAll()`: `(wanted, options?)`, `(wanted, fn)` and `(wanted, options, fn)`. */
-export async function acquireMany<G extends TakenGuard, M extends Many<G>, T>(
+export async function acquireMany<G extends TakenGuard & Ownable, M extends Many<G>, T>(
   kind: 'local' | 'remote',
   wanted: unknown,
   first: unknown,
@@ -327,7 +364,9 @@ export function join(signals: readonly AbortSignal[]): Joined {
     for (const { signal, listener } of listeners) stopListening(signal, listener);
   };
   const look = (): void => listeners.find(({ signal }) => signal.aborted)?.listener();
-  for (const { signal, listener } of listeners) signal.addEventListener('abort', listener);
+  for (const { signal, listener } of listeners) {
+    if (!controller.signal.aborted) listenTo(signal, listener);
+  }
   look();
   return { signal: controller.signal, look, stop };
 }

@@ -60,15 +60,6 @@ export function isAbortSignal(value: unknown): value is AbortSignal {
   return typeof value === 'object' && value !== null && 'aborted' in value && 'addEventListener' in value;
 }
 
-/** Those of some libraries can not. What they call yet has to find that nobody listens. */
-export function stopListening(signal: AbortSignal, listener: () => void): void {
-  try {
-    signal.removeEventListener('abort', listener);
-  } catch {
-    // It must not keep anybody from what comes next.
-  }
-}
-
 /** Why it was aborted. Those of some libraries do not say. */
 export function reasonOf(signal: AbortSignal): unknown {
   return signal.reason === undefined

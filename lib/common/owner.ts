@@ -109,14 +109,17 @@ export class HoldSet implements Owner {
   held(): Held[] {
     const { first } = this;
     const all = first !== undefined && first.serial === this.firstSerial ? [first] : [];
-    return this.more === undefined ? all : all.concat(...this.more.values());
+    // There may be as many as a namespace has names.
+    for (const holds of this.more?.values() ?? []) for (const hold of holds) all.push(hold);
+    return all;
   }
 
   /** Whether it holds itself something of which this is true. */
   holdsSome(test: (hold: Held) => boolean): boolean {
     const { first } = this;
     if (first !== undefined && first.serial === this.firstSerial && test(first)) return true;
-    return this.more !== undefined && this.held().some(test);
+    for (const holds of this.more?.values() ?? []) if (holds.some(test)) return true;
+    return false;
   }
 
   /** Whose holds whoever is in this one holds as well. */

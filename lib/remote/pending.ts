@@ -6,7 +6,8 @@
 // was up, and released where the caller does not want it any more.
 import { now, startDeadline, type Timer } from '../common/clock';
 import { shown } from '../common/errors';
-import { type Acquire, reasonOf, stopListening } from '../common/options';
+import { type Acquire, reasonOf } from '../common/options';
+import { listenTo, stopListening } from '../common/signals';
 import type { Connection, Waiting } from './connection';
 import type { Answer, Grant, Session, Slot } from './engine';
 
@@ -27,7 +28,7 @@ export abstract class Pending implements Waiting {
 
   constructor(protected readonly options: Pick<Acquire, 'timeout' | 'signal'>) {
     this.deadline = now() + options.timeout;
-    options.signal?.addEventListener('abort', this.onAbort, { once: true });
+    if (options.signal !== undefined) listenTo(options.signal, this.onAbort);
     if (options.timeout !== Number.POSITIVE_INFINITY) this.arm();
   }
 

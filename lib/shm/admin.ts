@@ -86,14 +86,16 @@ export function layoutOf({ file }: Segment): { version: number; abi: number } | 
 }
 
 /**
- * What is in a namespace. To look at it enters it for as long as the process lives; in what has another layout nothing is seen.
+ * What is in a namespace. To look at it enters it for as long as the process lives: one that nobody uses, and that to enter
+ * would make anew, is left alone.
  * @throws {LockError} if it can not be entered, or what is in there is not possible
  */
 export function contentOf(segment: Segment): SegmentContent {
   const { group, namespace } = segment;
   const layout = layoutOf(segment);
   const own = load();
-  if (layout?.version !== own.layoutVersion || layout.abi !== own.abi)
+  const isOurs = layout?.version === own.layoutVersion && layout.abi === own.abi;
+  if (!isOurs && (layout === undefined || prune(segment, false)))
     return { held: [], pending: [], abandoned: new Map(), deadlocks: new Set() };
   const record = records().enter('', namespace, group);
   try {

@@ -51,17 +51,17 @@ export class LockGuard {
    * finished an exclusive hold since: what the lock protects may be half written. `null` if all is well.
    */
   get abandoned(): Abandoned | null {
-    return this.left;
+    return this.#abandoned;
   }
 
   /** @internal */
   readonly hold: Hold;
-  private tokenLow: number;
-  private tokenHigh: number;
-  private left: Abandoned | null;
-  private currentMode: LockMode;
-  private owner: Owner | undefined;
-  private done = false;
+  #tokenLow: number;
+  #tokenHigh: number;
+  #abandoned: Abandoned | null;
+  #mode: LockMode;
+  #owner: Owner | undefined;
+  #done = false;
   /** @internal Registered with it, to be missed when it is garbage-collected. */
   watcher: LeakFinder | undefined = undefined;
 
@@ -69,16 +69,16 @@ export class LockGuard {
   constructor(lock: GuardedLock, hold: Hold, mode: LockMode, owner: Owner | undefined) {
     this.lock = lock;
     this.hold = hold;
-    this.tokenLow = hold.tokenLow;
-    this.tokenHigh = hold.tokenHigh;
-    this.left = hold.abandoned;
-    this.currentMode = mode;
-    this.owner = owner;
+    this.#tokenLow = hold.tokenLow;
+    this.#tokenHigh = hold.tokenHigh;
+    this.#abandoned = hold.abandoned;
+    this.#mode = mode;
+    this.#owner = owner;
   }
 
   /** How it is held: as it was acquired, `'shared'` after {@link downgrade}, `'exclusive'` after {@link upgrade}. */
   get mode(): LockMode {
-    return this.currentMode;
+    return this.#mode;
   }
 
   /**
@@ -87,7 +87,7 @@ export class LockGuard {
    * can do no harm. A shared guard has the token of the last exclusive grant.
    */
   get token(): bigint {
-    return tokenOf(this.tokenHigh, this.tokenLow);
+    return tokenOf(this.#tokenHigh, this.#tokenLow);
   }
 
   /**
@@ -101,8 +101,8 @@ export class LockGuard {
    */
   get lost(): AbortSignal {
     let signal = signals.get(this);
-    if (signal === undefined || !(this.done || signal.aborted)) {
-      signal = this.done ? new AbortController().signal : this.hold.lost;
+    if (signal === undefined || !(this.#done || signal.aborted)) {
+      signal = this.#done ? new AbortController().signal : this.hold.lost;
       signals.set(this, signal);
     }
     return signal;
@@ -110,7 +110,7 @@ export class LockGuard {
 
   /** Whether {@link release} was called, or the callback that the guard was made for has settled. */
   get released(): boolean {
-    return this.done;
+    return this.#done;
   }
 
   /**
@@ -118,7 +118,7 @@ export class LockGuard {
    * @throws {LockError} `ERR_LOCK_NOT_HELD` if it was released before; `ERR_LOCK_LOST` if it was stolen before
    */
   release(): void {
-    if (this.done) throw notHeldError(this.lock);
+    if (this.#done) throw notHeldError(this.lock);
     this.end(true);
   }
 
@@ -128,12 +128,12 @@ export class LockGuard {
    * guards of nested acquires are still open
    */
   downgrade(): void {
-    if (this.done) throw notHeldError(this.lock);
-    if (this.currentMode !== 'exclusive')
+    if (this.#done) throw notHeldError(this.lock);
+    if (this.#mode !== 'exclusive')
       throw notHeldError(this.lock, 'it is held shared, there is nothing to downgrade');
     if (this.hold.isNested) throw nestedDowngradeError(this.lock);
     this.hold.downgrade();
-    this.currentMode = 'shared';
+    this.#mode = 'shared';
     this.watcher?.modeChanged(this);
   }
 
@@ -161,9 +161,9 @@ export class LockGuard {
     if (this.isExclusive()) return;
     if (!this.isUpgradable())
       throw this.hold.isNested ? nestedUpgradeError(this.lock) : pendingUpgradeError(this.lock);
-    if (this.hold.mode === 'shared') await upgrade(this, wanted, innermostOf(this.owner, currentContext()));
+    if (this.hold.mode === 'shared') await upgrade(this, wanted, innermostOf(this.#owner, currentContext()));
     // It may have been granted at once, and released before this goes on.
-    if (this.done) throw releasedInUpgradeError(this.lock);
+    if (this.#done) throw releasedInUpgradeError(this.lock);
     this.becomeExclusive();
   }
 
@@ -205,21 +205,21 @@ export class LockGuard {
 
   /** @internal The owner that `{ within: guard }` means. */
   [OWNER](): Owner {
-    if (this.done) throw notHeldError(this.lock, 'the guard given as `within` was released before');
-    this.owner ??= new HoldSet(this.hold);
-    return this.owner;
+    if (this.#done) throw notHeldError(this.lock, 'the guard given as `within` was released before');
+    this.#owner ??= new HoldSet(this.hold);
+    return this.#owner;
   }
 
   /** @internal Releases unless that was done; `finished` is false if a callback threw: then `abandoned` stays set. */
   settle(finished: boolean): void {
-    if (!this.done) this.end(finished);
+    if (!this.#done) this.end(finished);
     else if (signals.get(this)?.aborted === true) throw this.lost.reason;
   }
 
   private isExclusive(): boolean {
-    if (this.done) throw notHeldError(this.lock);
+    if (this.#done) throw notHeldError(this.lock);
     this.hold.checkNotLost();
-    return this.currentMode === 'exclusive';
+    return this.#mode === 'exclusive';
   }
 
   private isUpgradable(): boolean {
@@ -228,15 +228,15 @@ export class LockGuard {
 
   private becomeExclusive(): void {
     const { hold } = this;
-    this.currentMode = 'exclusive';
-    this.tokenLow = hold.tokenLow;
-    this.tokenHigh = hold.tokenHigh;
-    this.left = hold.abandoned;
+    this.#mode = 'exclusive';
+    this.#tokenLow = hold.tokenLow;
+    this.#tokenHigh = hold.tokenHigh;
+    this.#abandoned = hold.abandoned;
     this.watcher?.modeChanged(this);
   }
 
   private end(finished: boolean): void {
-    this.done = true;
+    this.#done = true;
     this.watcher?.forget(this);
     const { upgrade: pending } = this.hold;
     if (pending?.guard === this) pending.withdraw(releasedInUpgradeError(this.lock));

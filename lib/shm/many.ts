@@ -2,6 +2,7 @@ import { isLoss } from '../common/errors';
 import {
   acquireMany,
   deadlineOf,
+  End,
   inPlaces,
   Many,
   restOf,
@@ -104,26 +105,39 @@ export function acquireAllSync<T>(
   const all = stepsOf<NamedLock>(wanted, 'local');
   const { options, fn } = restOf<SyncWork<T>>(first, second);
   const deadline = deadlineOf(all, options);
-  const guards: LockGuard[] = [];
   if (fn === undefined) {
-    return takeNow(all, (lock, mode) => lock.runSync(mode, deadline(), undefined) as LockGuard) as MultiGuard;
+    const take = (lock: NamedLock, mode: LockMode) => lock.runSync(mode, deadline(), undefined) as LockGuard;
+    return multi(all, takeNow(all.steps, take) as LockGuard[]);
   }
-  let guard: MultiGuard | undefined;
-  const enter = (index: number): T => {
-    const step = all.steps[index];
-    if (step === undefined) {
-      guard = multi(all, guards);
-      return fn(guard);
+  const [head, ...others] = all.steps;
+  if (head === undefined) return callNow(all, [], fn);
+  return head.lock.runSync(head.mode, deadline(), (outer) => {
+    const take = (lock: NamedLock, mode: LockMode) =>
+      lock.runSync(mode, { ...deadline(), within: outer }, undefined) as LockGuard;
+    const inner = takeNow(others, take) as LockGuard[];
+    const end = new End<T>();
+    try {
+      end.succeed(callNow(all, [outer, ...inner], fn));
+    } catch (error) {
+      end.fail(error);
     }
-    return step.lock.runSync(step.mode, deadline(), (guard) => {
-      guards.push(guard);
-      return enter(index + 1);
-    }) as T;
-  };
+    for (const guard of inner.reverse()) {
+      try {
+        guard.settle(end.finished);
+      } catch (error) {
+        end.fail(error);
+      }
+    }
+    return end.result();
+  }) as T;
+}
+
+function callNow<T>(all: Steps<NamedLock>, taken: LockGuard[], fn: SyncWork<T>): T {
+  const guard = multi(all, taken);
   try {
-    return enter(0);
+    return fn(guard);
   } finally {
-    guard?.end();
+    guard.end();
   }
 }
 
@@ -131,24 +145,25 @@ export function acquireAllSync<T>(
 export function tryAcquireAll(wanted: readonly Wanted[]): MultiGuard | null {
   const all = stepsOf<NamedLock>(wanted, 'local');
   for (const handle of all.handles) handle.checkOpen();
-  return takeNow(all, (lock, mode) => lock.tryRun(mode));
+  const taken = takeNow(all.steps, (lock, mode) => lock.tryRun(mode));
+  return taken === null ? null : multi(all, taken);
 }
 
 /** Takes them one after the other. Where one fails, or is refused, what was taken is given back. */
 function takeNow(
-  all: Steps<NamedLock>,
+  steps: Steps<NamedLock>['steps'],
   take: (lock: NamedLock, mode: LockMode) => LockGuard | null,
-): MultiGuard | null {
+): LockGuard[] | null {
   const taken: LockGuard[] = [];
   let complete = false;
   try {
-    for (const { lock, mode } of all.steps) {
+    for (const { lock, mode } of steps) {
       const guard = take(lock, mode);
       if (guard === null) return null;
       taken.push(guard);
     }
     complete = true;
-    return multi(all, taken);
+    return taken;
   } finally {
     if (!complete) giveBackNow(taken);
   }

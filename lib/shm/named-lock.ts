@@ -22,6 +22,7 @@ import { LockGuard } from './guard';
 import type { Hold } from './hold';
 import { type AcquireOptions, checkLockOptions, type LockOptions } from './options';
 import { timedOut } from './pending';
+import { latestOf, type Waiting } from './ready';
 import { type LockRecord, threadOwner } from './record';
 import { droppedHandles, leaks, records } from './thread';
 import { Wait, waitSync } from './wait';
@@ -74,7 +75,7 @@ export abstract class NamedLock {
   private readonly exclusiveWay: number;
   private closed = false;
   /** @internal Its pending acquires. */
-  waits = 0;
+  latestWait: Waiting | undefined = undefined;
 
   /**
    * @param name any string; without one, a fresh unique name
@@ -111,7 +112,7 @@ export abstract class NamedLock {
     this.closed = true;
     droppedHandles.unregister(this);
     // The last one first: one that leaves lets in those behind it, which are not to be granted any more.
-    for (const wait of this.record.ready.latestOf(this)) wait.withdraw(closedError(this));
+    for (const wait of latestOf(this)) wait.withdraw(closedError(this));
     this.record.leave();
   }
 

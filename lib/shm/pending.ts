@@ -2,7 +2,8 @@
 // or with an error; and the event loop runs until then.
 import { now, startSoon, startTimer, type Timer } from '../common/clock';
 import { type LockError, timeoutError } from '../common/errors';
-import { type Acquire, reasonOf, stopListening } from '../common/options';
+import { type Acquire, reasonOf } from '../common/options';
+import { listenTo, stopListening } from '../common/signals';
 import type { LockInfo } from '../common/types';
 import { hearOfCycle } from './deadlock';
 import { Status, type Subject } from './errors';
@@ -20,7 +21,8 @@ interface Queued extends Holders {
 
 export abstract class Pending implements Waiting {
   looksAt: number;
-  readonly begun: number;
+  earlier: Waiting | undefined = undefined;
+  later: Waiting | undefined = undefined;
   protected readonly ready: Ready;
   protected readonly timeout: number;
   private readonly signal: AbortSignal | undefined;
@@ -47,7 +49,7 @@ export abstract class Pending implements Waiting {
     this.deadline = begun + timeout;
     this.looksAt = looks ? begun + LOOK_MS : Number.POSITIVE_INFINITY;
     if (ends) this.arm();
-    this.begun = this.ready.addPending(group);
+    this.ready.addPending(this);
   }
 
   /** Takes its place in the queue. @returns whether it has to wait until the queue can be touched again */
@@ -74,9 +76,9 @@ export abstract class Pending implements Waiting {
   /** The signal may be one of a library, which calls at once, or throws. */
   private listenTo(signal: AbortSignal): void {
     const onAbort = (): void => this.withdraw(reasonOf(signal));
+    this.onAbort = onAbort; // it may be called at once
     try {
-      signal.addEventListener('abort', onAbort, { once: true });
-      this.onAbort = onAbort;
+      listenTo(signal, onAbort);
     } catch (error) {
       this.withdraw(error);
     }

@@ -12,10 +12,6 @@ export interface ProcessDetails {
   stopped?: boolean;
 }
 
-export function isStopped(native: Native, info: NativeInfo): boolean {
-  return native.lookAt(info)?.[0] === true;
-}
-
 /** Tells of the processes of many holds and waits, and looks at each process once. */
 export function processTeller(native: Native): (info: NativeInfo) => ProcessDetails {
   const seen = new Map<string, ProcessDetails>();

@@ -16,10 +16,9 @@ const LOOK_TURN_MS = 5;
 /** How often an event loop does what the native thread would do, where none can be had. */
 const SERVE_MS = 10;
 
-/** Waits that are ended together. */
+/** Waits that are ended together: the latest of them, from which one leads to the next. */
 export interface Group {
-  /** How many there are. */
-  waits: number;
+  latestWait: Waiting | undefined;
 }
 
 /** A wait, as far as it is told of anything. */
@@ -36,8 +35,9 @@ export interface Waiting {
   look(): boolean;
   /** What it ends with, if it is ended together with others. */
   readonly group: Group | undefined;
-  /** Of two waits, the later one has the greater number. */
-  readonly begun: number;
+  /** Of its group: the waits that began before and after it. */
+  earlier: Waiting | undefined;
+  later: Waiting | undefined;
 }
 
 /** A lock, as far as a wait for it needs it. */
@@ -46,6 +46,22 @@ export interface WaitedLock extends Subject {
   readonly namespace: string;
   /** The cycle that a wait was told of, from it on, if it is still there. */
   cycleOf(index: number): LockInfo[];
+}
+
+/** The waits of a group, the latest one first. */
+export function latestOf(group: Group): Waiting[] {
+  const waits: Waiting[] = [];
+  for (let wait = group.latestWait; wait !== undefined; wait = wait.earlier) waits.push(wait);
+  return waits;
+}
+
+function leaveGroup(wait: Waiting, group: Group): void {
+  const { earlier, later } = wait;
+  if (earlier !== undefined) earlier.later = later;
+  if (later !== undefined) later.earlier = earlier;
+  else group.latestWait = earlier;
+  wait.earlier = undefined;
+  wait.later = undefined;
 }
 
 export class Ready {
@@ -59,7 +75,6 @@ export class Ready {
   /** Kept here, for the native part keeps it only while there are waits: all of this can be garbage-collected. */
   private readonly onReady = (): void => this.drainAnew();
   private pending = 0;
-  private begun = 0;
   private retryIsDue = false;
   private serviceIsDue = false;
   private lookIsDue = false;
@@ -78,26 +93,22 @@ export class Ready {
     this.native = Native.open(this.onReady);
   }
 
-  /** One wait more; the event loop runs for as long as there is one. @returns how many there have been */
-  addPending(group: Group | undefined): number {
-    if (group !== undefined) group.waits++;
+  /** One wait more; the event loop runs for as long as there is one. */
+  addPending(wait: Waiting): void {
+    const { group } = wait;
+    if (group !== undefined) {
+      wait.earlier = group.latestWait;
+      if (wait.earlier !== undefined) wait.earlier.later = wait;
+      group.latestWait = wait;
+    }
     if (++this.pending === 1) this.native.binding.keepAlive(true);
-    return ++this.begun;
-  }
-
-  /** The waits of a group, the latest one first. */
-  latestOf(group: Group): Waiting[] {
-    if (group.waits === 0) return [];
-    return [...this.waits, ...this.unqueued]
-      .filter((wait) => wait?.group === group)
-      .sort((a, b) => (b as Waiting).begun - (a as Waiting).begun) as Waiting[];
   }
 
   /** A wait is over; `index` is the one that it was registered with, if it was. */
   endPending(index: number, wait: Waiting): void {
     if (index >= 0) this.waits[index] = undefined;
     else this.unqueued.delete(wait);
-    if (wait.group !== undefined) wait.group.waits--;
+    if (wait.group !== undefined) leaveGroup(wait, wait.group);
     if (--this.pending === 0) this.native.binding.keepAlive(false);
   }
 

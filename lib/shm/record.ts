@@ -14,7 +14,7 @@ import {
 } from './binding';
 import { errorOf, Status } from './errors';
 import { type Hold, Holds, type LockOfHold } from './hold';
-import { isStopped, type ProcessDetails, processTeller } from './processes';
+import { type ProcessDetails, processTeller } from './processes';
 import { Ready } from './ready';
 
 /** In place of a native id, of which there are never so many. */
@@ -150,9 +150,10 @@ export class LockRecord implements LockOfHold {
     const infos = this.native.binding.query(this.open(), false);
     this.ready.settle();
     const { held } = this.snapshotOf(infos);
+    if (stopped === undefined) return held;
+    const tell = processTeller(this.native);
     for (const [index, holder] of held.entries()) {
-      if (stopped !== undefined && isStopped(this.native, (infos as NativeInfo[])[index] as NativeInfo))
-        stopped.add(holder);
+      if (tell((infos as NativeInfo[])[index] as NativeInfo).stopped === true) stopped.add(holder);
     }
     return held;
   }

@@ -40,7 +40,7 @@ export class Wait<T> extends Pending {
 
   /**
    * Queues for the lock.
-   * @param group what it ends with: see `Ready.latestOf`
+   * @param group what it ends with: see `latestOf`
    * @param owner who waits
    */
   static begin(

@@ -244,7 +244,7 @@ const dropped = 'dropped';
 async function warningsDuring(work: (warnings: unknown[]) => Promise<void>): Promise<unknown[]> {
   const warnings: unknown[] = [];
   const warn = jest.spyOn(process, 'emitWarning').mockImplementation((text, options) => {
-    if (String(text).includes(dropped)) warnings.push(options);
+    if (String(text).includes(dropped)) warnings.push({ ...(options as object), text });
   });
   try {
     await work(warnings);
@@ -305,11 +305,12 @@ export const leaks: Cases = (property) => {
 
   property('a guard that was lost before does no harm when it is dropped', async (stage) => {
     const lock = stage.make('SharedLock', dropped);
-    await warningsDuring(async (warnings) => {
+    const warnings = await warningsDuring(async (warnings) => {
       await drop(() => lock.exclusive());
       await stage.manager.request(dropped, { steal: true }, () => {});
       await collectUntil(() => warnings.length > 0);
     });
+    expect(warnings).toMatchObject([{ text: expect.stringContaining('the hold had been lost before') }]);
     await (await lock.exclusive()).release();
   });
 

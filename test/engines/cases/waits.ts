@@ -1,4 +1,5 @@
 // How a wait ends without the lock: its time is up, or it is aborted. Nobody is left in the queue behind the error.
+import { getEventListeners } from 'node:events';
 import type { Guard } from '../infrastructure';
 import { type Cases, errorOf, expectError, MODES, name } from '../stage';
 
@@ -132,9 +133,11 @@ export const aborts: Cases = (property) => {
     for (const mode of [...MODES, ...MODES]) {
       waits.push(await stage.queue((): Promise<Guard> => stage.lock[mode]({ signal })));
     }
+    expect(getEventListeners(signal, 'abort')).toHaveLength(1); // more than ten are taken for a leak
     const reason = new Error('all of them');
     abort(reason);
     for (const { promise } of waits) expect(await errorOf(() => promise)).toBe(reason);
+    expect(getEventListeners(signal, 'abort')).toEqual([]);
     await stage.expectState([[other, 'exclusive']]);
     await other.release();
   });

@@ -11,6 +11,9 @@ import { errorOf, track } from '../stage';
 import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
 
+/** More than the server could grant one after the other before it cancels a statement (5 s). */
+const MANY = 6000;
+
 describeWithServer('over PostgreSQL', () => {
   const fixture = new Fixture();
   queues(fixture);
@@ -50,6 +53,19 @@ describeWithServer('over PostgreSQL', () => {
     await until(() => told.length > 1);
     expect(told).toEqual(['granted', 'robbed']);
   }
+
+  test('thousands of readers are granted together', async () => {
+    const lock = await fixture.lock();
+    const writer = await lock.exclusive();
+    const others = await fixture.lock();
+    const readers = Array.from({ length: MANY }, (_, place) => (place % 2 === 0 ? lock : others).shared());
+    await fixture.untilPending(lock, MANY);
+    await writer.release();
+    const guards = await Promise.all(readers);
+    expect(new Set(guards.map(({ token }) => token)).size).toBe(1);
+    await Promise.all(guards.map((guard) => guard.release()));
+    await (await others.exclusive()).release();
+  });
 
   test('a session is told of a theft right behind a grant that crossed a withdrawal when the grant is known', async () => {
     const { name } = fixture;

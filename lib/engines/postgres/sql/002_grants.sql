@@ -161,36 +161,73 @@ end $$;
 
 -- The same where nobody owns it. A waiter that is dead, or of the session that is `gone`, is passed over: had it been granted, it
 -- would leave a mark for nothing.
+--
+-- There may be thousands of them. Rows that this transaction has changed are met again by each look at the front of the queue. So
+-- all readers before the next writer are granted by one statement, and a session that is dead leaves with all its waiters.
 create function grant_unowned(me int8, wanted bytea, gone int8 default null) returns jsonb language plpgsql as $$
 declare
-  told jsonb := '[]';
+  told jsonb[] := '{}';
+  granted jsonb;
+  front slots;
   next slots;
+  other int8;
+  next_writer int8;
 begin
   loop
-    select * into next from slots where key = wanted and state = 'upgrading' limit 1;
+    select * into front from slots where key = wanted and state = 'upgrading' limit 1;
     if not found then
-      select * into next from slots where key = wanted and state = 'waiting' order by number limit 1;
-      if not found then return told; end if;
+      select * into front from slots where key = wanted and state = 'waiting' order by number limit 1;
+      exit when not found;
     end if;
-    if next.session = gone or not is_alive(me, next.session) then
-      delete from slots where session = next.session and id = next.id;
+    if front.session = gone or not is_alive(me, front.session) then
+      perform drop_waiters(wanted, front.session);
       continue;
     end if;
-    if next.exclusive or next.state = 'upgrading' then
+    if front.exclusive or front.state = 'upgrading' then
       perform from slots where key = wanted and state = 'held' limit 1;
-      if found then return told; end if;
-      delete from slots where session = next.session and id = next.id;
-      return told || tell_grant(me, next, own(wanted, next.session, next.id));
+      exit when found;
+      delete from slots where session = front.session and id = front.id;
+      granted := own(wanted, front.session, front.id);
+      return to_jsonb(told) || tell(me, front.session, grant_message(granted, front.id));
     end if;
-    update slots set state = 'held', since = clock_timestamp() where session = next.session and id = next.id;
-    told := told || tell_grant(me, next, shared_grant(wanted));
+    select number into next_writer from slots
+      where key = wanted and state = 'waiting' and exclusive order by number limit 1;
+    next_writer := coalesce(next_writer, 9223372036854775807);
+    for other in
+      select distinct session from slots
+        where key = wanted and state = 'waiting' and number < next_writer and session <> front.session
+    loop
+      if other = gone or not is_alive(me, other) then
+        perform drop_waiters(wanted, other);
+      end if;
+    end loop;
+    granted := shared_grant(wanted);
+    for next in
+      with readers as (
+        update slots set state = 'held', since = clock_timestamp()
+          where key = wanted and state = 'waiting' and number < next_writer
+          returning *
+      )
+      select * from readers order by number
+    loop
+      -- Not by tell(): to append one element to an array is the only way that does not copy all of it.
+      if next.session = me then
+        told := array_append(told, grant_message(granted, next.id));
+      else
+        perform pg_notify(channel_of(next.session), grant_message(granted, next.id)::text);
+      end if;
+    end loop;
   end loop;
+  return to_jsonb(told);
 end $$;
 
-create function tell_grant(me int8, slot slots, granted jsonb) returns jsonb language plpgsql as $$
-begin
-  return tell(me, slot.session, granted || jsonb_build_object('event', 'granted', 'id', slot.id));
-end $$;
+create function grant_message(granted jsonb, slot_id int8) returns jsonb language sql immutable as $$
+  select granted || jsonb_build_object('event', 'granted', 'id', slot_id)
+$$;
+
+create function drop_waiters(wanted bytea, dead int8) returns void language sql as $$
+  delete from slots where key = wanted and state between 'upgrading' and 'waiting' and session = dead
+$$;
 
 -- Takes the lock from all its holders.
 create function rob(me int8, wanted bytea) returns jsonb language plpgsql as $$
