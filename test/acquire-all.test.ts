@@ -289,6 +289,7 @@ describe('blocking', () => {
     expect(() => all.release()).toThrow(withCode('ERR_LOCK_NOT_HELD'));
     const result = local.acquireAllSync([a, b], ({ guards }) => {
       a.sharedSync(() => {});
+      b.exclusiveSync(() => {});
       return guards.length;
     });
     expect(result).toBe(2);

@@ -154,8 +154,10 @@ export function restOf<F>(
   first: unknown,
   second: unknown,
 ): { options: object | undefined; fn: F | undefined } {
-  const options = optionsOf<object>(first as object | undefined, second);
-  return { options, fn: (typeof first === 'function' ? first : second) as F | undefined };
+  return {
+    options: optionsOf<object>(first as object | undefined, second),
+    fn: (typeof first === 'function' ? first : second) as F | undefined,
+  };
 }
 
 /** The guards by the places at which their locks are named. */
@@ -169,7 +171,7 @@ export function inPlaces<G>({ steps, handles }: Steps<unknown>, guards: readonly
 
 /** Takes them one after the other. What fails gives back what was taken. */
 async function takeAll<G extends TakenGuard>(
-  { steps }: Steps<Lockable<G>>,
+  steps: ReadonlyArray<Step<Lockable<G>>>,
   options: () => object,
 ): Promise<G[]> {
   const taken: G[] = [];
@@ -191,7 +193,7 @@ async function callWithAll<G extends TakenGuard & Ownable, T>(
   const [head, ...others] = steps;
   if (head === undefined) return fn([]);
   return head.lock.run(head.mode, options(), async (outer) => {
-    const inner = await takeAll({ steps: others, handles: [] }, () => ({ ...options(), within: outer }));
+    const inner = await takeAll(others, () => ({ ...options(), within: outer }));
     const end = new End<T>();
     try {
       end.succeed(await fn([outer, ...inner]));
@@ -246,7 +248,7 @@ export async function acquireMany<G extends TakenGuard & Ownable, M extends Many
   const steps = stepsOf<Lockable<G>>(wanted, kind);
   const { options, fn } = restOf<(guard: M) => T | PromiseLike<T>>(first, second);
   const deadline = deadlineOf(steps, options);
-  if (fn === undefined) return multi(steps, await takeAll(steps, deadline));
+  if (fn === undefined) return multi(steps, await takeAll(steps.steps, deadline));
   let guard: M | undefined;
   try {
     return await callWithAll(steps, deadline, (guards: G[]) => {

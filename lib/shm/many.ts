@@ -6,6 +6,7 @@ import {
   inPlaces,
   Many,
   restOf,
+  type Step,
   type Steps,
   stepsOf,
   type WantedLock,
@@ -151,7 +152,7 @@ export function tryAcquireAll(wanted: readonly Wanted[]): MultiGuard | null {
 
 /** Takes them one after the other. Where one fails, or is refused, what was taken is given back. */
 function takeNow(
-  steps: Steps<NamedLock>['steps'],
+  steps: ReadonlyArray<Step<NamedLock>>,
   take: (lock: NamedLock, mode: LockMode) => LockGuard | null,
 ): LockGuard[] | null {
   const taken: LockGuard[] = [];
