@@ -3,7 +3,7 @@
 // Registering every guard with a FinalizationRegistry would cost more than the lock. Most guards live for microseconds:
 // only those that are still open when their turn of the event loop is over are registered.
 import { publishLeak } from './channels';
-import { isLoss, shown } from './errors';
+import { type LockError, shown } from './errors';
 import { Recent } from './recent';
 import type { LockMode } from './types';
 
@@ -18,7 +18,10 @@ export interface Watched {
 }
 
 interface Leaving {
-  /** Rejects, or throws, with what {@link isLoss} knows where nothing is held any more. */
+  /** Whether it has ended without its holder. */
+  wasLost(): boolean;
+  /** Aborts then, with why. */
+  readonly lost: AbortSignal;
   leave(finished: boolean): void | Promise<void>;
 }
 
@@ -61,20 +64,25 @@ export class LeakFinder {
   }
 }
 
-async function giveBack(leak: Leak): Promise<void> {
+function hasClosed({ cause }: LockError): boolean {
+  return (cause as Partial<LockError> | undefined)?.code === 'ERR_LOCK_CLOSED';
+}
+
+function giveBack(leak: Leak): void {
   const { hold, name, mode } = leak;
-  let end = 'the lock is released now';
+  const wasLost = hold.wasLost();
+  // Whoever closes a space has given back what it held.
+  if (wasLost && hasClosed(hold.lost.reason as LockError)) return;
   try {
-    await hold.leave(false);
-  } catch (error) {
-    // Whoever closes a space has given back what it held.
-    if (isLoss(error) && (error.cause as { code?: unknown }).code === 'ERR_LOCK_CLOSED') return;
-    if (isLoss(error)) end = 'the hold had been lost before';
+    hold.leave(false)?.catch(() => {});
+  } catch {
+    // It was lost: nobody is there to be told.
   }
   // Last, for a host may have put something in its place that throws.
   publishLeak(leak, mode);
   process.emitWarning(
-    `A guard of lock ${shown(name)} (${mode}) was garbage-collected before it was released; ${end}. ` +
+    `A guard of lock ${shown(name)} (${mode}) was garbage-collected before it was released; ` +
+      `${wasLost ? 'the hold had been lost before' : 'the lock is released now'}. ` +
       'Release guards in a finally block, or use `using`, or the callback forms',
     { type: 'Warning', code: 'PROCLOCK_LEAKED_GUARD' },
   );
