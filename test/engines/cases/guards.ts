@@ -231,6 +231,14 @@ const collectUntil = (condition: () => boolean | Promise<boolean>) =>
     return condition();
   });
 
+/** For where nothing is to be seen. */
+async function collectAll(): Promise<void> {
+  for (let n = 0; n < 5; n++) {
+    collectGarbage();
+    await new Promise(setImmediate);
+  }
+}
+
 /** Nothing of these guards is left on the stack of whoever calls this. */
 async function drop(acquire: () => Promise<Guard | null>): Promise<void> {
   expect(await acquire()).not.toBeNull();
@@ -254,7 +262,7 @@ async function warningsDuring(work: (warnings: unknown[]) => Promise<void>): Pro
   return warnings;
 }
 
-export const leaks: Cases = (property) => {
+export const leaks: Cases = (property, traits) => {
   for (const mode of MODES) {
     for (const [way, acquire] of Object.entries(acquires)) {
       property(
@@ -327,13 +335,22 @@ export const leaks: Cases = (property) => {
         await new Promise(setImmediate);
         await lasting.release();
       }
-      for (let n = 0; n < 5; n++) {
-        collectGarbage();
-        await new Promise(setImmediate);
-      }
+      await collectAll();
     });
     expect(warnings).toEqual([]);
     await stage.expectState([[stage, 'shared']]);
     await kept.release();
+  });
+
+  if (!traits.remote) return;
+
+  property('a guard of a space that was closed is no leak', async (stage) => {
+    const lock = stage.make('SharedLock', dropped);
+    const warnings = await warningsDuring(async () => {
+      await drop(() => lock.exclusive());
+      await stage.world.closeSpace!();
+      await collectAll();
+    });
+    expect(warnings).toEqual([]);
   });
 };
