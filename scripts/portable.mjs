@@ -1,10 +1,9 @@
-// The port to macOS, tested: `node scripts/portable.mjs [--build] [--long] [files for jest]`. On a Mac, those tests of jest that
-// are not Linux's own. And where there is none:
+// The port to macOS, tested: `node scripts/portable.mjs [--long] [files for jest]`. On a Mac, those tests of jest that are not
+// Linux's own. And where there is none:
 //
 // PROCLOCK_INSTRUMENT=portable compiles native/platform/darwin for Linux, with a shim that plays the other kernel (test/darwin/). On
 // that build run the native tests, the simulation among them, and those of jest that the platform has a part in; --long: all of them.
-// What is Linux's own is left out, with the reason. --build: no more than what they need. The last line on stdout is
-// "N passed, N failed".
+// What is Linux's own is left out, with the reason. The last line on stdout is "N passed, N failed".
 import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
@@ -38,7 +37,7 @@ const SHORT = [
   'workers',
 ].map((name) => `test/${name}.test.ts`);
 
-const words = process.argv.slice(2).filter((word) => word !== '--long' && word !== '--build');
+const words = process.argv.slice(2).filter((word) => word !== '--long');
 const long = process.argv.includes('--long');
 const all = readdirSync('test')
   .filter((file) => file.endsWith('.test.ts') && !(file in LEFT_OUT))
@@ -52,7 +51,6 @@ if (!onMac) {
   if (!long) Object.assign(process.env, { PROCLOCK_DEATH_STRIDE: '5', PROCLOCK_SIM_SCHEDULES: '20000' });
 }
 execute(['scripts/ensure.mjs', 'native', ...(onMac ? [] : ['native-tests', 'crash-points']), 'dist']);
-if (process.argv.includes('--build')) process.exit();
 for (const [file, reason] of Object.entries(LEFT_OUT)) console.log(`left out: ${file}: ${reason}`);
 execute(['scripts/test.mjs', onMac || words.length > 0 ? 'jest' : 'native,jest', ...files]);
 

@@ -1,5 +1,4 @@
-// Tests under a sanitizer: `node scripts/sanitize.mjs address|thread [--build] [arguments for jest]`. --build: no more than what
-// they need.
+// Tests under a sanitizer: `node scripts/sanitize.mjs address|thread [arguments for jest]`.
 //
 //   address  AddressSanitizer and UBSan: the native tests, then jest with an addon that is built so, in every process.
 //            Of the tests that simulate the machine (sim_*), the exploration alone, and fewer schedules; of the deaths
@@ -60,7 +59,6 @@ if (!run) throw new Error(`${kind}: not one of ${Object.keys(RUNS).join(', ')}`)
 
 const instrumented = { ...process.env, PROCLOCK_INSTRUMENT: kind };
 execute(['scripts/ensure.mjs', ...run.parts], instrumented);
-if (given.includes('--build')) process.exit();
 if (kind === 'address' && given.length === 0) {
   for (const [file, reason] of Object.entries(LEFT_OUT)) console.log(`left out: ${file}: ${reason}`);
 }

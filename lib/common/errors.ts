@@ -195,6 +195,11 @@ export function isLoss(error: unknown): error is LockError {
   return (error as Partial<LockError> | undefined)?.code === 'ERR_LOCK_LOST';
 }
 
+/** Whether a hold was lost because its own space was closed. */
+export function isClosing({ cause }: LockError): boolean {
+  return (cause as Partial<LockError> | undefined)?.code === 'ERR_LOCK_CLOSED';
+}
+
 /** @param instead what to use */
 export function syncError(subject: Named, what: string, instead: string): LockError {
   return new LockError(

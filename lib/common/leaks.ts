@@ -3,7 +3,7 @@
 // Registering every guard with a FinalizationRegistry would cost more than the lock. Most guards live for microseconds:
 // only those that are still open when their turn of the event loop is over are registered.
 import { publishLeak } from './channels';
-import { type LockError, shown } from './errors';
+import { isClosing, type LockError, shown } from './errors';
 import { Recent } from './recent';
 import type { LockMode } from './types';
 
@@ -64,15 +64,11 @@ export class LeakFinder {
   }
 }
 
-function hasClosed({ cause }: LockError): boolean {
-  return (cause as Partial<LockError> | undefined)?.code === 'ERR_LOCK_CLOSED';
-}
-
 function giveBack(leak: Leak): void {
   const { hold, name, mode } = leak;
   const wasLost = hold.wasLost();
   // Whoever closes a space has given back what it held.
-  if (wasLost && hasClosed(hold.lost.reason as LockError)) return;
+  if (wasLost && isClosing(hold.lost.reason as LockError)) return;
   try {
     hold.leave(false)?.catch(() => {});
   } catch {

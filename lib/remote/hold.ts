@@ -7,7 +7,7 @@ import {
   type WatchedHold,
 } from '../common/channels';
 import { now } from '../common/clock';
-import { type LockError, lostError, releasedInUpgradeError, shown } from '../common/errors';
+import { isClosing, type LockError, lostError, releasedInUpgradeError, shown } from '../common/errors';
 import type { Held, Owner } from '../common/owner';
 import type { Abandoned, LockMode } from '../common/types';
 import type { Connection, Question } from './connection';
@@ -107,7 +107,7 @@ export class Hold implements Held, Slot, WatchedHold {
     const loss = this.loss as LockError;
     publishLost(this.record, this.mode, loss);
     // Whoever closes the space is told that it is closed, by all that waits.
-    this.upgrade?.fail((loss.cause as LockError).code === 'ERR_LOCK_CLOSED' ? loss.cause : loss);
+    this.upgrade?.fail(isClosing(loss) ? loss.cause : loss);
     this.controller?.abort(loss);
     this.onLoss?.();
   }
