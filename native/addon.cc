@@ -15,17 +15,19 @@
 namespace {
 
 using namespace proclock::addon;
+using proclock::Opening;
 using proclock::Report;
 using proclock::Status;
 
-// openLock(segment, group, name): id or status
+// openLock(segment, group, make, name): id or status
 Napi::Value open_lock(const Napi::CallbackInfo& info) {
   Instance& instance = instance_of(info);
-  if (!check(info, info.Length() == 3 && info[0].IsString() && info[1].IsNumber() && info[2].IsString())) {
+  if (!check(info, info.Length() == 4 && info[0].IsString() && info[1].IsNumber() && info[2].IsBoolean() &&
+                       info[3].IsString())) {
     return info.Env().Undefined();
   }
   const std::string segment = info[0].As<Napi::String>().Utf8Value();
-  const std::u16string text = info[2].As<Napi::String>().Utf16Value();
+  const std::u16string text = info[3].As<Napi::String>().Utf16Value();
   std::string latin1;
   proclock::Name name;
   for (const char16_t unit : text) name.utf16 = name.utf16 || unit > 0xff;
@@ -36,10 +38,11 @@ Napi::Value open_lock(const Napi::CallbackInfo& info) {
     latin1.assign(text.begin(), text.end());
     name.bytes = latin1.data();
   }
+  const Opening opening = info[2].As<Napi::Boolean>().Value() ? Opening::kMake : Opening::kFind;
   uint32_t id = 0;
   instance.failure = {};
   const Status status = instance.client->open_lock(segment, info[1].As<Napi::Number>().Int64Value(), name,
-                                                   &id, &instance.failure);
+                                                   &id, &instance.failure, opening);
   return Napi::Number::New(info.Env(), ok(status) ? static_cast<int32_t>(id) : number(status));
 }
 

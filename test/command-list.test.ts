@@ -1,13 +1,15 @@
 // `proclock ls`, `watch`, `prune` and `doctor`: what they show, to people and to programs, and what they leave alone.
 import { spawn } from 'node:child_process';
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { SharedLock } from '../lib';
-import { prune } from '../lib/shm/admin';
+import { contentOf, prune } from '../lib/shm/admin';
 import { startActor } from './support/actor';
 import { MAIN, runCommand, startCommand } from './support/command';
 import { untilPending } from './support/locks';
 import { testNamespace, until } from './support/namespace';
 import { Head, Layout, segmentFile, writeAt } from './support/segment';
+
+const segmentOf = (namespace: string) => ({ file: segmentFile(namespace), namespace, group: -1 });
 
 /** As many as one look at each lock for each other one takes minutes for. */
 const MANY = 60_000;
@@ -96,6 +98,26 @@ describe('ls', () => {
     });
     await actor.kill();
     await until(async () => (await list()).code === 0);
+  });
+
+  test('a namespace that goes while we look is not made again', async () => {
+    const nothing = { held: [], pending: [], abandoned: new Map(), deadlocks: new Set() };
+    const namespace = testNamespace();
+    const segment = segmentOf(namespace);
+    expect(contentOf(segment)).toEqual(nothing);
+    expect(existsSync(segment.file)).toBe(false);
+    // Also if this process has been in it.
+    using lock = new SharedLock('a', { namespace });
+    const guard = lock.exclusiveSync();
+    expect(contentOf(segment)).toMatchObject({ held: [{ name: 'a' }] });
+    rmSync(segment.file);
+    expect(contentOf(segment)).toEqual(nothing);
+    expect(existsSync(segment.file)).toBe(false);
+    guard.release();
+    // A file of which no namespace was made.
+    writeFileSync(segment.file, '', { mode: 0o600 });
+    expect(contentOf(segment)).toEqual(nothing);
+    expect(readFileSync(segment.file)).toHaveLength(0);
   });
 
   test('for people: a row each, no escape codes into a pipe, and none from a name', async () => {
@@ -215,10 +237,9 @@ describe('prune', () => {
     expect(await list('--dry-run')).not.toContain(segmentFile(used));
     expect(existsSync(segmentFile(unused))).toBe(true);
     // What the command does with each.
-    const segment = (namespace: string) => ({ file: segmentFile(namespace), namespace, group: -1 });
-    expect(prune(segment(used), true)).toBe(false);
-    expect(prune(segment(unused), true)).toBe(true);
-    expect(prune(segment(unused), true)).toBe(false);
+    expect(prune(segmentOf(used), true)).toBe(false);
+    expect(prune(segmentOf(unused), true)).toBe(true);
+    expect(prune(segmentOf(unused), true)).toBe(false);
     expect([used, unused].map((namespace) => existsSync(segmentFile(namespace)))).toEqual([true, false]);
     guard.release();
   });

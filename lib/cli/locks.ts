@@ -56,8 +56,7 @@ function lookAtMemory(namespace: string | undefined): { locks: LockState[]; prob
     try {
       return statesOf({ namespace: segment.namespace, ...(group >= 0 && { group }) }, contentOf(segment));
     } catch (error) {
-      // One that was pruned meanwhile has no locks.
-      if ((error as { code?: string }).code !== 'ERR_LOCK_NAMESPACE_REMOVED') problems.push(lineOf(error));
+      problems.push(lineOf(error));
       return [];
     }
   });

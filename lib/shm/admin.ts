@@ -6,6 +6,7 @@ import type { LockError } from '../common/errors';
 import type { Abandoned, LockInfo } from '../common/types';
 import { load, nativeFile, segmentOf } from './binding';
 import { errorOf, Status } from './errors';
+import type { LockRecord } from './record';
 import { records } from './thread';
 
 const NAMESPACE = /^[A-Za-z0-9._-]{1,64}$/;
@@ -85,19 +86,21 @@ export function layoutOf({ file }: Segment): { version: number; abi: number } | 
   return { version: head.readUInt32LE(8), abi: head.readUInt32LE(12) };
 }
 
+const NOTHING: SegmentContent = { held: [], pending: [], abandoned: new Map(), deadlocks: new Set() };
+
 /**
- * What is in a namespace. To look at it enters it for as long as the process lives: one that nobody uses, and that to enter
- * would make anew, is left alone.
+ * What is in a namespace: nothing, if it was removed meanwhile, or to enter it would make it anew. To look at it enters it for as
+ * long as the process lives.
  * @throws {LockError} if it can not be entered, or what is in there is not possible
  */
-export function contentOf(segment: Segment): SegmentContent {
-  const { group, namespace } = segment;
-  const layout = layoutOf(segment);
-  const own = load();
-  const isOurs = layout?.version === own.layoutVersion && layout.abi === own.abi;
-  if (!isOurs && (layout === undefined || prune(segment, false)))
-    return { held: [], pending: [], abandoned: new Map(), deadlocks: new Set() };
-  const record = records().enter('', namespace, group);
+export function contentOf({ group, namespace }: Segment): SegmentContent {
+  let record: LockRecord;
+  try {
+    record = records().enter('', namespace, group, false);
+  } catch (error) {
+    if ((error as LockError).code === 'ERR_LOCK_NAMESPACE_REMOVED') return NOTHING;
+    throw error;
+  }
   try {
     return {
       ...record.snapshotOfAll(true),

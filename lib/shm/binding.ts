@@ -36,8 +36,10 @@ export interface NativeMark {
 export interface NativeBinding {
   /** What calls say beyond their result: see `Report`. */
   readonly report: ArrayBuffer;
-  /** Opens a name in a segment; `group` is a gid, or -1. Returns an id. */
-  openLock(segment: string, group: number, name: string): number;
+  /**
+   * Opens a name in a segment; `group` is a gid, or -1. Returns an id. REMOVED: there is no such segment, and none was to be made.
+   */
+  openLock(segment: string, group: number, make: boolean, name: string): number;
   /** [errno, layout version found, ABI found] of the last `openLock` that failed. */
   failure(): [number, number, number];
   closeLock(id: number): number;

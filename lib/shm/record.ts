@@ -289,13 +289,16 @@ export class Records {
   private readonly ofGroups = new Map<string, Space>();
   private hasWarnedOfMarks = false;
 
-  /** The lock of this name, with one user more; `group` is a gid, or -1 for this user alone. */
-  enter(name: string, namespace: string, group: number): LockRecord {
+  /**
+   * The lock of this name, with one user more; `group` is a gid, or -1 for this user alone.
+   * @param make whether to make the namespace where there is none
+   */
+  enter(name: string, namespace: string, group: number, make = true): LockRecord {
     const space = this.spaceOf(namespace, group);
     let record = space.records.get(name);
     // A namespace that was deleted since is left to those who still use it; a new handle enters the new one.
     if (record === undefined || record.isGone()) {
-      record = new LockRecord(this, name, space, this.openNative(space, name));
+      record = new LockRecord(this, name, space, this.openNative(space, name, make));
       space.records.set(name, record);
       this.spaces(group).set(keyOfSpace(namespace, group), space);
     }
@@ -312,11 +315,12 @@ export class Records {
   }
 
   /** The native lock of that name: its id. */
-  openNative(space: Space, name: string): number {
+  openNative(space: Space, name: string, make = true): number {
     const { segment, file, group } = space;
     const { native } = this.ready;
-    let id = native.binding.openLock(segment, group, name);
-    if (id === Status.CAPACITY && makeRoom(space)) id = native.binding.openLock(segment, group, name);
+    const open = (): number => native.binding.openLock(segment, group, make, name);
+    let id = open();
+    if (id === Status.CAPACITY && makeRoom(space)) id = open();
     this.warnOfDroppedMarks(file);
     if (id < 0) throw errorOf(id, 'open', { name, file }, native.failure());
     return id;

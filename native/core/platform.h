@@ -70,6 +70,9 @@ struct ProcessIdentity {
   bool same_clock(const ProcessIdentity& other) const { return time_ns == other.time_ns; }
 };
 
+// What to do where there is no segment yet, or nothing was made in it: make it, or say kRemoved.
+enum class Opening : uint8_t { kMake, kFind };
+
 // What a platform found when it refused to open a segment, for the message.
 struct OpenFailure {
   int error = 0;  // errno of the call that failed; 0: the content or the owner was the reason

@@ -91,18 +91,19 @@ Status SegmentMemory::fail(int error) {
   return status_of(error);
 }
 
-Status SegmentMemory::open(const char* name, int64_t group, OpenFailure* failure) {
+Status SegmentMemory::open(const char* name, int64_t group, OpenFailure* failure, Opening opening) {
   const System::File::SizeSignalHeld held;
   Status status = Status::kRemoved;
   for (int attempt = 0; attempt < kReopenMax && status == Status::kRemoved; attempt++) {
     reset();
-    status = open_file(name, group, true);
+    status = open_file(name, group, opening == Opening::kMake);
     if (ok(status)) status = lock_attach(F_RDLCK);
     if (ok(status))
       status = check_name();  // pruned while we waited for the attach lock: there may be a new one
-    if (ok(status)) status = prepare(name);
+    if (ok(status)) status = prepare(name, opening);
     if (ok(status)) status = check();
   }
+  if (opening == Opening::kFind && failure_.error == ENOENT) status = Status::kRemoved;
   *failure = failure_;
   return status;
 }
@@ -190,9 +191,10 @@ bool SegmentMemory::anybody_alive() const {
   return is_locked(kTokens, kAttach - kTokens) || is_locked(kAttach + 1, kTokensEnd - kAttach);
 }
 
-Status SegmentMemory::prepare(const char* name) {
+Status SegmentMemory::prepare(const char* name, Opening opening) {
   bool unmade = false;
   Status status = inspect(&unmade);
+  if (ok(status) && unmade && opening == Opening::kFind) return fail(ENOENT);
   if (ok(status) && unmade) {
     // Not an upgrade: two upgraders would wait for each other. Looked at again, since somebody may have been faster.
     status = lock_byte(F_UNLCK, kAttach) ? lock_attach(F_WRLCK) : fail(errno);

@@ -13,7 +13,7 @@ class SegmentMemory {
 
   // `name` is a name as shm_open() takes them, with a slash first; `group` a gid, or -1 for a namespace of this user alone. On success the attach phase
   // has begun: until attached(), no newcomer can re-initialise the segment.
-  Status open(const char* name, int64_t group, OpenFailure* failure);
+  Status open(const char* name, int64_t group, OpenFailure* failure, Opening opening = Opening::kMake);
   void attached();
   // Gives the file of a namespace back. kBusy: somebody is alive in it, or enters it at this moment. Leaves this object empty.
   // Without `remove` it only says whether that could be done.
@@ -43,7 +43,7 @@ class SegmentMemory {
   Status create_file(const char* name, int64_t group);
   Status check_owner(int64_t group) const;
   Status check_name();
-  Status prepare(const char* name);
+  Status prepare(const char* name, Opening opening);
   Status inspect(bool* unmade);
   Status initialise(const char* name);
   Status map();

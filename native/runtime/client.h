@@ -75,7 +75,7 @@ class Client {
   Client& operator=(const Client&) = delete;
 
   Status open_lock(const std::string& space, int64_t group, const Name& name, uint32_t* id,
-                   OpenFailure* failure);
+                   OpenFailure* failure, Opening opening = Opening::kMake);
   Status close_lock(uint32_t id);
 
   // A key says which lock, and how: its id, then a bit for strict FIFO, then one for exclusive mode.

@@ -48,9 +48,9 @@ Client<P>::~Client() {
 
 template <class P>
 Status Client<P>::open_lock(const std::string& space, int64_t group, const Name& name, uint32_t* id,
-                            OpenFailure* failure) {
+                            OpenFailure* failure, Opening opening) {
   auto lock = std::make_unique<OpenLock>();
-  Status status = runtime_.enter(space, group, &lock->space, failure);
+  Status status = runtime_.enter(space, group, &lock->space, failure, opening);
   if (!ok(status)) return status;
   SlotRef ref;
   const Entered entered(*this);

@@ -30,7 +30,7 @@ class Runtime {
   // The space of this name, entered if it has not been; counts one open lock in it.
   std::string segment_in_use(const std::string& prefix, const std::string& suffix);
   Status enter(const std::string& name, int64_t group, std::shared_ptr<Space<P>>* space,
-               OpenFailure* failure);
+               OpenFailure* failure, Opening opening = Opening::kMake);
   void exit(const std::shared_ptr<Space<P>>& space);
 
   bool is_served() const { return runs_.load(std::memory_order_acquire); }
@@ -136,11 +136,12 @@ void Runtime<P>::give_up(const SpacePointer& space) {
 }
 
 template <class P>
-Status Runtime<P>::enter(const std::string& name, int64_t group, SpacePointer* space, OpenFailure* failure) {
+Status Runtime<P>::enter(const std::string& name, int64_t group, SpacePointer* space, OpenFailure* failure,
+                         Opening opening) {
   for (;;) {
     *space = find_or_add(name);
     const bool was_open = (*space)->is_open();  // and gone since, maybe: then it is entered anew
-    const Status status = (*space)->open(group, failure);
+    const Status status = (*space)->open(group, failure, opening);
     if (ok(status)) return status;
     give_up(*space);
     if (!was_open) return status;

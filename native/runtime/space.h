@@ -53,7 +53,7 @@ class Space final : public PokeSink {
       : runtime_(runtime), name_(std::move(name)), number_(number), self_(self) {}
 
   // Enters the segment, if this was not done yet. Several threads may come at once.
-  Status open(int64_t group, OpenFailure* failure);
+  Status open(int64_t group, OpenFailure* failure, Opening opening);
   void leave();              // all locks are closed: gives the process entry back
   void forget_after_fork();  // in the child: these are the parent's
 
@@ -178,10 +178,10 @@ class Space final : public PokeSink {
 };
 
 template <class P>
-Status Space<P>::open(int64_t group, OpenFailure* failure) {
-  const Locked opening(opening_);
+Status Space<P>::open(int64_t group, OpenFailure* failure, Opening opening) {
+  const Locked locked(opening_);
   if (is_open()) return check_now(P::wall_ms());
-  Status status = memory_.open(name_.c_str(), group, failure);
+  Status status = memory_.open(name_.c_str(), group, failure, opening);
   if (!ok(status)) return status;
   auto arena = std::make_unique<Arena<P>>(memory_, *this);
   status = patiently(*arena, [&] { return arena->attach(self_); });

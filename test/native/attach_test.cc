@@ -68,6 +68,37 @@ TEST(
   CHECK_EQ(member.acquire(member.open("a name"), Mode::kExclusive), Try::kAcquired);
 }
 
+TEST("who only finds a segment makes none, and leaves what nobody uses as it is") {
+  harness::Segment segment;
+  const auto find = [&] {
+    TestPlatform::Memory memory;
+    proclock::OpenFailure failure;
+    return memory.open(segment.name(), -1, &failure, proclock::Opening::kFind);
+  };
+  const auto size = [&] {
+    struct stat file;
+    return stat(segment.path().c_str(), &file) == 0 ? static_cast<int64_t>(file.st_size) : -1;
+  };
+  CHECK_EQ(find(), Status::kRemoved);
+  CHECK_EQ(size(), -1);
+  {
+    File file(segment, O_CREAT);
+    CHECK_EQ(fchmod(file.fd, 0600), 0);
+    CHECK_EQ(find(), Status::kRemoved);
+    CHECK_EQ(size(), 0);
+    make_version_1(file);
+    CHECK_EQ(find(), Status::kRemoved);
+    CHECK_EQ(size(), 1 << 20);
+    CHECK(file.lock(F_WRLCK, kTokens + 77));
+    CHECK_EQ(find(), Status::kIncompatible);
+  }
+  {
+    Member member(segment.name());
+    CHECK_EQ(find(), Status::kOk);
+  }
+  CHECK_EQ(find(), Status::kOk);
+}
+
 TEST("a process of layout 1 sees that we are alive, whatever our number is") {
   harness::Segment segment;
   Member first(segment.name());

@@ -42,9 +42,9 @@ export const RUNTIME_EDITS = {
   ],
   'runtime.h': [
     [
-      'const Status status = (*space)->open(group, failure);',
+      'const Status status = (*space)->open(group, failure, opening);',
       `if (MUTANT(OPENS_UNDER_MUTEX)) mutex_.lock();  // of all namespaces
-    const Status status = (*space)->open(group, failure);
+    const Status status = (*space)->open(group, failure, opening);
     if (MUTANT(OPENS_UNDER_MUTEX)) mutex_.unlock();`,
     ],
   ],

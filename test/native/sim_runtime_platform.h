@@ -162,7 +162,7 @@ class RuntimePlatform::Memory {
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
-  Status open(const char* name, int64_t, proclock::OpenFailure*) {
+  Status open(const char* name, int64_t, proclock::OpenFailure*, proclock::Opening) {
     the_machine.yield();
     Host& host = Host::of_running();
     if (host.conditions.opens_refused != 0) {
