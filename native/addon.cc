@@ -237,7 +237,11 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   binding.Set("abandoned", Napi::Function::New(env, abandoned, "abandoned", instance));
   binding.Set("query", Napi::Function::New(env, query, "query", instance));
   binding.Set("queryAll", Napi::Function::New(env, query_all, "queryAll", instance));
-  binding.Set("lookForCycle", Napi::Function::New(env, look_for_cycle, "lookForCycle", instance));
+  binding.Set("lookForCycle",
+              Napi::Function::New(env, with_owned<&Client::look_for_cycle>, "lookForCycle", instance));
+  binding.Set("sayContexts",
+              Napi::Function::New(env, with_owned<&Client::say_contexts>, "sayContexts", instance));
+  binding.Set("waitsInCycles", Napi::Function::New(env, waits_in_cycles, "waitsInCycles", instance));
   binding.Set("cycleOf", Napi::Function::New(env, cycle_of, "cycleOf", instance));
   binding.Set("locksInCycles", Napi::Function::New(env, locks_in_cycles, "locksInCycles", instance));
   binding.Set("marks", Napi::Function::New(env, marks, "marks", instance));

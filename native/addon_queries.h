@@ -106,17 +106,25 @@ inline Napi::Value query_all(const Napi::CallbackInfo& info) {
   return named_infos_to_array(info.Env(), infos, names);
 }
 
-// lookForCycle(wait, owned): whether to look again soon. `owned`: a context and a hold, and so on
-inline Napi::Value look_for_cycle(const Napi::CallbackInfo& info) {
+// A wait, and what its owner holds: a context and a hold, and so on.
+template <bool (Client::*call)(uint32_t, const std::vector<Client::Owned>&)>
+Napi::Value with_owned(const Napi::CallbackInfo& info) {
   if (!check(info, info.Length() == 2 && info[0].IsNumber() && info[1].IsArray()))
     return info.Env().Undefined();
   const Napi::Array given = info[1].As<Napi::Array>();
   const auto number_at = [&](uint32_t index) { return given.Get(index).ToNumber().Uint32Value(); };
   std::vector<Client::Owned> owned;
   for (uint32_t i = 0; i + 1 < given.Length(); i += 2) owned.push_back({number_at(i), number_at(i + 1)});
-  const bool again =
-      instance_of(info).client->look_for_cycle(info[0].As<Napi::Number>().Uint32Value(), owned);
-  return Napi::Boolean::New(info.Env(), again);
+  return Napi::Boolean::New(
+      info.Env(), (instance_of(info).client.get()->*call)(info[0].As<Napi::Number>().Uint32Value(), owned));
+}
+
+// waitsInCycles(): holds
+inline Napi::Value waits_in_cycles(const Napi::CallbackInfo& info) {
+  const std::vector<uint32_t> waits = instance_of(info).client->waits_in_cycles();
+  Napi::Array result = Napi::Array::New(info.Env(), waits.size());
+  for (uint32_t i = 0; i < waits.size(); i++) result.Set(i, Napi::Number::New(info.Env(), waits[i]));
+  return result;
 }
 
 // cycleOf(wait): Line[] with a name each, or status

@@ -94,6 +94,13 @@ export interface NativeBinding {
    * that the owner of the wait has, from the inside out. Returns whether to look again soon. `report[TOLD]`: see {@link Told}.
    */
   lookForCycle(wait: number, owned: readonly number[]): boolean;
+  /**
+   * For many waits that are to look at the same time: first each says what its owner holds, as to `lookForCycle`. Returns false if
+   * nobody waits for any of that.
+   */
+  sayContexts(wait: number, owned: readonly number[]): boolean;
+  /** Then, those of this thread's waits that are in cycles, if there are any: only they need look. */
+  waitsInCycles(): number[];
   /** The waits of the cycle that this one was told of, from it on; none: it goes on. */
   cycleOf(wait: number): NativeInfo[] | number;
   /** The names of the locks in the namespace of this one that are waited for in cycles. */

@@ -98,6 +98,11 @@ export abstract class Pending implements Waiting {
     this.settle(status, this.index);
   }
 
+  sayContexts(): void {
+    const owned = this.owned();
+    if (owned !== undefined) this.ready.native.binding.sayContexts(this.index, owned);
+  }
+
   look(): boolean {
     const { native } = this.ready;
     const owned = this.owned();

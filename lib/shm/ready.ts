@@ -13,6 +13,8 @@ export const LOOK_MS = 1000;
 export const LOOK_AGAIN_MS = 50;
 /** For how long this thread looks in one turn, but for the last look. */
 const LOOK_TURN_MS = 5;
+/** So many waits look one by one; of more it is found out first which of them are in any cycle. */
+const LOOK_EACH_MAX = 8;
 /** How often an event loop does what the native thread would do, where none can be had. */
 const SERVE_MS = 10;
 
@@ -29,6 +31,8 @@ export interface Waiting {
   tried(status: number): void;
   /** The queue may be accessible again. @returns whether it still is not */
   enqueue(): boolean;
+  /** To be called before it is found out which of many waits had better look. */
+  sayContexts(): void;
   /** When it looks for a deadlock that it is in, for the next time; `Infinity`: whoever waits can hold nothing. */
   looksAt: number;
   /** @returns whether to look again soon */
@@ -128,9 +132,27 @@ export class Ready {
     }, ms);
   }
 
+  /** Of the waits that are to look, those that had better: where there are many, one look for all finds the others out. */
+  private mayBeInCycle(begun: number): (wait: Waiting) => boolean {
+    const { binding } = this.native;
+    const due = this.waits.filter((wait): wait is Waiting => wait !== undefined && wait.looksAt <= begun);
+    if (due.length <= LOOK_EACH_MAX) return () => true;
+    const said: Waiting[] = [];
+    for (const wait of due) {
+      wait.sayContexts();
+      said.push(wait);
+      if (now() - begun >= LOOK_TURN_MS) break;
+    }
+    const inCycles = new Set(binding.waitsInCycles().map((index) => this.waits[index]));
+    this.settle();
+    for (const wait of said) if (!inCycles.has(wait)) wait.looksAt = begun + LOOK_MS;
+    return (wait) => inCycles.has(wait);
+  }
+
   /** Each look goes through the whole namespace: of many waits, only some look in one turn of the event loop. */
   private lookForDeadlocks(): void {
     const { waits } = this;
+    const mayBeInCycle = this.mayBeInCycle(now());
     const begun = now();
     let time = begun;
     let next = Number.POSITIVE_INFINITY;
@@ -139,7 +161,7 @@ export class Ready {
       if (index >= waits.length) index = 0;
       const wait = waits[index];
       if (wait === undefined) continue;
-      if (wait.looksAt <= time && time - begun < LOOK_TURN_MS) {
+      if (wait.looksAt <= time && time - begun < LOOK_TURN_MS && mayBeInCycle(wait)) {
         wait.looksAt = time + (wait.look() ? LOOK_AGAIN_MS : LOOK_MS);
         this.looksFrom = index + 1;
         time = now();

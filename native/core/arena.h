@@ -120,7 +120,6 @@ class Arena {
   Status downgrade(const SlotRef& ref);
   Status steal(const SlotRef& ref, uint64_t* token);
   Status finish(const SlotRef& ref, Finished what);
-  Status clear_abandoned(const SlotRef& ref) { return finish(ref, Finished::kRepair); }
   AbandonedInfo abandoned(const SlotRef& ref) const;
   uint32_t flights(uint32_t lock) { return flights_of(get(this->lock(lock).abandoned)); }
 
@@ -168,6 +167,8 @@ class Arena {
   bool is_wanted(const SlotRef& hold) const;
   uint32_t told_of_cycle(const SlotRef& wait) const;
   void leave_context(const SlotRef& hold);
+  Status say_contexts(const SlotRef& wait, const std::vector<Owned>& owned);
+  Status copy_waits(WaitGraph* graph);
   Status look_for_cycle(const SlotRef& wait, const std::vector<Owned>& owned, CycleSeen* seen);
   Status cycle_of(const SlotRef& wait, std::vector<HolderInfo>* infos,
                   std::unordered_map<uint32_t, LockName>* names);
@@ -277,7 +278,8 @@ class Arena {
   void remove_waiter(const Latched& latched, uint32_t slot_index);
   uint32_t front(const Latched& latched, uint32_t lock_index);
   void front_changed(const Latched& latched, uint32_t lock_index);
-  void poke_front(const Latched& latched, uint32_t lock_index);
+  void poke_front(const Latched& latched, uint32_t lock_index, bool first_alone = false);
+  void pass_on(const Latched& latched, uint32_t lock_index);
   void ring_behind(const Latched& latched, uint32_t lock_index, uint32_t last);
   void tell(const Latched& latched, uint32_t slot_index);
   void poke(const Latched& latched, uint32_t slot_index);
@@ -340,9 +342,8 @@ class Arena {
   bool rebuild_storages();
   void rebuild_fronts(const Latched& latched);
 
+  // What is shown, and deadlocks.
   HolderInfo describe(const Slot<P>& slot, uint64_t word, uint32_t flags, bool pending) const;
-
-  // Deadlocks.
   void say_contexts(const Latched& latched, const SlotRef& wait, const std::vector<Owned>& owned);
   void copy_waits(const Latched& latched, WaitGraph* graph);
   uint64_t print_of(const WaitGraph& graph, const WaitGraph::Cycle& cycle);
@@ -374,8 +375,7 @@ class Arena {
   uint64_t steps_left_ = 0;
   bool steps_extended_ = false;
   uint32_t buckets_limit_ = 0;  // as Table::limit
-  bool wake_later_ =
-      false;  // the poker's death would be noticed: the system calls can wait until the latch is free
+  bool wake_later_ = false;     // not before the latch is free: the poker's death would be noticed
   std::vector<Atomic<uint32_t>*> wakes_;
   std::vector<uint32_t> poked_here_;
 };

@@ -47,6 +47,8 @@
 // is taken back in K7, which every victim does at its next look, whether it was woken or not.
 #pragma once
 
+#include <set>
+
 #include "snapshot.h"
 #include "wait_graph.h"
 
@@ -79,7 +81,9 @@ void Arena<P>::say_contexts(const Latched&, const SlotRef& wait, const std::vect
   if (owned.empty() || (flags & (kSlotQueued | kSlotAsync)) != (kSlotQueued | kSlotAsync)) return;
   set(wait.slot->wake, owned.front().context);
   wait.slot->flags.fetch_or(kSlotInContext, std::memory_order_relaxed);
-  for (size_t n = 0; n < owned.size(); n++) {
+  uint32_t outer = 0;
+  for (size_t n = owned.size(); n-- > 0;) {
+    if (n + 1 < owned.size() && owned[n + 1].context != owned[n].context) outer = owned[n + 1].context;
     Slot<P>& held = *owned[n].hold.slot;
     const uint64_t word = word_of(held);
     if (!is_held_by(word, owned[n].hold.tag) || (flags_of(held) & kSlotQueued) != 0) continue;
@@ -89,10 +93,8 @@ void Arena<P>::say_contexts(const Latched&, const SlotRef& wait, const std::vect
       held.flags.fetch_or(kSlotInContext, std::memory_order_relaxed);
       continue;
     }
-    const auto around = std::find_if(owned.begin() + static_cast<ptrdiff_t>(n), owned.end(),
-                                     [&](const Owned& other) { return other.context != owned[n].context; });
     set(held.wake, owned[n].context);
-    set(held.ticket, around == owned.end() ? 0 : around->context);
+    set(held.ticket, outer);
     held.flags.fetch_or(kSlotInContext, std::memory_order_relaxed);
   }
 }
@@ -119,11 +121,30 @@ void Arena<P>::copy_waits(const Latched&, WaitGraph* graph) {
     }
     if (!pending && !upgrades) continue;
     const bool blocks = (flags & kSlotAsync) == 0;
+    const uint32_t ticket = get(entry.ticket);
     graph->add(WaitGraph::Wait{
-        index, lock_index, owner_of(word), get(entry.thread), newest - get(entry.ticket),
-        blocks ? 0 : context, (flags & kSlotExclusive) != 0 ? Mode::kExclusive : Mode::kShared, blocks,
-        (flags & kSlotPassedOver) == 0, (flags & kSlotVictim) != 0, upgrades, since_ms});
+        index, lock_index, owner_of(word), get(entry.thread), newest - ticket, blocks ? 0 : context,
+        (flags & kSlotExclusive) != 0 ? Mode::kExclusive : Mode::kShared, blocks,
+        (flags & kSlotPassedOver) == 0, (flags & kSlotVictim) != 0, upgrades, since_ms, ticket});
   }
+}
+
+// For many waits that look at the same time: first all of them say where they are, and then one copy tells which of them are in
+// any cycle. Only those look for themselves.
+template <class P>
+Status Arena<P>::say_contexts(const SlotRef& wait, const std::vector<Owned>& owned) {
+  Latched latched(*this);
+  if (!ok(latched.status())) return latched.status();
+  say_contexts(latched, wait, owned);
+  return latched.status();
+}
+
+template <class P>
+Status Arena<P>::copy_waits(WaitGraph* graph) {
+  Latched latched(*this);
+  if (!ok(latched.status())) return latched.status();
+  copy_waits(latched, graph);
+  return latched.status();
 }
 
 template <class P>
@@ -281,23 +302,35 @@ Status Arena<P>::cycle_of(const SlotRef& wait, std::vector<HolderInfo>* infos,
 // For somebody who looks from outside: the names of the locks that are waited for in cycles. A cycle is made of what is known, as
 // above; or, since nobody knows in what context a plain guard is held, of what is likely: whoever of its thread has
 // begun to wait for another lock after it was taken, and waits for a second by now. Of those at least two threads, because
-// within one it may as well be two tasks that have nothing to do with each other.
+// within one it may as well be two tasks that have nothing to do with each other. The latch is taken to copy, and to read the names,
+// and not to search: who looks holds up nobody for longer than it takes to copy.
 template <class P>
 Status Arena<P>::locks_in_cycles(std::vector<LockName>* names) {
-  WaitGraph known, guessed;
-  Latched latched(*this);
-  if (!ok(latched.status())) return latched.status();
-  copy_waits(latched, &known);
-  guessed = known;
+  WaitGraph known;
+  const Status copied = copy_waits(&known);
+  if (!ok(copied)) return copied;
+  WaitGraph guessed = known;
   known.link();
   guessed.link(true, P::wall_ms() - kCycleWaitMs);
-  std::vector<uint32_t> locks = known.locks_in_cycles(1);
-  for (const uint32_t lock_index : guessed.locks_in_cycles(2)) locks.push_back(lock_index);
-  std::sort(locks.begin(), locks.end());
-  locks.erase(std::unique(locks.begin(), locks.end()), locks.end());
-  for (const uint32_t lock_index : locks) {
+  std::vector<uint32_t> members = known.waits_in_cycles(1);
+  const std::vector<uint32_t> likely = guessed.waits_in_cycles(2);
+  members.insert(members.end(), likely.begin(), likely.end());
+
+  Latched latched(*this);
+  if (!ok(latched.status())) return latched.status();
+  // As long as one waits, its lock is the one that it was.
+  const auto still_waits = [&](const WaitGraph::Wait& wait) {
+    const Slot<P>& entry = slot(wait.slot);
+    const uint64_t word = word_of(entry);
+    return get(entry.lock) == wait.lock && get(entry.ticket) == wait.ticket && !is_gone(word) &&
+           waits(word, flags_of(entry));
+  };
+  std::set<uint32_t> seen;
+  for (const uint32_t n : members) {
+    const WaitGraph::Wait& wait = known.wait(n);
+    if (!still_waits(wait) || !seen.insert(wait.lock).second) continue;
     LockName name;
-    if (read_name(latched, lock_index, &name)) names->push_back(std::move(name));
+    if (read_name(latched, wait.lock, &name)) names->push_back(std::move(name));
   }
   return latched.status();
 }

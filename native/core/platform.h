@@ -44,6 +44,7 @@
 //   struct Sleep {word, seen}
 //   static bool wait_for_any(sleeps, deadline_ns)   until one of the words has changed. False: this system can not wait for
 //                                     several. It has not slept when it finds that out, and sleeps on the first alone later
+//   kSleepsMax                        so many words it can wait for; of more, for the first ones and the last
 //   static ProcessIdentity self()
 //   static bool is_mapped(address)
 //   class Memory, also                open(), attached(), check(), reset(), reset_after_fork(): platform/memory.h

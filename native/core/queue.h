@@ -17,8 +17,11 @@
 // release to poke the next; shared waiters that now head the queue are poked at once, since they fit in beside us: all of
 // them if none was told before, else the first one if it has reacted in vain, and it passes that on when it is granted.
 // Withdrawn (timeout, abort, thread end, death): if it belonged to the front, the poke may have been its own to pass on, or
-// it was what the others waited behind: the new front is poked. WAITING where POKED would do costs a wake-up, never one
-// lost; so clearing POKED needs no latch.
+// it was what the others waited behind: the new front is poked. Where shared waiters of the front withdraw, those behind were
+// told already, and one is enough to pass a poke on, since it fits in beside them when it is granted: the first is poked alone, or
+// nobody if it has yet to react to a poke, and try. So thousands that give up at once cost no more than one poke each.
+//
+// WAITING where POKED would do costs a wake-up, never one lost; so clearing POKED needs no latch.
 //
 // Who may try. The front: the first waiter, if exclusive; if shared, it and all shared ones directly behind it. They are
 // marked eligible and poked together, and a slot stays eligible until it leaves. Everybody else in the queue sleeps.
@@ -152,7 +155,7 @@ void Arena<P>::poke_again(const Latched& latched, uint32_t lock_index) {
 }
 
 template <class P>
-void Arena<P>::poke_front(const Latched& latched, uint32_t lock_index) {
+void Arena<P>::poke_front(const Latched& latched, uint32_t lock_index, bool first_alone) {
   Lock<P>& entry = lock(lock_index);
   uint32_t last = 0;  // of the front
   add(entry.pokes, 1);
@@ -164,7 +167,7 @@ void Arena<P>::poke_front(const Latched& latched, uint32_t lock_index) {
     if (last != 0 && !shared) return false;
     last = index;
     poke(latched, index);
-    return shared;
+    return shared && !first_alone;
   });
   // Nobody was told, so nobody is going to take it back.
   if (last == 0) entry.gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);

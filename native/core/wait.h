@@ -130,6 +130,17 @@ Status Arena<P>::react(const SlotRef& ref, Mode mode, uint64_t* token) {
   return Status::kStalled;
 }
 
+// What one that has left the front without a grant may have owed to those behind it. The gate before the flags, both seq_cst,
+// because: if the first one has POKED after we saw that of the gate, its W2 is still to come.
+template <class P>
+void Arena<P>::pass_on(const Latched& latched, uint32_t lock_index) {
+  const bool under_way = is_poked(lock(lock_index).gate.load(std::memory_order_seq_cst));
+  const uint32_t next = front(latched, lock_index);
+  const uint32_t flags = next == 0 ? 0 : slot(next).flags.load(std::memory_order_seq_cst);
+  const bool told = (flags & (kSlotEligible | kSlotExclusive)) == kSlotEligible;
+  if (!told || !under_way || (flags & kSlotPoked) == 0) poke_front(latched, lock_index, told);
+}
+
 template <class P>
 Status Arena<P>::withdraw(const SlotRef& ref) {
   Latched latched(*this);
@@ -142,7 +153,7 @@ Status Arena<P>::withdraw(const SlotRef& ref) {
   remove_waiter(latched, ref.slot_index);
   if (was_front) {
     front_changed(latched, ref.lock_index);
-    poke_front(latched, ref.lock_index);
+    pass_on(latched, ref.lock_index);
   }
   return latched.status();
 }

@@ -11,7 +11,10 @@
 //    all ahead of k    the wait before k; all ahead of that one
 //    exclusive ahead   the same, without the shared ones
 //    holders of L      each hold of L; the exclusive ones only, for those that wait shared
-//    hold              the waits whose owner can not give it back before they end
+//    hold              the waits of its thread, or its context, whose owner can not give it back before they end
+//    thread            its wait that blocks
+//    context           the waits in it, and in the contexts inside of it
+//    span              some of a thread's waits, in the order in which they began: two spans, each half of them (guessed owners)
 //
 // A wait of which nothing is to be expected (passed over, see queue.h) is in nobody's way.
 #pragma once
@@ -37,6 +40,7 @@ class WaitGraph {
     bool is_ending = false;  // was chosen to end: no cycle goes through it any more
     bool upgrades = false;   // holds by the same slot, shared, and waits for all other holders
     double since_ms = 0;
+    uint32_t ticket = 0;  // of its place in the queue
   };
   struct Hold {
     uint32_t slot, lock, process, thread;
@@ -64,8 +68,8 @@ class WaitGraph {
   // The shortest cycle through the wait with this slot; empty: there is none. `certain`: all members block their threads.
   Cycle cycle_through(uint32_t slot, bool certain) const;
 
-  // The locks that are waited for in a cycle of any kind, sorted. `threads`: of those in which at least so many take part.
-  std::vector<uint32_t> locks_in_cycles(size_t threads) const;
+  // The waits that are in a cycle of any kind. `threads`: of those in which at least so many take part.
+  std::vector<uint32_t> waits_in_cycles(size_t threads) const;
 
  private:
   static constexpr uint32_t kDepthMax = 64;  // of contexts in one another
@@ -82,11 +86,18 @@ class WaitGraph {
     const auto found = threads_.find(thread_of(process, thread));
     return Key{found == threads_.end() ? 0 : found->second} << 32 | context;
   }
+  List& group_of(std::unordered_map<Key, uint32_t>* groups, Key key) {
+    const auto [found, is_new] = groups->try_emplace(key, static_cast<uint32_t>(groups_.size()));
+    if (is_new) groups_.emplace_back();
+    return groups_[found->second];
+  }
   void link_queues();
   void link_contexts();
-  void link_owners(bool guess, double begun_ms);
+  void link_owners();
+  void guess_owners(double begun_ms);
+  void guess_in_thread(const List& waits, const std::unordered_map<uint32_t, List>& holds);
 
-  // Nodes by number: waits, all ahead, exclusive ahead, holders and exclusive holders of a lock, holds.
+  // Nodes by number: waits, all ahead, exclusive ahead, holders and exclusive holders of a lock, holds, groups of waits.
   uint32_t count() const { return static_cast<uint32_t>(waits_.size()); }
   uint32_t all_ahead(uint32_t wait) const { return count() + wait; }
   uint32_t exclusive_ahead(uint32_t wait) const { return 2 * count() + wait; }
@@ -94,7 +105,8 @@ class WaitGraph {
     return 3 * count() + 2 * queue + (wanted == Mode::kExclusive ? 0 : 1);
   }
   uint32_t first_hold() const { return 3 * count() + 2 * static_cast<uint32_t>(queues_.size()); }
-  uint32_t nodes() const { return first_hold() + static_cast<uint32_t>(holds_.size()); }
+  uint32_t first_group() const { return first_hold() + static_cast<uint32_t>(holds_.size()); }
+  uint32_t nodes() const { return first_group() + static_cast<uint32_t>(groups_.size()); }
 
   template <class Visit>
   void each_next(uint32_t node, Visit visit) const;
@@ -106,17 +118,20 @@ class WaitGraph {
   std::vector<Queue> queues_;
   std::unordered_map<uint32_t, uint32_t> queue_of_lock_;
   std::unordered_map<Key, uint32_t> threads_;
-  std::unordered_map<Key, List> blocked_;     // by thread: its wait that blocks
-  std::unordered_map<Key, List> in_context_;  // by context: the waits in it, and in those that are in it
-  List ahead_;                                // of each wait: the one before it in the queue; none: itself
-  List queue_of_;                             // of each wait
-  std::vector<List> owners_;                  // of each hold: waits
+  std::unordered_map<Key, uint32_t> blocked_;  // by thread: the group of its wait that blocks
+  std::unordered_map<Key, uint32_t>
+      in_context_;            // by context: that of the waits in it, and in those that are in it
+  List ahead_;                // of each wait: the one before it in the queue; none: itself
+  List queue_of_;             // of each wait
+  std::vector<List> owners_;  // of each hold: nodes
+  std::vector<List> groups_;  // of threads, contexts, spans: nodes
 };
 
 inline void WaitGraph::link(bool guess, double begun_ms) {
   link_queues();
   link_contexts();
-  link_owners(guess, begun_ms);
+  link_owners();
+  if (guess) guess_owners(begun_ms);
 }
 
 inline void WaitGraph::link_queues() {
@@ -153,43 +168,99 @@ inline void WaitGraph::link_contexts() {
   for (uint32_t n = 0; n < count(); n++) {
     const Wait& wait = waits_[n];
     if (wait.blocks) {
-      blocked_[thread_of(wait.process, wait.thread)].push_back(n);
+      group_of(&blocked_, thread_of(wait.process, wait.thread)).push_back(n);
       continue;
     }
     uint32_t context = wait.context;
     for (uint32_t depth = 0; context != 0 && depth < kDepthMax; depth++) {
       const Key key = context_of(wait.process, wait.thread, context);
-      in_context_[key].push_back(n);
+      group_of(&in_context_, key).push_back(n);
       const auto around = outer.find(key);
       context = around == outer.end() ? 0 : around->second;
     }
   }
 }
 
-inline void WaitGraph::link_owners(bool guess, double begun_ms) {
+inline void WaitGraph::link_owners() {
   owners_.resize(holds_.size());
-  std::unordered_map<Key, List> of_thread;
-  for (uint32_t n = 0; guess && n < count(); n++) {
+  for (uint32_t n = 0; n < holds_.size(); n++) {
+    const Hold& hold = holds_[n];
+    const auto blocked = blocked_.find(thread_of(hold.process, hold.thread));
+    if (blocked != blocked_.end()) owners_[n].push_back(first_group() + blocked->second);
+    if (hold.context == 0) continue;
+    const auto inside = in_context_.find(context_of(hold.process, hold.thread, hold.context));
+    if (inside != in_context_.end()) owners_[n].push_back(first_group() + inside->second);
+  }
+}
+
+inline void WaitGraph::guess_owners(double begun_ms) {
+  struct Thread {
+    List waits;  // that have lasted long enough, in the order in which they began
+    std::unordered_map<uint32_t, List>
+        holds;  // by lock, those of which nobody is known to be the owner, the latest first
+  };
+  std::unordered_map<Key, Thread> threads;
+  for (uint32_t n = 0; n < count(); n++) {
     if (waits_[n].since_ms <= begun_ms)
-      of_thread[thread_of(waits_[n].process, waits_[n].thread)].push_back(n);
+      threads[thread_of(waits_[n].process, waits_[n].thread)].waits.push_back(n);
   }
   for (const Queue& queue : queues_) {
-    if (queue.waits.empty()) continue;
     for (const uint32_t n : queue.holds) {
-      const Hold& hold = holds_[n];
-      const Key thread = thread_of(hold.process, hold.thread);
-      const auto blocked = blocked_.find(thread);
-      if (blocked != blocked_.end()) owners_[n] = blocked->second;
-      const auto inside = hold.context == 0
-                              ? in_context_.end()
-                              : in_context_.find(context_of(hold.process, hold.thread, hold.context));
-      if (inside != in_context_.end())
-        owners_[n].insert(owners_[n].end(), inside->second.begin(), inside->second.end());
-      if (!owners_[n].empty()) continue;
-      for (const uint32_t wait : of_thread[thread]) {
-        if (waits_[wait].lock != hold.lock && waits_[wait].since_ms >= hold.since_ms)
-          owners_[n].push_back(wait);
+      const auto found = threads.find(thread_of(holds_[n].process, holds_[n].thread));
+      if (owners_[n].empty() && found != threads.end()) found->second.holds[holds_[n].lock].push_back(n);
+    }
+  }
+  for (auto& [key, thread] : threads) {
+    std::sort(thread.waits.begin(), thread.waits.end(),
+              [&](uint32_t a, uint32_t b) { return waits_[a].since_ms < waits_[b].since_ms; });
+    for (auto& [lock, holds] : thread.holds) {
+      std::sort(holds.begin(), holds.end(),
+                [&](uint32_t a, uint32_t b) { return holds_[a].since_ms > holds_[b].since_ms; });
+    }
+    if (!thread.holds.empty()) guess_in_thread(thread.waits, thread.holds);
+  }
+}
+
+// Each hold leads to the waits of the thread that began after it, but for those for the same lock. Holds of one lock share what
+// they lead to: each one to what is its own, and to the one that was taken after it. A row of waits is led to by spans, which are
+// the nodes of a binary tree over the thread's waits. So all holds of a thread have as many edges as it has holds and waits,
+// times the depth of that tree.
+inline void WaitGraph::guess_in_thread(const List& waits, const std::unordered_map<uint32_t, List>& holds) {
+  const uint32_t leaves = static_cast<uint32_t>(waits.size());
+  const uint32_t base = first_group() + static_cast<uint32_t>(groups_.size());
+  const auto node_of = [&](uint32_t place) { return place < leaves ? base + place : waits[place - leaves]; };
+  groups_.resize(groups_.size() + leaves);
+  for (uint32_t place = 1; place < leaves; place++) {
+    groups_[base - first_group() + place] = {node_of(2 * place), node_of(2 * place + 1)};
+  }
+  std::unordered_map<uint32_t, List> places;  // of the waits for each lock that is held
+  for (uint32_t place = 0; place < leaves; place++) {
+    const uint32_t lock = waits_[waits[place]].lock;
+    if (holds.count(lock) != 0) places[lock].push_back(place);
+  }
+  for (const auto& [lock, latest_first] : holds) {
+    List& own = places[lock];
+    uint32_t end = leaves;  // of the row that nobody leads to yet
+    uint32_t later = 0;     // the hold before; no hold is node 0
+    for (const uint32_t n : latest_first) {
+      if (later != 0) owners_[n].push_back(later);
+      later = first_hold() + n;
+      const auto lead_to = [&](uint32_t from, uint32_t to) {
+        for (from += leaves, to += leaves; from < to; from /= 2, to /= 2) {
+          if (from % 2 != 0) owners_[n].push_back(node_of(from++));
+          if (to % 2 != 0) owners_[n].push_back(node_of(--to));
+        }
+      };
+      const uint32_t begin = static_cast<uint32_t>(
+          std::lower_bound(waits.begin(), waits.end(), holds_[n].since_ms,
+                           [&](uint32_t wait, double since_ms) { return waits_[wait].since_ms < since_ms; }) -
+          waits.begin());
+      for (; !own.empty() && own.back() >= begin; own.pop_back()) {
+        lead_to(own.back() + 1, end);
+        end = own.back();
       }
+      lead_to(begin, end);
+      end = begin;
     }
   }
 }
@@ -225,7 +296,8 @@ void WaitGraph::each_next(uint32_t node, Visit visit) const {
     }
     return;
   }
-  for (const uint32_t owner : owners_[node - first_hold()]) visit(owner);
+  const List& nodes = node < first_group() ? owners_[node - first_hold()] : groups_[node - first_group()];
+  for (const uint32_t next : nodes) visit(next);
 }
 
 inline WaitGraph::Cycle WaitGraph::cycle_through(uint32_t slot, bool certain) const {
@@ -254,7 +326,7 @@ inline WaitGraph::Cycle WaitGraph::cycle_through(uint32_t slot, bool certain) co
   do {
     node = reached_from[node];
     if (node < count()) cycle.waits.push_back(node);
-    if (node >= first_hold()) cycle.holds.push_back(node - first_hold());
+    if (node >= first_hold() && node < first_group()) cycle.holds.push_back(node - first_hold());
   } while (node != start);
   std::reverse(cycle.waits.begin(), cycle.waits.end());
   std::reverse(cycle.holds.begin(), cycle.holds.end());
@@ -262,8 +334,8 @@ inline WaitGraph::Cycle WaitGraph::cycle_through(uint32_t slot, bool certain) co
 }
 
 // Tarjan's strongly connected components, without recursion.
-inline std::vector<uint32_t> WaitGraph::locks_in_cycles(size_t threads_min) const {
-  std::vector<uint32_t> locks;
+inline std::vector<uint32_t> WaitGraph::waits_in_cycles(size_t threads_min) const {
+  List found;
   struct Frame {
     uint32_t node;
     List next;
@@ -286,7 +358,7 @@ inline std::vector<uint32_t> WaitGraph::locks_in_cycles(size_t threads_min) cons
     std::sort(threads.begin(), threads.end());
     threads.erase(std::unique(threads.begin(), threads.end()), threads.end());
     if (members.size() < 2 || threads.size() < threads_min) return;
-    for (const uint32_t member : members) locks.push_back(waits_[member].lock);
+    found.insert(found.end(), members.begin(), members.end());
   };
   for (uint32_t from = 0; from < count(); from++) {
     if (order[from] != 0) continue;
@@ -315,9 +387,7 @@ inline std::vector<uint32_t> WaitGraph::locks_in_cycles(size_t threads_min) cons
       }
     }
   }
-  std::sort(locks.begin(), locks.end());
-  locks.erase(std::unique(locks.begin(), locks.end()), locks.end());
-  return locks;
+  return found;
 }
 
 }  // namespace proclock

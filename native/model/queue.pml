@@ -706,11 +706,18 @@ work:
         remove(me); front_changed();
         if :: qn == 0 -> goto leave :: else -> goto settle fi
       :: why == LEAVE ->
-        was = eligible[me]; remove(me);
+        find_front(k);
+#ifdef MUTANT_WITHDRAW_ELIGIBLE_ALONE
+        was = eligible[me];
+#else
+        was = eligible[me] || k == me;
+#endif
+        k = 0;
+        remove(me);
 #ifdef MUTANT_WITHDRAW_SWALLOWS_POKE
         was = 0;
 #endif
-        if :: was && qn > 0 -> was = 0; front_changed(); back = LEAVE; goto poke_front :: else -> was = 0; goto leave fi
+        if :: was && qn > 0 -> was = 0; front_changed(); goto pass_on :: else -> was = 0; goto leave fi
       :: why == UNSKIP ->
         skipped[me] = 0;
 #ifndef MUTANT_UNSKIP_KEEPS_POKED
@@ -940,6 +947,31 @@ keep_poked:
     goto leave;
 #endif
     atomic { back = LEAVE; goto poke_front };
+
+    /* pass_on(), after the slot was removed */
+pass_on:
+    atomic { was = POKED };
+    atomic {
+      find_front(k);
+      told = k != NONE && eligible[k] && !exclusive[k];
+      back = LEAVE;
+#ifdef MUTANT_PASS_ON_TO_NOBODY
+      was = 1;
+#endif
+      if
+#if defined(MUTANT_PASS_ON_UNCHECKED)
+      :: told && was -> was = 0; told = 0; back = 0; k = 0; goto leave
+      :: told && !was -> was = 0; told = 0; todo = 1 << k; k = 0
+#elif defined(MUTANT_PASS_ON_TO_NOBODY)
+      :: told -> was = 0; told = 0; back = 0; k = 0; goto leave
+#else
+      :: told && was && poked[k] -> was = 0; told = 0; back = 0; k = 0; goto leave
+      :: told && !(was && poked[k]) -> was = 0; told = 0; todo = 1 << k; k = 0
+#endif
+      :: else -> was = 0; told = 0; k = 0; goto poke_front
+      fi
+    };
+    atomic { POKED = 1; again = 0; goto poke };
 
     /* open_barrier_if_overdue(): k is a place in the queue */
 overdue:

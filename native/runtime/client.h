@@ -125,6 +125,10 @@ class Client {
   uint32_t new_context();
   bool is_wanted(uint32_t hold);
   void leave_context(uint32_t hold);
+  // For many waits that look at the same time: which of them had better call look_for_cycle(). Each says what its owner holds before
+  // that is found out. False: nobody waits for any of it.
+  bool say_contexts(uint32_t wait, const std::vector<Owned>& owned);
+  std::vector<uint32_t> waits_in_cycles();
   // For a wait that has lasted a second. `owned`: what the owner of an asynchronous one holds, from the inside out. True: it is
   // to look again soon. The report says what it is told.
   bool look_for_cycle(uint32_t wait, const std::vector<Owned>& owned);
@@ -195,6 +199,8 @@ class Client {
   Hold* hold_at(uint32_t index, State state);
   Hold* waiting_at(uint32_t index);
   bool holds(const OpenLock& wanted) const;
+  bool find_owned(const Space<P>& space, const std::vector<Owned>& owned,
+                  std::vector<typename Arena<P>::Owned>* held);
   [[gnu::always_inline]] Status take_idle(uint32_t id, OpenLock& lock, uint32_t* hold);
   [[gnu::noinline, gnu::cold]] Status bind_idle(uint32_t id, OpenLock& lock);
   void add_hold(uint32_t id, OpenLock& lock, const SlotRef& ref);

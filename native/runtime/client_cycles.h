@@ -52,6 +52,57 @@ bool Client<P>::holds_wanted(const Space<P>& space) const {
   });
 }
 
+// K1, for one that does not block. True: somebody waits for any of it.
+template <class P>
+bool Client<P>::find_owned(const Space<P>& space, const std::vector<Owned>& owned,
+                           std::vector<typename Arena<P>::Owned>* held) {
+  bool wanted = false;
+  for (const Owned& one : owned) {
+    const Hold* hold = hold_at(one.hold, State::kHeld);
+    if (hold == nullptr || hold->lock->space.get() != &space) continue;
+    held->push_back({one.context, hold->ref});
+    wanted = wanted || hold->lock->space->arena().is_wanted(hold->ref);
+  }
+  return wanted;
+}
+
+template <class P>
+bool Client<P>::say_contexts(uint32_t index, const std::vector<Owned>& owned) {
+  Hold* wait = wanting_at(index);
+  if (wait == nullptr || !ok(wait->lock->space->state())) return false;
+  std::vector<typename Arena<P>::Owned> held;
+  if (!find_owned(*wait->lock->space, owned, &held)) return false;
+  const Entered entered(*this);
+  return wait->lock->space->arena().say_contexts(wait->ref, held) != Status::kCorrupt;
+}
+
+// Where a stopped process keeps us from looking, all of them had better.
+template <class P>
+std::vector<uint32_t> Client<P>::waits_in_cycles() {
+  std::unordered_map<Space<P>*, std::unordered_map<uint32_t, uint32_t>> waits;  // by slot
+  for (uint32_t index = 0; index < holds_.size(); index++) {
+    const Hold* wait = wanting_at(index);
+    if (wait != nullptr && ok(wait->lock->space->state()))
+      waits[wait->lock->space.get()][wait->ref.slot_index] = index;
+  }
+  const Entered entered(*this);
+  std::vector<uint32_t> found;
+  for (const auto& [space, of_slots] : waits) {
+    WaitGraph graph;
+    if (ok(space->arena().copy_waits(&graph))) {
+      graph.link();
+      for (const uint32_t n : graph.waits_in_cycles(1)) {
+        const auto ours = of_slots.find(graph.wait(n).slot);
+        if (ours != of_slots.end() && graph.wait(n).process == space->arena().self())
+          found.push_back(ours->second);
+      }
+    } else {
+      for (const auto& [slot, index] : of_slots) found.push_back(index);
+    }
+  }
+  return found;
+}
+
 template <class P>
 bool Client<P>::look_for_cycle(uint32_t index, const std::vector<Owned>& owned) {
   report_->told = 0;
@@ -67,12 +118,7 @@ bool Client<P>::look_for_cycle(uint32_t index, const std::vector<Owned>& owned) 
          client = client->next_of_thread_)
       wanted = client->holds_wanted(space);
   }
-  for (const Owned& one : owned) {
-    const Hold* hold = hold_at(one.hold, State::kHeld);
-    if (hold == nullptr || hold->lock->space.get() != &space) continue;
-    held.push_back({one.context, hold->ref});
-    wanted = wanted || space.arena().is_wanted(hold->ref);
-  }
+  wanted = find_owned(space, owned, &held) || wanted;
   if (!wanted) {
     wait->cycle = {};
     return false;

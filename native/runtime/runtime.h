@@ -29,8 +29,8 @@ class Runtime {
 
   // The space of this name, entered if it has not been; counts one open lock in it.
   std::string segment_in_use(const std::string& prefix, const std::string& suffix);
-  Status enter(const std::string& name, int64_t group, std::shared_ptr<Space<P>>* space,
-               OpenFailure* failure, Opening opening = Opening::kMake);
+  Status enter(const std::string& name, int64_t group, std::shared_ptr<Space<P>>* space, OpenFailure* failure,
+               Opening opening = Opening::kMake);
   void exit(const std::shared_ptr<Space<P>>& space);
 
   bool is_served() const { return runs_.load(std::memory_order_acquire); }
@@ -132,7 +132,9 @@ void Runtime<P>::give_up(const SpacePointer& space) {
   const Locked locked(mutex_);
   if (--space->locks_open != 0 && ok(space->state())) return;
   const auto found = spaces_.find(space->name());
-  if (found != spaces_.end() && found->second == space) spaces_.erase(found);
+  if (found == spaces_.end() || found->second != space) return;
+  spaces_.erase(found);
+  space->give_up();
 }
 
 template <class P>
@@ -163,6 +165,7 @@ void Runtime<P>::exit(const SpacePointer& space) {
       leaving = unused_.front();
       unused_.erase(unused_.begin());
       spaces_.erase(leaving->name());
+      leaving->give_up();
     }
   }
   if (leaving->state() != Status::kClosed) leaving->leave();

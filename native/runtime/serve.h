@@ -272,7 +272,7 @@ uint64_t Runtime<P>::round(std::vector<Sleep>* sleeps) {
   const Sleep control = {&control_, control_.load(std::memory_order_acquire)};
   const std::vector<SpacePointer> spaces = all_spaces();
   for (SpacePointer& known : served_) {
-    if (std::find(spaces.begin(), spaces.end(), known) == spaces.end()) known->unwatch_all();
+    if (known->is_given_up()) known->unwatch_all();
   }
   served_.clear();
   take_watch_events();
@@ -292,7 +292,9 @@ uint64_t Runtime<P>::round(std::vector<Sleep>* sleeps) {
       deadline_ns = std::min(deadline_ns, now + kStalledRetryNs);
     deadline_ns = std::min(deadline_ns, space->next_tick_ns());
   }
-  if (!can_wait_many_.load(std::memory_order_relaxed) && !sleeps->empty()) {
+  // Nobody wakes this thread for those that it does not sleep on.
+  const bool polls = !can_wait_many_.load(std::memory_order_relaxed) || sleeps->size() >= P::kSleepsMax;
+  if (polls && !sleeps->empty()) {
     const uint64_t poll_ns = sleeps->size() == 1 ? kOneDoorbellPollNs : kManyDoorbellsPollNs;
     deadline_ns = std::min(deadline_ns, P::monotonic_ns() + poll_ns);
   }

@@ -57,6 +57,10 @@ class Space final : public PokeSink {
   void leave();              // all locks are closed: gives the process entry back
   void forget_after_fork();  // in the child: these are the parent's
 
+  // Nobody finds it any more by its name: whoever still has it open keeps it.
+  bool is_given_up() const { return given_up_.load(std::memory_order_relaxed); }
+  void give_up() { given_up_.store(true, std::memory_order_relaxed); }
+
   bool is_open() const { return opened_.load(std::memory_order_acquire); }
   const std::string& name() const { return name_; }
   uint32_t number() const { return number_; }
@@ -138,6 +142,7 @@ class Space final : public PokeSink {
   const uint32_t number_;  // among this process's
   const ProcessIdentity self_;
   typename P::LocalMutex opening_;
+  Flag given_up_{false};
   Flag opened_{false};  // written behind `opening_`; then there is an arena
   typename P::Memory memory_;
   std::unique_ptr<Arena<P>> arena_;

@@ -128,13 +128,13 @@ function* tasksBars(rows) {
   yield ['  least / most served', many.leastToMost.median, atLeast(0.7)];
 }
 
-function* scaleBars({ names, holds, waiters, processes }) {
+function* scaleBars({ names, holds, waiters, processes, namespaces }) {
   const count = (row) => row.count.toLocaleString('en-US');
   for (const [what, { rows }] of Object.entries({ names, holds, waiters, processes })) {
     const last = rows.at(-1);
     yield [`pair beside ${count(last)} ${what} / alone`, last.ratio, atMost(1.3)];
   }
-  const growth = (rows, figure) => figure(rows.at(-1)) / figure(rows[0]);
+  const growth = (rows, figure, from = 0) => figure(rows.at(-1)) / figure(rows[from]);
   yield [
     `opening a name, ${count(names.rows.at(-1))} / 1`,
     growth(names.rows, (row) => row.openNs.median),
@@ -143,6 +143,16 @@ function* scaleBars({ names, holds, waiters, processes }) {
   yield [
     `refused try, ${count(waiters.rows.at(-1))} waiters / 1`,
     growth(waiters.rows, (row) => row.refused.median),
+    atMost(1.3),
+  ];
+  yield [
+    `giving a wait up, ${count(waiters.rows.at(-1))} readers / ${count(waiters.rows[1])}`,
+    growth(waiters.rows, (row) => row.givenUpNs, 1),
+    atMost(1.3),
+  ];
+  yield [
+    `beginning a wait, ${count(namespaces.rows.at(-1))} namespaces / ${count(namespaces.rows[0])}`,
+    growth(namespaces.rows, (row) => row.beginWaitNs),
     atMost(1.3),
   ];
   yield ['bytes per open name, besides the name', names.rows.at(-1).bytesEach - names.nameBytes, atMost(256)];

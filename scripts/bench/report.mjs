@@ -153,7 +153,7 @@ export function mixName(sharedPart) {
   return sharedPart === 0 ? 'all exclusive' : `${sharedPart * 100} % shared`;
 }
 
-export function scale({ names, holds, waiters, processes, opening }) {
+export function scale({ names, holds, waiters, processes, namespaces, opening }) {
   return [
     scaleTable('names open', names.rows, {
       'open one, ns': (row) => row.openNs.median,
@@ -169,8 +169,17 @@ export function scale({ names, holds, waiters, processes, opening }) {
       'refused try, ns': (row) => row.refused.median,
       'begin a wait, ns': (row) => row.beginWaitNs,
       'serve one, ns': (row) => row.servedNs,
+      'give one up, ns': (row) => row.givenUpNs,
     }),
     scaleTable('processes attached', processes.rows, { 'bytes each': (row) => row.bytesEach }),
+    heading('Scale: namespaces with a wait each') +
+      table(
+        ['namespaces', 'begin a wait, ns', 'serve one, ns'],
+        namespaces.rows.map(({ count, beginWaitNs, servedNs }) => [
+          count.toLocaleString('en-US'),
+          ...[beginWaitNs, servedNs].map(number),
+        ]),
+      ),
     heading('Opening a namespace') +
       table(
         ['', 'us, median', 'p99'],

@@ -27,11 +27,12 @@ export async function run({ quick }) {
       holds(namespace, quick ? [1, 10000] : [1, 100, 10000, 60000], quick),
     ),
     waiters: await inNamespace((namespace) =>
-      waiters(namespace, quick ? [1, 1000] : [1, 100, 1000, 10000], quick),
+      waiters(namespace, quick ? [1, 100, 1000] : [1, 100, 1000, 10000], quick),
     ),
     processes: await inNamespace((namespace) =>
       processes(namespace, quick ? [1, 100] : [1, 10, 100, 2000], quick),
     ),
+    namespaces: await namespaces(quick ? [20, 200] : [20, 200, 1000]),
     opening: await opening(quick ? 20 : 100),
   };
 }
@@ -129,9 +130,51 @@ async function waiters(namespace, counts, quick) {
     const beginNs = nowNs();
     guard.release();
     await Promise.all(waits);
-    rows.push({ count, ...pair, beginWaitNs, servedNs: (nowNs() - beginNs) / count });
+    const servedNs = (nowNs() - beginNs) / count;
+    rows.push({ count, ...pair, beginWaitNs, servedNs, givenUpNs: await givingUp(busy, count) });
   }
   busy.close();
+  return { rows };
+}
+
+/** Readers that all give up at once, several times. */
+async function givingUp(busy, count) {
+  const guard = await busy.exclusive();
+  const eachNs = [];
+  for (let round = 0; round < 7; round++) {
+    const controller = new AbortController();
+    const { signal } = controller;
+    const waits = Array.from({ length: count }, () => busy.shared({ signal }).catch(() => {}));
+    eachNs.push(timed(1, () => controller.abort()) / count);
+    await Promise.all(waits);
+  }
+  guard.release();
+  return summarize(eachNs).median;
+}
+
+/** A wait in each of so many namespaces. */
+async function namespaces(counts) {
+  const rows = [];
+  for (const count of counts) {
+    const locks = Array.from(
+      { length: count },
+      () => new SharedLock('busy', { namespace: freshNamespace() }),
+    );
+    const guards = [];
+    for (const lock of locks) guards.push(await lock.exclusive());
+    const waits = [];
+    const beginWaitNs = timed(count, (i) =>
+      waits.push(locks[i].exclusive().then((granted) => granted.release())),
+    );
+    const beginNs = nowNs();
+    for (const guard of guards) guard.release();
+    await Promise.all(waits);
+    rows.push({ count, beginWaitNs, servedNs: (nowNs() - beginNs) / count });
+    for (const lock of locks) {
+      lock.close();
+      dropNamespace(lock.namespace);
+    }
+  }
   return { rows };
 }
 

@@ -284,4 +284,55 @@ TEST(
   loop.release(static_cast<uint32_t>(second));
 }
 
+TEST(
+    "more namespaces than one thread can sleep on are served all the same, and it polls for as long as there "
+    "are so many") {
+  struct Page {
+    std::atomic<int> held{0}, may_release{0};
+  };
+  Page* page = harness::shared<Page>();
+  std::deque<harness::Segment> segments(TestPlatform::kSleepsMax + 20);
+  const pid_t holder = harness::start([&] {
+    auto* mine = new Loop(5);
+    std::vector<uint32_t> holds;
+    for (const harness::Segment& segment : segments)
+      holds.push_back(mine->acquire(mine->open(segment.name(), "client") | kExclusive));
+    page->held.store(1);
+    while (page->may_release.load() == 0) usleep(1000);
+    for (const uint32_t hold : holds) mine->release(hold);
+    for (;;) pause();
+  });
+  CHECK(harness::eventually([&] { return page->held.load() == 1; }));
+  Loop loop(1);
+  std::vector<uint32_t> keys, holds;
+  for (const harness::Segment& segment : segments) {
+    keys.push_back(loop.open(segment.name(), "client") | kExclusive);
+    const int32_t hold = loop.client.enqueue(keys.back(), true);
+    CHECK(hold >= 0 && loop.report.granted == 0);
+    holds.push_back(static_cast<uint32_t>(hold));
+  }
+  page->may_release.store(1);
+  loop.await_grants(segments.size());
+  KILL_AND_JOIN(holder);
+
+  // Of one namespace there is still a wait.
+  const int32_t wait = loop.client.enqueue(keys[0], true);
+  CHECK(wait >= 0 && loop.report.granted == 0);
+  for (size_t n = 1; n < segments.size(); n++) {
+    loop.release(holds[n]);
+    CHECK_EQ(loop.client.close_lock(keys[n] >> kKeyBits), Status::kOk);
+  }
+  // It polled 200 times a second.
+  if (TestPlatform::kSleepsMax > 1) {
+    CHECK(harness::eventually([] {
+      const uint32_t before = TestPlatform::times_slept.load();
+      usleep(400000);
+      return TestPlatform::times_slept.load() - before < 20;
+    }));
+  }
+  loop.release(holds[0]);
+  loop.await(static_cast<uint32_t>(wait));
+  loop.release(static_cast<uint32_t>(wait));
+}
+
 }  // namespace

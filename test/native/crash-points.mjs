@@ -172,7 +172,7 @@ const POINTS = {
   ],
   'memory.cc': [
     before('open.created', 'if (group >= 0 && fchown('),
-    before('open.attaching', 'if (ok(status)) status = prepare(name);'),
+    before('open.attaching', 'if (ok(status)) status = prepare(name, opening);'),
     before('open.sized', 'static constexpr size_t kFirstPages[]'),
     before('open.reserved', 'const Status mapped = map();'),
     before('open.filled', '// release, because: whoever reads the magic number'),

@@ -53,7 +53,8 @@ void check_aftermath(Stage& s) {
   const Ref other = boss.bind(s.ref, 2);
   CHECK_EQ(boss.acquire(other, Mode::kExclusive), Try::kBusy);
   CHECK_EQ(boss.acquire(other, Mode::kShared), Try::kBusy);
-  CHECK_EQ(Member::unstalled([&] { return boss.arena->clear_abandoned(s.ref); }), Status::kOk);
+  CHECK_EQ(Member::unstalled([&] { return boss.arena->finish(s.ref, proclock::Finished::kRepair); }),
+           Status::kOk);
   boss.release(s.ref);
   CHECK_EQ(boss.acquire(s.ref, Mode::kShared), Try::kAcquired);
   CHECK_EQ(boss.acquire(other, Mode::kShared), Try::kAcquired);

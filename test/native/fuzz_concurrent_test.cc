@@ -214,6 +214,8 @@ class Worker {
     std::vector<proclock::LockName> in_cycles;
     const uint32_t wait = any_hold();
     client().look_for_cycle(wait, {{context_, any_hold()}, {client().new_context(), any_hold()}});
+    client().say_contexts(any_hold(), {{context_, any_hold()}});
+    client().waits_in_cycles();
     check(client().cycle_of(wait, &infos, &names));
     check(client().locks_in_cycles(any_lock(), &in_cycles));
     client().leave_context(any_hold());

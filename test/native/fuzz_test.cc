@@ -296,7 +296,7 @@ class Case {
         return;
       case State::kHeld:
         if (dice < 14) {
-          if (hold.mode == Mode::kExclusive) status = arena.clear_abandoned(hold.ref);
+          if (hold.mode == Mode::kExclusive) status = arena.finish(hold.ref, proclock::Finished::kRepair);
           arena.abandoned(hold.ref);
           tell("clear_abandoned", status);
         } else if (dice < 18) {

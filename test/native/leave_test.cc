@@ -169,7 +169,7 @@ TEST("a late word of one whose slot has another owner by now touches nothing") {
   const uint64_t word = fresh.slot->word.load(std::memory_order_relaxed);
   CHECK_EQ(s.worker.arena->release(late), Status::kNotHeld);
   CHECK_EQ(s.worker.arena->downgrade(late), Status::kNotHeld);
-  CHECK_EQ(s.worker.arena->clear_abandoned(late), Status::kNotHeld);
+  CHECK_EQ(s.worker.arena->finish(late, proclock::Finished::kRepair), Status::kNotHeld);
   CHECK_EQ(s.worker.arena->check_hold(late), Status::kStolen);
   CHECK_EQ(s.worker.acquire(late, kS, Turn::kFront), Try::kCorrupt);
   s.worker.arena->leave(late);

@@ -146,7 +146,7 @@ TEST("a thief is alone: whoever held learns of it, and neither releases nor down
     CHECK(s.one.pokes() == std::vector<uint32_t>{s.mine.slot_index});
     CHECK_EQ(s.one.arena->check_hold(s.mine), Status::kStolen);
     CHECK_EQ(s.one.arena->downgrade(s.mine), Status::kNotHeld);
-    CHECK_EQ(s.one.arena->clear_abandoned(s.mine), Status::kNotHeld);
+    CHECK_EQ(s.one.arena->finish(s.mine, proclock::Finished::kRepair), Status::kNotHeld);
     CHECK_EQ(s.one.arena->release(s.mine), Status::kStolen);
     CHECK_EQ(s.one.arena->release(s.mine), Status::kNotHeld);
     for (const Mode other : {kS, kX}) CHECK_EQ(s.one.acquire(s.mine, other), Try::kBusy);
@@ -255,7 +255,7 @@ TEST("the abandoned mark stays for all who come after, until an exclusive holder
     s.one.release(s.mine);
   }
   CHECK_EQ(s.one.acquire(s.mine, kX), Try::kAcquired);
-  CHECK_EQ(s.one.arena->clear_abandoned(s.mine), Status::kOk);
+  CHECK_EQ(s.one.arena->finish(s.mine, proclock::Finished::kRepair), Status::kOk);
   s.one.release(s.mine);
   CHECK_EQ(s.two.acquire(s.theirs, kX), Try::kAcquired);
   CHECK_EQ(s.mark(), 0u);

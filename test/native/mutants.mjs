@@ -480,8 +480,8 @@ const EDITS = {
   }`,
     ],
     [
-      'poke(latched, index); return shared;',
-      'poke(latched, index); return shared && !MUTANT(POKE_FIRST_ONLY);',
+      'poke(latched, index); return shared && !first_alone;',
+      'poke(latched, index); return shared && !first_alone && !MUTANT(POKE_FIRST_ONLY);',
     ],
     [
       'if ((next.flags.load(std::memory_order_seq_cst) & kSlotPoked) == 0) poke_front(latched, lock_index);',
@@ -588,6 +588,15 @@ const EDITS = {
     if (tried == Try::kBusy) return Status::kAgain;`,
     ],
     ['  if (was_front) {\n', '  if (was_front && !MUTANT(WITHDRAW_SWALLOWS_POKE)) {\n'],
+    [
+      'front(latched, ref.lock_index) == ref.slot_index;',
+      '(front(latched, ref.lock_index) == ref.slot_index && !MUTANT(WITHDRAW_ELIGIBLE_ALONE));',
+    ],
+    [
+      'if (!told || !under_way || (flags & kSlotPoked) == 0) poke_front(latched, lock_index, told);',
+      `const bool reacted = (flags & kSlotPoked) == 0 && !MUTANT(PASS_ON_UNCHECKED);
+  if (!told || ((!under_way || reacted) && !MUTANT(PASS_ON_TO_NOBODY))) poke_front(latched, lock_index, told);`,
+    ],
   ],
 };
 

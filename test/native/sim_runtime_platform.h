@@ -47,6 +47,7 @@ struct RuntimePlatform : Platform {
     Atomic<uint32_t>* word;
     uint32_t seen;
   };
+  static constexpr size_t kSleepsMax = sim::kSleepsMax;
   static bool wait_for_any(const std::vector<Sleep>& sleeps, uint64_t deadline_ns, Site site = Site::here());
   static bool start_thread(void* (*run)(void*), void* argument);
   static void name_thread(const char* name) { the_machine.current().doing = name; }

@@ -336,7 +336,7 @@ inline void World::inspect_lock(proclock::Arena<RuntimePlatform>& arena, int loc
   const bool abandoned = ref.lock->abandoned.latest() != 0;
   if (truths[lock].abandoned != Truth::Mark::kEither)
     SIM_CHECK(abandoned == (truths[lock].abandoned == Truth::Mark::kYes));
-  SIM_CHECK(arena.clear_abandoned(ref) == Status::kOk);
+  SIM_CHECK(arena.finish(ref, proclock::Finished::kRepair) == Status::kOk);
   SIM_CHECK(arena.release(ref) == Status::kOk);
   SIM_CHECK(arena.unbind(ref) == Status::kOk);
 }

@@ -156,7 +156,7 @@ class Thread {
   void clear_abandoned(int n) {
     actor_->doing = "clear the mark";
     const SlotRef& ref = refs_[n];
-    change_mark(n, Truth::Mark::kNo, [&] { return arena().clear_abandoned(ref); });
+    change_mark(n, Truth::Mark::kNo, [&] { return arena().finish(ref, proclock::Finished::kRepair); });
   }
 
   // Sleeps outside of any operation.

@@ -64,7 +64,7 @@ inline void World::inspect_lock(Host& inspector, int n) {
   if (truths[n].abandoned != Truth::Mark::kEither)
     SIM_CHECK(abandoned == (truths[n].abandoned == Truth::Mark::kYes));
   SIM_CHECK(arena.try_acquire(other, Mode::kShared, Turn::kMayOvertake, &last) == Try::kBusy);
-  SIM_CHECK(arena.clear_abandoned(ref) == Status::kOk);
+  SIM_CHECK(arena.finish(ref, proclock::Finished::kRepair) == Status::kOk);
   SIM_CHECK(arena.release(ref) == Status::kOk);
   SIM_CHECK(arena.try_acquire(ref, Mode::kShared, Turn::kInOrder, &last) == Try::kAcquired);
   SIM_CHECK(last == token);

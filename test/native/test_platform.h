@@ -153,7 +153,11 @@ struct TestPlatform : proclock::System {
   static inline std::atomic<int> kept_awake{0};
   // Whoever serves sleeps until it is woken, whatever tick is due.
   static inline std::atomic<bool> has_no_ticks{false};
+  static constexpr size_t kSleepsMax = Base::kSleepsMax;
+  // How often whoever serves has gone to sleep.
+  static inline std::atomic<uint32_t> times_slept{0};
   static bool wait_for_any(const std::vector<Sleep>& sleeps, uint64_t deadline_ns) {
+    times_slept.fetch_add(1);
     if (stays_awake.load()) kept_awake.fetch_add(1);
     while (stays_awake.load()) usleep(200);
     std::vector<Base::Sleep> plain;

@@ -55,6 +55,7 @@ struct DarwinPlatform : UnixPlatform {
   // There is no such call: false for more than one word. The first of these has not slept, the later ones sleep on the first
   // word alone.
   static bool wait_for_any(const std::vector<Sleep>& sleeps, uint64_t deadline_ns);
+  static constexpr size_t kSleepsMax = 1;
 
   static void name_thread(const char* name);  // the calling one; for debuggers
   static bool is_mapped(const void* address);

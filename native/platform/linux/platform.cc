@@ -38,7 +38,6 @@ struct FutexWait {
   uint32_t reserved;
 };
 constexpr uint32_t kFutex32 = 2;
-constexpr size_t kFutexWaitsMax = 128;
 constexpr uint64_t kRetryNs = 1000000;  // where the kernel refuses to let anybody sleep
 
 }  // namespace
@@ -88,8 +87,8 @@ bool LinuxPlatform::wait_for_any(const std::vector<Sleep>& sleeps, uint64_t dead
     return true;
   }
   if (can_wait_many.load(std::memory_order_relaxed)) {
-    FutexWait waits[kFutexWaitsMax];
-    const size_t count = std::min(sleeps.size(), kFutexWaitsMax);
+    FutexWait waits[kSleepsMax];
+    const size_t count = std::min(sleeps.size(), kSleepsMax);
     for (size_t i = 0; i < count; i++) {
       const Sleep& sleep = i + 1 == count ? sleeps.back() : sleeps[i];
       waits[i] = {sleep.seen, reinterpret_cast<uint64_t>(sleep.word), kFutex32, 0};
@@ -98,7 +97,7 @@ bool LinuxPlatform::wait_for_any(const std::vector<Sleep>& sleeps, uint64_t dead
     if (syscall(SYS_futex_waitv, waits, count, 0, deadline_ns == kNoDeadline ? nullptr : &deadline,
                 CLOCK_MONOTONIC) >= 0 ||
         errno == EAGAIN || errno == EINTR || errno == ETIMEDOUT) {
-      return count == sleeps.size();
+      return true;
     }
     // It has not slept: its caller chose the deadline for a sleep on all of them, and may have chosen none.
     can_wait_many.store(false, std::memory_order_relaxed);

@@ -38,6 +38,7 @@ struct LinuxPlatform : UnixPlatform {
   // Sleeps until one of the words has changed. False: this system can not wait for several. Then it has not slept if it finds
   // that out, and sleeps on the first one alone from then on.
   static bool wait_for_any(const std::vector<Sleep>& sleeps, uint64_t deadline_ns);
+  static constexpr size_t kSleepsMax = 128;  // the kernel's; of more it sleeps on the first ones and the last
 
   static void name_thread(const char* name);  // the calling one; for debuggers
   static bool is_mapped(const void* address);
