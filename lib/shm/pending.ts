@@ -98,9 +98,9 @@ export abstract class Pending implements Waiting {
     this.settle(status, this.index);
   }
 
-  sayContexts(): void {
+  sayContexts(): boolean {
     const owned = this.owned();
-    if (owned !== undefined) this.ready.native.binding.sayContexts(this.index, owned);
+    return owned !== undefined && this.ready.native.binding.sayContexts(this.index, owned);
   }
 
   look(): boolean {

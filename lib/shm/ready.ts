@@ -31,8 +31,8 @@ export interface Waiting {
   tried(status: number): void;
   /** The queue may be accessible again. @returns whether it still is not */
   enqueue(): boolean;
-  /** To be called before it is found out which of many waits had better look. */
-  sayContexts(): void;
+  /** To be called before it is found out which of many waits had better look. @returns whether it may be one of them */
+  sayContexts(): boolean;
   /** When it looks for a deadlock that it is in, for the next time; `Infinity`: whoever waits can hold nothing. */
   looksAt: number;
   /** @returns whether to look again soon */
@@ -137,15 +137,16 @@ export class Ready {
     const { binding } = this.native;
     const due = this.waits.filter((wait): wait is Waiting => wait !== undefined && wait.looksAt <= begun);
     if (due.length <= LOOK_EACH_MAX) return () => true;
-    const said: Waiting[] = [];
+    const asked: Waiting[] = [];
+    let some = false;
     for (const wait of due) {
-      wait.sayContexts();
-      said.push(wait);
+      some = wait.sayContexts() || some;
+      asked.push(wait);
       if (now() - begun >= LOOK_TURN_MS) break;
     }
-    const inCycles = new Set(binding.waitsInCycles().map((index) => this.waits[index]));
+    const inCycles = new Set(some ? binding.waitsInCycles().map((index) => this.waits[index]) : []);
     this.settle();
-    for (const wait of said) if (!inCycles.has(wait)) wait.looksAt = begun + LOOK_MS;
+    for (const wait of asked) if (!inCycles.has(wait)) wait.looksAt = begun + LOOK_MS;
     return (wait) => inCycles.has(wait);
   }
 

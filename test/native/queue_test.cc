@@ -98,6 +98,27 @@ TEST("all readers at the head of the queue are poked together, and nobody behind
   audit(s.holder);
 }
 
+TEST("a reader that gives up pokes the first of the others alone, and nobody if that one has yet to react") {
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  const Ref first = s.waiter(kS);
+  const Ref second = s.waiter(kS);
+  const Ref third = s.waiter(kS);
+  const Ref last = s.waiter(kS);
+  CHECK_EQ(s.crowd.arena->withdraw(second), Status::kOk);
+  CHECK(s.crowd.pokes() == Scene::slots({first}));
+  CHECK_EQ(s.crowd.arena->withdraw(last), Status::kOk);
+  CHECK(s.crowd.pokes().empty());
+  s.holder.release(s.held);
+  CHECK(s.crowd.pokes().empty());  // the first one is going to see that
+  CHECK_EQ(s.crowd.react(first, kS), Status::kOk);
+  CHECK(s.crowd.pokes() == Scene::slots({third}));  // and passes it on
+  CHECK_EQ(s.crowd.react(third, kS), Status::kOk);
+  s.crowd.release(first);
+  s.crowd.release(third);
+  audit(s.holder);
+}
+
 TEST("who belongs to the front may try before it reacts, poked or not, and nobody else") {
   Scene s;
   CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
