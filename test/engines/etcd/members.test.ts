@@ -3,6 +3,7 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { LockGuard, SharedLock } from '../../../lib/remote';
 import { until } from '../../support/until';
+import { LATE_MS } from '../fixture';
 import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
 
@@ -196,7 +197,7 @@ describeWithServer('a cluster of three', () => {
       const at = performance.now();
       await expect(waiter.tryShared()).rejects.toMatchObject({ code: 'ERR_LOCK_UNAVAILABLE' });
       await lostAt;
-      expect((await lostAt) - at).toBeLessThan(3000 + 1000);
+      expect((await lostAt) - at).toBeLessThan(3000 + LATE_MS);
       for (const member of gone) member.start();
       const next = await waiting;
       expect(performance.now()).toBeGreaterThan(await lostAt);
