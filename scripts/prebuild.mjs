@@ -86,6 +86,7 @@ function buildDarwin(name, work) {
     ].map((define) => `-D${define}`),
     ...['-isystem', headers, '-isystem', 'node_modules/node-addon-api'],
     ...sources,
+    makeDemangler(work),
     ...['-o', join(root, file)],
   ];
   const { status, stdout, stderr } = spawnSync(zig, args, {
@@ -121,7 +122,7 @@ function buildLinux(name, work) {
     AR: tools.ar,
     CFLAGS: '',
     CXXFLAGS: '',
-    LDFLAGS: `-Wl,--gc-sections -Wl,--build-id=none ${tools.demangler}`,
+    LDFLAGS: `-Wl,--gc-sections -Wl,--build-id=none ${makeDemangler(work)}`,
     ...zigCaches(work),
     PREBUILD_LIBC: libc,
     PREBUILD_STRIP_BIN: tools.strip,
@@ -162,23 +163,26 @@ function makeTools(work, triple) {
     return join(bin, name);
   };
   const flags = `-target ${triple} -ffile-prefix-map=${work}=. -ffunction-sections -fdata-sections`;
-  // The C++ runtime wants it for the message of an uncaught C++ exception, of which there are none: 140 KB.
-  const demangler = join(bin, 'demangler.cc');
-  writeFileSync(
-    demangler,
-    'extern "C" char* __cxa_demangle(const char*, char*, decltype(sizeof 0)*, int* status) {\n' +
-      '  if (status) *status = -1;\n' +
-      '  return nullptr;\n' +
-      '}\n',
-  );
   return {
     cc: script('cc', `exec "${zig}" cc ${flags} "$@"`),
     cxx: script('c++', `exec "${zig}" c++ ${flags} "$@"`),
     ar: script('ar', `exec "${zig}" ar "$@"`),
     // GNU strip knows its own architecture only.
     strip: script('strip', `"${zig}" objcopy --strip-all "$1" "$1.stripped" && mv "$1.stripped" "$1"`),
-    demangler,
   };
+}
+
+/** The C++ runtime wants it for the message of an uncaught C++ exception, of which there are none: 140 KB. */
+function makeDemangler(work) {
+  const file = join(work, 'demangler.cc');
+  writeFileSync(
+    file,
+    'extern "C" char* __cxa_demangle(const char*, char*, decltype(sizeof 0)*, int* status) {\n' +
+      '  if (status) *status = -1;\n' +
+      '  return nullptr;\n' +
+      '}\n',
+  );
+  return file;
 }
 
 function fail(text) {

@@ -4,13 +4,16 @@
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
+import { dirname, join, relative, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { stripVTControlCharacters } from 'node:util';
 import { nativeEnvironment, nativeRoot } from './instrument.mjs';
 
 process.chdir(resolve(dirname(fileURLToPath(import.meta.url)), '..'));
 
+/** Of what a failed test says: its reason is at the top. */
+const LINES_SHOWN = 20;
 const SUITES = { native: runNative, jest: runJest };
 const [suites = '', ...suiteArguments] = process.argv.slice(2);
 Object.assign(process.env, nativeEnvironment);
@@ -50,7 +53,8 @@ async function runJest(args) {
   try {
     const jest = ['node_modules/jest/bin/jest.js', '--json', `--outputFile=${report}`, ...args];
     const child = spawn(process.execPath, jest, { stdio: 'inherit' });
-    return settle('jest', await exitOf(child), readReport(report));
+    const status = await exitOf(child);
+    return settle('jest', status, readReport(report));
   } finally {
     rmSync(folder, { recursive: true });
   }
@@ -59,6 +63,7 @@ async function runJest(args) {
 function readReport(file) {
   try {
     const report = JSON.parse(readFileSync(file, 'utf8'));
+    for (const result of report.testResults) showFailed(result);
     // A test file that cannot even be loaded has no failed test in it.
     return {
       passed: report.numPassedTests,
@@ -67,6 +72,23 @@ function readReport(file) {
   } catch {
     return null;
   }
+}
+
+/** jest tells failures where they happen, on stderr: here they are once more, together, and on stdout. */
+function showFailed({ name, message, status, assertionResults }) {
+  const file = relative('.', name);
+  const failed = assertionResults.filter((test) => test.status === 'failed');
+  for (const { fullName, failureMessages } of failed)
+    show(`${file}: ${fullName}`, failureMessages.join('\n'));
+  if (status === 'failed' && failed.length === 0) show(file, message);
+}
+
+function show(title, text) {
+  console.log(`FAIL ${title}`);
+  const lines = stripVTControlCharacters(text)
+    .split('\n')
+    .filter((line) => !line.includes('/node_modules/'));
+  for (const line of lines.slice(0, LINES_SHOWN)) console.log(`     ${line}`);
 }
 
 function exitOf(child) {
