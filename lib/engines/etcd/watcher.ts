@@ -4,10 +4,19 @@
 // A watch is told of changes at once if it began with what comes next. One that begins with what has been, be it the last
 // change alone, is put aside by etcd, which looks ten times a second what such watches have missed. So whoever waits for a
 // change soon begins with what comes next, and looks, once the watch has begun, at what was before.
-import { LockError } from '../../common/errors';
+import { startTimer } from '../../common/clock';
+import type { LockError } from '../../common/errors';
 import type { Stream } from './client';
-import { EventType, Filter, type WatchEvent, type WatchRequest, type WatchResponse, watch } from './messages';
-import type { Keys } from './txn';
+import {
+  EventType,
+  Filter,
+  txn,
+  type WatchEvent,
+  type WatchRequest,
+  type WatchResponse,
+  watch,
+} from './messages';
+import { type Keys, toRequest } from './txn';
 import type { Wire } from './wire';
 
 /** What a watch tells. */
@@ -28,6 +37,8 @@ interface Watch {
 }
 
 const WHAT = 'watch the keys of locks';
+/** How long until a watch is tried again that was refused more than once, though we have the right to it. */
+const REFUSED_AGAIN_MS = 100;
 
 export class Watcher {
   private stream: Stream<WatchRequest, WatchResponse> | undefined = undefined;
@@ -35,8 +46,10 @@ export class Watcher {
   private readonly watches = new Map<number, Watch>();
   private lastId = 0;
   private over = false;
-  /** Whether etcd has refused a watch, and begun none since. */
-  private wasRefused = false;
+  /** What etcd has refused to watch, until it is known why. */
+  private refused: Keys | undefined = undefined;
+  /** How often it has refused since it has begun a watch. */
+  private refusals = 0;
 
   constructor(private readonly wire: Wire) {}
 
@@ -77,6 +90,7 @@ export class Watcher {
       await this.wire.pause();
       let failed = false;
       try {
+        await this.checkRights();
         const stream = await this.wire.stream(WHAT, watch, {
           data: (response) => this.received(response),
           failed: () => {
@@ -88,7 +102,9 @@ export class Watcher {
         if (this.over) stream.cancel();
         else if (!failed) this.stream = stream;
       } catch (error) {
-        if ((error as LockError).code !== 'ERR_LOCK_UNAVAILABLE') this.fail(error as LockError);
+        if ((error as LockError).code === 'ERR_LOCK_UNAVAILABLE') continue;
+        this.refused = undefined;
+        this.fail(error as LockError);
       }
     }
     // From here on a failure opens another one.
@@ -114,10 +130,10 @@ export class Watcher {
   }
 
   private received(response: WatchResponse): void {
-    const { header, watchId, created, canceled, compactRevision, cancelReason, events } = response;
+    const { header, watchId, created, canceled, compactRevision, events } = response;
     if (canceled) {
       if (compactRevision > 0) this.miss(watchId, new Error('etcd has forgotten what happened'));
-      else if (this.watches.has(watchId) || watchId < 0) this.refused(cancelReason);
+      else this.refuse(watchId);
       return;
     }
     if (created) this.begun(watchId, header?.revision);
@@ -132,7 +148,7 @@ export class Watcher {
   /** @param revision the last one when etcd made the watch */
   private begun(id: number, revision: number | undefined): void {
     const known = this.watches.get(id);
-    this.wasRefused = false;
+    this.refusals = 0;
     if (known === undefined) return;
     known.from ??= revision;
     known.watching.begun();
@@ -144,17 +160,26 @@ export class Watcher {
     known?.watching.missed(why);
   }
 
-  /** It may be that the token has expired which the stream was opened with: then all goes on with another one. */
-  private refused(reason: string): void {
+  /** Either the user has no right to it, or etcd does not know the token any more that the stream was opened with. */
+  private refuse(id: number): void {
+    // Newer versions do not say which one. All keys are under one prefix, so that one right is as good as another.
+    const watch = id < 0 ? [...this.watches.values()].at(-1) : this.watches.get(id);
+    if (watch === undefined) return;
+    this.refused = watch.keys;
     this.stream?.cancel();
     this.stream = undefined;
-    if (this.wasRefused) {
-      this.fail(new LockError('ERR_LOCK_PERMISSION', reason));
-      return;
-    }
-    this.wasRefused = true;
     this.wire.forgetToken();
     void this.open();
+  }
+
+  /** Reads what etcd has refused to watch: that takes the same right. If we have it, all goes on with another token. */
+  private async checkRights(): Promise<void> {
+    const keys = this.refused;
+    if (keys === undefined) return;
+    const read = { as: 'read', when: [], does: [{ as: 'keys', get: keys, limit: 1 }] };
+    await this.wire.call(WHAT, txn, toRequest(read));
+    this.refused = undefined;
+    if (++this.refusals > 1) await new Promise<void>((resolve) => startTimer(resolve, REFUSED_AGAIN_MS));
   }
 }
 

@@ -34,6 +34,8 @@ const URGENT_CALL_MS_MIN = 500;
 export const CALLS_MAX = 128;
 /** The first one over a connection has to wait for that as well. */
 const FIRST_CALL_FACTOR = 2;
+/** With so many tokens a call is tried: one may be older than etcd allows by the time that it is used. */
+const TOKENS_MAX = 5;
 /** How long until an endpoint that failed is asked again, if there is no other: at first, and at most. */
 const PAUSE_MS_MIN = 25;
 const PAUSE_MS_MAX = 500;
@@ -61,7 +63,7 @@ export class Wire {
   private index: number;
   private over: LockError | undefined = undefined;
   private token: string | undefined = undefined;
-  private renewing: Promise<void> | undefined = undefined;
+  private renewing: Promise<string> | undefined = undefined;
   /** How many calls failed since one was answered. */
   private failures = 0;
   /** How long a call may take that is not urgent. */
@@ -128,15 +130,15 @@ export class Wire {
     method: Method<Q, A>,
     on: { data(answer: A): void; failed(error: LockError): void },
   ): Promise<Stream<Q, A>> {
-    const { auth, prefix } = this.settings;
+    const { prefix } = this.settings;
+    let token: string | undefined;
     try {
-      if (auth !== undefined && this.token === undefined) await this.renewToken(undefined);
+      token = await this.firstToken();
     } catch (error) {
       throw this.over ?? toLockError(what, error, prefix);
     }
     if (this.over !== undefined) throw this.over;
     const link = this.current();
-    const { token } = this;
     const stream = this.openStream(link, method, { token, hasleader: 'true' });
     const call = {
       fail: (error: unknown) => {
@@ -269,35 +271,39 @@ export class Wire {
     this.failures = 0;
   }
 
-  /** Calls with a token, if we have to have one; and once more, with a new one, if etcd does not know it any more. */
+  /** Calls with a token, if we have to have one; and again, with a new one, if etcd does not know it any more. */
   private async asSomebody<A>(what: string, call: (token: string | undefined) => Promise<A>): Promise<A> {
-    const { auth, prefix } = this.settings;
     try {
-      if (auth === undefined) return await call(undefined);
-      if (this.token === undefined) await this.renewToken(undefined);
-      const { token } = this;
-      try {
-        return await call(token);
-      } catch (error) {
-        if (!isServerError(error) || !isAboutToken(error)) throw error;
-        await this.renewToken(token);
-        return await call(this.token);
+      let token = await this.firstToken();
+      for (let tried = 1; ; tried++) {
+        try {
+          return await call(token);
+        } catch (error) {
+          if (token === undefined || tried === TOKENS_MAX) throw error;
+          if (!isServerError(error) || !isAboutToken(error)) throw error;
+          token = await this.tokenAfter(token);
+        }
       }
     } catch (error) {
-      throw this.over ?? toLockError(what, error, prefix);
+      throw this.over ?? toLockError(what, error, this.settings.prefix);
     }
   }
 
-  /** Another one than this. */
-  private async renewToken(old: string | undefined): Promise<void> {
-    if (this.token !== old) return;
+  /** `undefined` where nobody has to say who he is. */
+  private async firstToken(): Promise<string | undefined> {
+    return this.settings.auth === undefined ? undefined : this.tokenAfter(undefined);
+  }
+
+  /** Another one than that, which etcd does not know any more. Somebody else may find that it does not know this one either. */
+  private async tokenAfter(old: string | undefined): Promise<string> {
+    if (this.token !== undefined && this.token !== old) return this.token;
     this.renewing ??= this.login().finally(() => {
       this.renewing = undefined;
     });
-    await this.renewing;
+    return this.renewing;
   }
 
-  private async login(): Promise<void> {
+  private async login(): Promise<string> {
     const { username, password } = this.settings.auth as NonNullable<Settings['auth']>;
     const { path, serialize, deserialize } = authenticate;
     try {
@@ -319,6 +325,7 @@ export class Wire {
       if (!isServerError(error) || error.code !== Status.FAILED_PRECONDITION) throw error;
       this.token = '';
     }
+    return this.token;
   }
 }
 
