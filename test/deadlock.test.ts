@@ -280,6 +280,29 @@ describe('likely: others may still give back what is held', () => {
     for (const lock of [config, db, x, y]) lock.close();
   }, 60_000);
 
+  test('of many who hold and wait each one has its turn, also where few are looked at in a second', async () => {
+    const [config, db] = ['config', 'db'].map((name) => new SharedLock(name, { namespace })) as [
+      SharedLock,
+      SharedLock,
+    ];
+    const guard = await db.exclusive();
+    const readers = Array.from({ length: 400 }, () => config.shared(() => db.shared(() => {})));
+    const writer = config.exclusive();
+    const { binding } = db.record.ready.native;
+    const looked = new Set<number>();
+    const told = jest.spyOn(binding, 'sayContexts').mockImplementation((index) => {
+      looked.add(index);
+      for (const end = performance.now() + 2; performance.now() < end; );
+      return false;
+    });
+    await until(() => looked.size >= readers.length, { within: 30_000 });
+    told.mockRestore();
+    guard.release();
+    await Promise.all(readers);
+    (await writer).release();
+    for (const lock of [config, db]) lock.close();
+  }, 60_000);
+
   test('plain guards belong to no context: nobody is accused', async () => {
     const members = await circle([
       { kind: 'fork', way: 'guard' },

@@ -82,8 +82,9 @@ export class Ready {
   private retryIsDue = false;
   private serviceIsDue = false;
   private lookIsDue = false;
-  /** The native index from which on the next round of looks begins. */
+  /** The native indices from which on the next round of looks begins, and the next round that finds out who had better look. */
   private looksFrom = 0;
+  private asksFrom = 0;
   /** The native index of a blocking wait that is in its native call; -1: there is none. */
   blocked = -1;
   private drainIsDue = false;
@@ -134,17 +135,22 @@ export class Ready {
 
   /** Of the waits that are to look, those that had better: where there are many, one look for all finds the others out. */
   private mayBeInCycle(begun: number): (wait: Waiting) => boolean {
-    const { binding } = this.native;
-    const due = this.waits.filter((wait): wait is Waiting => wait !== undefined && wait.looksAt <= begun);
-    if (due.length <= LOOK_EACH_MAX) return () => true;
+    const { waits, native } = this;
+    let due = 0;
+    for (const wait of waits) if (wait !== undefined && wait.looksAt <= begun) due++;
+    if (due <= LOOK_EACH_MAX) return () => true;
     const asked: Waiting[] = [];
     let some = false;
-    for (const wait of due) {
+    let index = this.asksFrom;
+    for (let left = waits.length; left > 0 && now() - begun < LOOK_TURN_MS; left--, index++) {
+      if (index >= waits.length) index = 0;
+      const wait = waits[index];
+      if (wait === undefined || wait.looksAt > begun) continue;
       some = wait.sayContexts() || some;
       asked.push(wait);
-      if (now() - begun >= LOOK_TURN_MS) break;
+      this.asksFrom = index + 1;
     }
-    const inCycles = new Set(some ? binding.waitsInCycles().map((index) => this.waits[index]) : []);
+    const inCycles = new Set(some ? native.binding.waitsInCycles().map((found) => waits[found]) : []);
     this.settle();
     for (const wait of asked) if (!inCycles.has(wait)) wait.looksAt = begun + LOOK_MS;
     return (wait) => inCycles.has(wait);
