@@ -9,7 +9,7 @@ const NAMES_MAX = 2 ** 18; // of a namespace
 const AT_ONCE = 90_000;
 const ROUNDS = 4;
 
-allowPerTest(40_000);
+allowPerTest(150_000);
 
 let namespace: string;
 let lock: SharedLock;

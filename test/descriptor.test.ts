@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SharedLock } from '../lib';
 import { type Actor, startActors } from './support/actor';
-import { disturbing, loadOf, needsCompiler, testWith, timeOf } from './support/disturb';
+import { disturbing, expectLoadBelow, needsCompiler, testWith, timeOf } from './support/disturb';
 import { expectIdle, name, state, withCode } from './support/locks';
 import { testNamespace } from './support/namespace';
 import { DIST, segmentFile } from './support/segment';
@@ -163,7 +163,7 @@ describe('a host that closes all descriptors that are not its own, and uses the 
     // Whom it waits for is watched by now.
     await until(() => threads(host).includes('proclock-watch'));
     await daemonize();
-    expect(await loadOf(host)).toBeLessThan(LOAD_MAX);
+    await expectLoadBelow(LOAD_MAX, host);
     await holder.release(name);
     const end = await waiting.promise.then(
       () => 'granted',
@@ -185,7 +185,7 @@ describe('a host that closes all descriptors that are not its own, and uses the 
     await first.promise;
     await daemonize();
     const waiting = await holder.queue({ name, mode: 'exclusive' });
-    expect(await loadOf(host)).toBeLessThan(LOAD_MAX);
+    await expectLoadBelow(LOAD_MAX, host);
     expect(waiting.settled).toBe(false);
     await host.kill('SIGKILL');
     expect(await timeOf(waiting.promise)).toBeLessThan(DEATH_MS_MAX);
@@ -205,7 +205,7 @@ describe('a host that closes all descriptors that are not its own, and uses the 
     await holder.kill('SIGKILL');
     expect(await timeOf(waiting.promise)).toBeLessThan(DEATH_MS_MAX);
     expect((await waiting.promise).abandoned).toMatchObject({ pid: holder.pid });
-    expect(await loadOf(host)).toBeLessThan(LOAD_MAX);
+    await expectLoadBelow(LOAD_MAX, host);
     await host.release(name);
   });
 
@@ -224,7 +224,7 @@ describe('a host that closes all descriptors that are not its own, and uses the 
         const [next] = await startActors(['fork'], { namespace });
         await next!.call('tryAcquire', { name, mode: 'shared' });
         await host.queue({ name: 'another', handle: 'another', mode: 'exclusive' });
-        expect(await loadOf(host, 1500)).toBeLessThan(LOAD_MAX);
+        await expectLoadBelow(LOAD_MAX, host, 1500);
       } finally {
         for (const child of children) process.kill(Number(child), 'SIGKILL');
       }

@@ -38,7 +38,7 @@ function inFakeTime(when: 'before' | 'after', body: string): unknown {
   try {
     const { stdout, stderr } = spawnSync(process.execPath, ['-e', program], {
       encoding: 'utf8',
-      timeout: 15_000,
+      timeout: 60_000,
       killSignal: 'SIGKILL',
     });
     return JSON.parse(stdout || JSON.stringify(`no answer ${stderr}`));

@@ -1,9 +1,11 @@
 // A namespace has room for 262,144 names in use. Handles that nobody uses do not count, whether the garbage collector has had
 // the time to find them or not: the loop of a program that opens a lock for each key may never let the event loop turn.
-import { testNamespace } from './support/namespace';
+import { allowPerTest, testNamespace } from './support/namespace';
 import { inProcess } from './support/segment';
 
 const NAMES = 262_144;
+
+allowPerTest(150_000);
 
 test('a lock for each key, in a loop without a turn of the event loop', () => {
   const { code, message, value } = inProcess(
@@ -33,7 +35,7 @@ test('a lock for each key, in a loop without a turn of the event loop', () => {
     pending: 1,
     idle: { held: [], pending: [] },
   });
-}, 60_000);
+});
 
 test('names that are held do count', () => {
   const { code, message } = inProcess(
@@ -45,4 +47,4 @@ test('names that are held do count', () => {
     code: 'ERR_LOCK_CAPACITY',
     message: expect.stringContaining('is full (at most 2,047 processes, 262,144 names in use'),
   });
-}, 60_000);
+});

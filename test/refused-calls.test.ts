@@ -1,7 +1,7 @@
 // On a kernel that does not know some of the calls, or in a sandbox that refuses them, waits are granted and deaths are
 // noticed, in one namespace as in several, and who waits does not spin. It may take longer.
 import { type Actor, startActor, startActors } from './support/actor';
-import { loadOf, needsCompiler, refusing, testWith, timeOf } from './support/disturb';
+import { expectLoadBelow, needsCompiler, refusing, testWith, timeOf } from './support/disturb';
 import { name } from './support/locks';
 import { testNamespace } from './support/namespace';
 
@@ -23,7 +23,7 @@ describe.each(CALLS)('without %s', (calls) => {
     for (const namespace of namespaces) await holder.acquire(args(namespace));
     const waits = [];
     for (const namespace of namespaces) waits.push(await waiter.queue(args(namespace)));
-    expect(await loadOf(waiter)).toBeLessThan(LOAD_MAX);
+    await expectLoadBelow(LOAD_MAX, waiter);
     await holder.release(namespaces[1]!);
     expect(await timeOf(waits[1]!.promise)).toBeLessThan(GRANTED_MS_MAX);
     await holder.release(namespaces[2]!);

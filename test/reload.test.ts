@@ -34,7 +34,7 @@ function withCopies(body: string): unknown {
     writeFileSync(file, program);
     const { stdout, stderr } = spawnSync(process.execPath, ['--expose-gc', file], {
       encoding: 'utf8',
-      timeout: 20_000,
+      timeout: 100_000,
       killSignal: 'SIGKILL',
     });
     return JSON.parse(stdout.trim().split('\n').at(-1) || JSON.stringify(`no answer: ${stderr}`));
@@ -145,7 +145,7 @@ if (keepsStores) console.log('jest --detectLeaks is left out: this Node keeps th
       {
         cwd: folder,
         encoding: 'utf8',
-        timeout: 30_000,
+        timeout: 100_000,
         env: { ...process.env, NODE_OPTIONS: '--expose-gc' },
       },
     );

@@ -6,8 +6,8 @@ import { type Actor, startActor } from './support/actor';
 import {
   descriptorsOf,
   EXHAUST,
+  expectLoadBelow,
   LIMITED_DESCRIPTORS,
-  loadOf,
   needsCompiler,
   refusing,
   testWith,
@@ -101,11 +101,11 @@ describe('when no thread can be made', () => {
       expect(codes).toEqual(Array(20).fill('ERR_LOCK_TIMEOUT'));
       expect((await descriptorsOf(waiter)) - before).toBeLessThanOrEqual(WATCHER);
       const waiting = await waiter.queue({ name, mode: 'shared' });
-      expect(await loadOf(waiter)).toBeLessThan(LOAD_MAX);
+      await expectLoadBelow(LOAD_MAX, waiter);
       guard.release();
       await waiting.promise;
       await waiter.release(name);
-      expect(await loadOf(waiter)).toBeLessThan(LOAD_MAX);
+      await expectLoadBelow(LOAD_MAX, waiter);
     },
   );
 
@@ -135,9 +135,9 @@ describe('when no descriptor is left', () => {
       await waiter.release(name);
       await expectDeathNoticed(waiter);
       await waiter.run('globalThis.giveBack();');
-      expect(await loadOf(waiter)).toBeLessThan(LOAD_MAX);
+      await expectLoadBelow(LOAD_MAX, waiter);
       await expectDeathNoticed(waiter);
-      expect(await loadOf(waiter)).toBeLessThan(LOAD_MAX);
+      await expectLoadBelow(LOAD_MAX, waiter);
       expectIdle(lock);
     },
   );

@@ -3,14 +3,15 @@
 // dies, so does everything else.
 import { SharedLock } from '../lib';
 import { type Actor, startActor, startActors } from './support/actor';
-import { loadOf, stall, startBusy, stopInside, timeOf, unstall } from './support/disturb';
+import { expectLoadBelow, leastOf, stall, startBusy, stopInside, timeOf, unstall } from './support/disturb';
 import { name, untilPending } from './support/locks';
 import { testNamespace, until } from './support/namespace';
 import { Layout, readAt, segmentFile, writeAt } from './support/segment';
 
 const ELSEWHERE_MS_MAX = 1000;
 const BLOCKED_MS_MAX = 300; // about 100 is what is wanted; others use this machine as well
-const EXIT_MS_MAX = 2000;
+const PATIENCE_MS = 1000; // of a process that ends
+const EXIT_LATER_MS_MAX = 1000;
 const MANY = 200;
 
 let namespace: string;
@@ -38,10 +39,12 @@ function longestBlock(actor: Actor, source: string): Promise<{ blocked: number; 
   );
 }
 
-/** For the actor: as many waits as that for a lock that is held; \`waits\` are promises of error codes. */
+/** For the actor: as many waits as that for a lock that is held; \`waits\` are promises of error codes, \`over\` have ended. */
 const queueMany = (options: string) => `
+  globalThis.over = 0;
   globalThis.waits = Array.from({ length: ${MANY} }, () =>
-    lock({ name: args }).exclusive(${options}).then((guard) => { guard.release(); return 'granted'; }, ({ code }) => code));`;
+    lock({ name: args }).exclusive(${options}).then((guard) => { guard.release(); return 'granted'; }, ({ code }) => code)
+      .finally(() => globalThis.over++));`;
 
 describe('who waits in another namespace, too', () => {
   test.each(['acquire', 'acquireSync'] as const)('is granted there at once (%s)', async (way) => {
@@ -60,7 +63,7 @@ describe('who waits in another namespace, too', () => {
       expect(await timeOf(waiting.promise)).toBeLessThan(ELSEWHERE_MS_MAX);
       await waiter.release('there');
     }
-    expect(await loadOf(waiter)).toBeLessThan(30);
+    await expectLoadBelow(30, waiter);
     await unstall(stopped);
     await holder.release(name);
     await here.promise;
@@ -119,6 +122,12 @@ test.each(['goes on', 'dies'])(
 );
 
 test('a process with thirty locks open in three such namespaces ends within two seconds', async () => {
+  // One that has nothing to do with them, and takes the first of the two seconds: what holds up one holds up the other.
+  const other = await startActor('fork', { namespace });
+  await other.run(
+    `process.on('exit', () => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, args));`,
+    PATIENCE_MS,
+  );
   const namespaces = ['-a', '-b', '-c'].map((suffix) => testNamespace(suffix));
   const leaving = await startActor('fork', { namespace });
   await leaving.run(
@@ -134,7 +143,8 @@ test('a process with thirty locks open in three such namespaces ends within two 
   );
   const stopped = await Promise.all(namespaces.map((one) => stall(one)));
   const ending = leaving.exit(7);
-  expect(await timeOf(ending)).toBeLessThan(EXIT_MS_MAX);
+  const [took, otherTook] = await Promise.all([timeOf(ending), timeOf(other.exit())]);
+  expect(took - otherTook).toBeLessThan(EXIT_LATER_MS_MAX);
   expect(await ending).toEqual({ code: 7, signal: null });
   for (const one of stopped) await unstall(one);
   for (const one of namespaces) {
@@ -157,10 +167,10 @@ describe('with many waits at a time', () => {
   afterEach(() => lock.close());
 
   const endings = {
-    'time out together': ['{ timeout: 1500 }', 'return Promise.all(globalThis.waits);', 'ERR_LOCK_TIMEOUT'],
+    'time out together': ['{ timeout: 3000 }', 'return Promise.all(globalThis.waits);', 'ERR_LOCK_TIMEOUT'],
     'are aborted together': [
       '{ signal: (globalThis.controller = globalThis.controller ?? new AbortController()).signal }',
-      'globalThis.controller.abort(); return Promise.all(globalThis.waits);',
+      'globalThis.controller.abort(); globalThis.controller = undefined; return Promise.all(globalThis.waits);',
       20, // DOMException.ABORT_ERR
     ],
   } as const;
@@ -168,14 +178,21 @@ describe('with many waits at a time', () => {
   test.each(Object.entries(endings))(
     'that %s the event loop is not blocked',
     async (_how, [options, end, code]) => {
-      const busy = await startBusy(namespace);
-      await waiter.run(queueMany(options), name);
-      await stopInside(busy, namespace);
-      const { blocked, result } = await longestBlock(waiter, end);
-      expect(result).toEqual(Array(MANY).fill(code));
-      expect(blocked).toBeLessThan(BLOCKED_MS_MAX);
-      await unstall(busy);
-      await untilPending(lock, 0);
+      const attempt = async () => {
+        const busy = await startBusy(namespace);
+        await waiter.run(queueMany(options), name);
+        await stopInside(busy, namespace);
+        const { blocked, result } = await longestBlock(
+          waiter,
+          `if (globalThis.over > 0) return 'too late'; ${end}`,
+        );
+        await unstall(busy);
+        await untilPending(lock, 0);
+        if (result === 'too late') return Number.POSITIVE_INFINITY;
+        expect(result).toEqual(Array(MANY).fill(code));
+        return blocked;
+      };
+      expect(await leastOf(BLOCKED_MS_MAX, attempt)).toBeLessThan(BLOCKED_MS_MAX);
       await holder.release(name);
       await until(() => lock.query().held.length === 0);
     },
@@ -183,15 +200,20 @@ describe('with many waits at a time', () => {
 
   test('that begin, the event loop is not blocked, and all of them are granted later', async () => {
     await waiter.run('lock({ name: args });', name);
-    const stopped = await stall(namespace);
-    const { blocked } = await longestBlock(
-      waiter,
-      `${queueMany('')} await new Promise((resolve) => setTimeout(resolve, 300));`,
-    );
-    expect(blocked).toBeLessThan(BLOCKED_MS_MAX);
-    await unstall(stopped);
+    const attempt = async () => {
+      const stopped = await stall(namespace);
+      const { blocked } = await longestBlock(
+        waiter,
+        `${queueMany('')} await new Promise((resolve) => setTimeout(resolve, 300));`,
+      );
+      await unstall(stopped);
+      await holder.release(name);
+      expect(await waiter.run('return Promise.all(globalThis.waits);')).toEqual(Array(MANY).fill('granted'));
+      await holder.acquire({ name, mode: 'exclusive' });
+      return blocked;
+    };
+    expect(await leastOf(BLOCKED_MS_MAX, attempt)).toBeLessThan(BLOCKED_MS_MAX);
     await holder.release(name);
-    expect(await waiter.run('return Promise.all(globalThis.waits);')).toEqual(Array(MANY).fill('granted'));
   });
 });
 

@@ -85,9 +85,9 @@ describe.each(PROCESS_KINDS)('a stopped %s process', (kind) => {
   });
 });
 
-test('a stopped process with forty waits at the front of the queue is passed over with all of them at once', async () => {
-  const WAITS = 40;
-  const GRANTED_MS_MAX = 500; // each of them alone would be waited for for 50
+test('a stopped process with four hundred waits at the front of the queue is passed over with all of them at once', async () => {
+  const WAITS = 400;
+  const GRANTED_MS_MAX = 5000; // each of them alone would be waited for for 50
   const [front, next] = await startActors(['fork', 'fork'], { namespace });
   const guard = lock.exclusiveSync();
   const waits = Array.from({ length: WAITS }, (_, n) =>
@@ -122,15 +122,18 @@ test.each(ACTOR_KINDS)('a %s waiter whose event loop is busy lets those behind i
   const second = await next!.queue({ name, mode: 'exclusive' });
   const marker = join(tmpdir(), `proclock-busy-${namespace}`);
   const busy = front!.begin('run', {
-    source: `require('node:fs').writeFileSync(args, ''); for (const end = Date.now() + 2000; Date.now() < end; );`,
+    source: `const fs = require('node:fs'); fs.writeFileSync(args, ''); while (fs.existsSync(args));`,
     args: marker,
   });
-  await until(() => existsSync(marker));
-  rmSync(marker);
-  guard.release();
-  await second.promise;
-  expect(first.settled).toBe(false);
-  await next!.release(name);
+  try {
+    await until(() => existsSync(marker));
+    guard.release();
+    await second.promise;
+    expect(first.settled).toBe(false);
+    await next!.release(name);
+  } finally {
+    rmSync(marker, { force: true });
+  }
   await busy.promise;
   await first.promise;
   await front!.release(name);

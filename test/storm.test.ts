@@ -27,7 +27,7 @@ const PROCESSES = 5;
 const STUCK_MS = 10_000; // without a report, while nobody is stopped for longer than a moment
 const START_MS = 30_000; // before the first report: Node starts slowly where it is instrumented, or others are busy
 const LATE_MS = 15_000; // how much longer a storm takes if not everything has happened yet
-const INSIDE_MS_MAX = 300; // in the latch: who opens a name meanwhile has patience for a second
+const INSIDE_MS_MAX = 300; // in the latch: who opens a name meanwhile has patience for a second, and tries again
 const INSIDE_TRIES = 60;
 const MAIN = join(__dirname, 'support/storm-main.js');
 

@@ -41,6 +41,8 @@ export abstract class EngineFixture<
   /** Options of spaces, each of which keeps its locks apart from those of the others. */
   abstract readonly apart: readonly Options[];
   protected readonly defaults: SpaceOptions = {};
+  /** Of processes that may be killed. */
+  protected readonly mortal: SpaceOptions = {};
   private number = 0;
   private readonly ends: Array<() => Promise<unknown>> = [];
 
@@ -92,7 +94,7 @@ export abstract class EngineFixture<
 
   /** Another process. */
   async child(options: Partial<Options> = {}, where: Where = this.where): Promise<Worker> {
-    const child = await Worker.start(this.entry, where, { ...this.defaults, ...options });
+    const child = await Worker.start(this.entry, where, { ...this.mortal, ...options });
     this.atEnd(async () => {
       if (!child.hasEnded) await child.kill();
     });

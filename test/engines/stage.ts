@@ -65,6 +65,9 @@ export function deferred<T = void>() {
 /** Who holds or waits, and how. */
 export type Who = readonly [Other | Stage, LockMode];
 
+/** A machine that is busy with other tests is late. */
+export const LATE_MS = 5000;
+
 export class Stage {
   /** Of this process. */
   readonly lock: SharedLock;
@@ -177,7 +180,7 @@ export class Stage {
   /** Until there are no more than so many holds and waits, or those who were killed have to be gone. */
   async untilDeadAreGone(count: number): Promise<void> {
     const isSo = async () => Object.values(await this.query()).flat().length <= count;
-    await until(isSo, { within: this.traits.deathMs }).catch(() => {});
+    await until(isSo, { within: this.traits.deathMs + LATE_MS }).catch(() => {});
   }
 
   /** That there is a mark is what a shared guard tells, and nothing comes of asking. */

@@ -92,6 +92,23 @@ export function loadOf(actor: Actor, ms = 500): Promise<number> {
   );
 }
 
+const MEASUREMENTS = 3;
+
+/**
+ * The least of a few measurements; the first one below the bound is enough. What is measured shows in each of them, what
+ * others do on this machine only in some.
+ */
+export async function leastOf(bound: number, measure: () => Promise<number>): Promise<number> {
+  let least = Number.POSITIVE_INFINITY;
+  for (let n = 0; n < MEASUREMENTS && least >= bound; n++) least = Math.min(least, await measure());
+  return least;
+}
+
+/** The actor does not spin: it uses less of a processor than that, in percent. */
+export async function expectLoadBelow(bound: number, actor: Actor, ms?: number): Promise<void> {
+  expect(await leastOf(bound, () => loadOf(actor, ms))).toBeLessThan(bound);
+}
+
 /** How many descriptors the actor has. */
 export const descriptorsOf = async (actor: Actor): Promise<number> => {
   const all = await actor.run<string[]>(`return require('node:fs').readdirSync('/proc/self/fd');`);

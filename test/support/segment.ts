@@ -120,7 +120,7 @@ export function script(namespace: string, body: string): string[] {
 /** Runs the body in a process of its own, by way of `command` if one is given, and waits for its end. */
 export function inProcess(namespace: string, body: string, command: string[] = []): Outcome {
   const [file = '', ...args] = [...command, process.execPath, ...script(namespace, body)];
-  const ended = spawnSync(file, args, { encoding: 'utf8', timeout: 60_000, killSignal: 'SIGKILL' });
+  const ended = spawnSync(file, args, { encoding: 'utf8', timeout: 150_000, killSignal: 'SIGKILL' });
   if (ended.status !== 0 || ended.signal !== null) {
     throw new Error(`ended with ${ended.status ?? ended.signal}: ${ended.stdout}${ended.stderr}`);
   }

@@ -76,6 +76,13 @@ const isOver = ({ code }) =>
 /** Another event has left too few descriptors, or threads, to open a namespace: that is over soon. */
 const isShort = ({ message }) => /\((EMFILE|EAGAIN)\)/.test(message);
 
+/** Somebody stands still inside the latch for longer than there is patience: what was to be done has not been done. */
+function isStalled({ code }) {
+  if (code !== 'ERR_LOCK_TIMEOUT') return false;
+  counts.timeouts++;
+  return true;
+}
+
 /** The handles, and the segment that they belong to. */
 let lock;
 let fairLock;
@@ -103,7 +110,7 @@ async function enter() {
       for (const one of [lock, fairLock, stolenLock]) one.query();
       break;
     } catch (error) {
-      if (isShort(error)) await nextTurn();
+      if (isShort(error) || isStalled(error)) await nextTurn();
       else if (!isOver(error)) throw error;
     }
   }
@@ -172,7 +179,13 @@ function leaving(guard) {
 function downgrade(guard) {
   writeFileSync(self.shared, '');
   rmSync(self.exclusive, { force: true });
-  guard.downgrade();
+  while (guard.mode === 'exclusive') {
+    try {
+      guard.downgrade();
+    } catch (error) {
+      if (!isStalled(error)) throw error;
+    }
+  }
   check('shared');
 }
 

@@ -5,7 +5,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { Grant } from '../../support/party';
 import { until } from '../../support/until';
-import { type Cases, errorOf, name, type Other, type Stage } from '../stage';
+import { type Cases, errorOf, LATE_MS, name, type Other, type Stage } from '../stage';
 
 /** As a peer is told of it. */
 const abandonedBy = (dead: Other, grant: Grant) => ({
@@ -32,9 +32,6 @@ async function abandon(stage: Stage): Promise<{ dead: Other; held: Grant }> {
   await (await waiting.promise).release();
   return { dead, held };
 }
-
-/** A machine that is busy with other tests is late. */
-const LATE_MS = 5000;
 
 export const deaths: Cases = (property, { deathMs }) => {
   property(
@@ -75,7 +72,7 @@ export const deaths: Cases = (property, { deathMs }) => {
     await other.acquire('shared');
     const waiting = await writer.queue('exclusive');
     await dead.kill();
-    await until(async () => (await stage.query()).held.length === 1, { within: deathMs });
+    await until(async () => (await stage.query()).held.length === 1, { within: deathMs + LATE_MS });
     await stage.expectState([[other, 'shared']], [[writer, 'exclusive']]);
     expect(waiting.settled).toBe(false);
     await other.release();

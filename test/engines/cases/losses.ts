@@ -217,7 +217,7 @@ export const losses: Cases = (property, traits) => {
     await holder.acquire('exclusive');
     const controller = new AbortController();
     const aborted = await stage.queue(() => stage.lock.exclusive({ signal: controller.signal }));
-    const late = await stage.queue(() => stage.lock.shared({ timeout: 500 }));
+    const late = await stage.queue(() => stage.lock.shared({ timeout: 4000 }));
     await interruptWaits(stage, 2);
     const reason = new Error('changed its mind');
     controller.abort(reason);

@@ -61,7 +61,7 @@ export const timeouts: Cases = (property) => {
   property('a timeout that passes lets in the readers behind', async (stage) => {
     const [holder, reader] = await stage.twoOthers();
     await holder.acquire('shared');
-    const writer = await stage.queue(() => stage.lock.exclusive({ timeout: 300 }));
+    const writer = await stage.queue(() => stage.lock.exclusive({ timeout: 3000 }));
     const read = await reader.queue('shared');
     await expectError(() => writer.promise, 'ERR_LOCK_TIMEOUT');
     await read.promise;

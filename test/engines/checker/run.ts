@@ -106,12 +106,15 @@ class Participant {
     return new Participant(number, proxy, child);
   }
 
-  /** Whether it has begun a long hold, exclusively, and at most so many milliseconds ago. */
-  holdsSince(ms: number): boolean {
+  /** Whether it has begun a long hold, exclusively, a short while ago. What it tells may be late. */
+  isInLongHold(ttlMs: number): boolean {
     const time = now();
-    return [...this.entries.values()].some(
-      ({ mode, from, to }) => mode === 'exclusive' && time - from > 100 && time - from < ms && time - to < 50,
-    );
+    return [...this.open]
+      .map((id) => this.entries.get(id)!)
+      .some(
+        ({ mode, from, to }) =>
+          mode === 'exclusive' && to - from > 100 && time - from < ttlMs / 2 && time - to < ttlMs / 4,
+      );
   }
 
   /** The holds that have ended. When it is killed, all have. */
@@ -211,7 +214,7 @@ function historyOf(all: Participant[], cuts: Cut[]): History {
 
 /** Returns whether there was one. */
 async function stallHolder({ ttlMs }: Field, there: Participant[]): Promise<boolean> {
-  const holder = there.find((one) => one.holdsSince(ttlMs / 2));
+  const holder = there.find((one) => one.isInLongHold(ttlMs));
   if (holder === undefined) return false;
   holder.proxy.stall();
   await sleep(2 * ttlMs);

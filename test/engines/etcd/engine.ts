@@ -22,13 +22,13 @@ export const SLOW_TOPICS = ['deaths', 'abandoned', 'upgrades', 'a random story']
 
 /**
  * A process that gets no turn for as long as its lease lasts loses what it holds, and its waits queue again: on a busy machine
- * that is soon if the lease is short. With `revokes` leases are long, and that of a process that is killed is revoked: so its
- * end is as sudden as in shared memory, and nothing else ends a session.
+ * that is soon if the lease is short. So only peers have short leases, because they may be killed. With `revokes` all leases are
+ * long, and that of a process that is killed is revoked: so its end is as sudden as in shared memory, and nothing else ends a
+ * session.
  *
  * @param cluster is asked for when the first test begins
  */
 export function engineOnEtcd(cluster: () => EtcdCluster, revokes: boolean): Infrastructure {
-  const ttl = revokes ? LONG_TTL_MS : TTL_MS;
   return {
     kind: 'etcd',
     traits: { ...TRAITS, deathMs: TTL_MS + 2000 },
@@ -36,11 +36,12 @@ export function engineOnEtcd(cluster: () => EtcdCluster, revokes: boolean): Infr
     async open(): Promise<World> {
       const { endpoints } = cluster();
       const namespace = randomBytes(6).toString('hex');
-      const options = { namespace, ttl };
+      const options = { namespace, ttl: LONG_TTL_MS };
+      const ofPeers = { namespace, ttl: revokes ? LONG_TTL_MS : TTL_MS };
       const space = await connect(endpoints, options);
       return spaceWorld(space, await connect(endpoints, options), {
         async startPeer() {
-          const peer = await startChild({ namespace, space: ['etcd', 'connect', [endpoints, options]] });
+          const peer = await startChild({ namespace, space: ['etcd', 'connect', [endpoints, ofPeers]] });
           if (!revokes) return peer;
           const { party } = peer;
           const leave = () => peer.leave();

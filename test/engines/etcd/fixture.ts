@@ -10,6 +10,8 @@ import { type ClusterOptions, EtcdCluster } from './server';
 
 /** etcd gives no lease a shorter time. */
 export const TTL_MS = 2000;
+/** Longer than any process stands still on a busy machine. */
+const LONG_TTL_MS = 30_000;
 
 const KEYS = new SpaceKeys('proclock/', 'default');
 
@@ -22,7 +24,8 @@ export class Fixture extends EngineFixture<EtcdCluster, EtcdOptions, string[]> {
   readonly serverGrants = false;
   readonly longQueue = 1000;
   readonly apart = [{}, { prefix: 'other/' }, { prefix: '' }, { namespace: 'other' }];
-  protected override readonly defaults = { ttl: TTL_MS };
+  protected override readonly defaults = { ttl: LONG_TTL_MS };
+  protected override readonly mortal = { ttl: TTL_MS };
 
   constructor(options: ClusterOptions = {}) {
     super(() => EtcdCluster.start(options));
@@ -57,7 +60,7 @@ export class Fixture extends EngineFixture<EtcdCluster, EtcdOptions, string[]> {
   /** Without a space above it; and which of its waits it was told to be granted. */
   async session(): Promise<{ session: EtcdSession; granted: ReadonlySet<number> }> {
     const granted = new Set<number>();
-    const session = await EtcdSession.open(checkSettings(this.where, { ttl: TTL_MS }), {
+    const session = await EtcdSession.open(checkSettings(this.where, this.defaults), {
       granted: (id) => granted.add(id),
       robbed() {},
       certainUntil() {},

@@ -8,8 +8,8 @@ import { Fixture } from './fixture';
 
 /** How often the leader, and another member, are lost. More of them: PROCLOCK_ETCD_RUNS=50. */
 const RUNS = Number(process.env.PROCLOCK_ETCD_RUNS ?? 2);
-/** Longer than an election takes on a busy machine. */
-const TTL_MS = 10_000;
+/** Longer than a member takes to start, and an election, on a busy machine. */
+const TTL_MS = 60_000;
 const MINUTES = 60_000;
 
 async function lossOf(guard: LockGuard): Promise<number> {
@@ -41,8 +41,8 @@ describeWithServer('one member', () => {
   });
 
   test('is away for longer than the time to live: what is held is lost, what waits queues again', async () => {
-    const lock = await fixture.lock();
-    const other = await fixture.lock();
+    const lock = await fixture.lock({ ttl: fixture.ttlMs });
+    const other = await fixture.lock({ ttl: fixture.ttlMs });
     const guard = await lock.exclusive();
     const waiting = other.exclusive();
     await fixture.untilPending(lock, 1);
@@ -191,7 +191,9 @@ describeWithServer('a cluster of three', () => {
       const waiting = waiter.exclusive();
       await fixture.untilPending(lock, 1);
       const lostAt = lossOf(guard);
-      const gone = fixture.server.members.slice(1);
+      // The leader among them: in older versions one that stays goes on for seconds to answer for the others.
+      const leader = await fixture.server.leader();
+      const gone = [leader, fixture.server.members.find((member) => member !== leader)!];
       await Promise.all(gone.map((member) => member.end()));
       // As late as anything is on this machine.
       const ttlIsOver = sleep(3000).then(() => performance.now());

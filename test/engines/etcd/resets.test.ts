@@ -11,7 +11,7 @@ const SECONDS = Number(process.env.PROCLOCK_RESETS_S ?? 4);
 const WORKERS = 6;
 
 /** Longer than any break of a connection. */
-const TTL_MS = 10_000;
+const TTL_MS = 60_000;
 
 /** Who is inside, as the guards of this process say. */
 class Inside {

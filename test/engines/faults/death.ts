@@ -4,7 +4,7 @@
 import { performance } from 'node:perf_hooks';
 import { LockManager } from '../../../lib/remote';
 import { until } from '../../support/until';
-import type { EngineFixture } from '../fixture';
+import { type EngineFixture, LATE_MS } from '../fixture';
 
 export function deaths(fixture: EngineFixture): void {
   describe('a process that is killed', () => {
@@ -17,7 +17,7 @@ export function deaths(fixture: EngineFixture): void {
       const killedAt = performance.now();
       await holder.kill();
       const guard = await waiting;
-      expect(performance.now() - killedAt).toBeLessThan(fixture.deathMs);
+      expect(performance.now() - killedAt).toBeLessThan(fixture.deathMs + LATE_MS);
       expect(guard.abandoned).toMatchObject({ pid: holder.pid, threadId: 0, token });
       expect(guard.token).toBeGreaterThan(token);
       await guard.release();
@@ -70,7 +70,7 @@ export function deaths(fixture: EngineFixture): void {
       const killedAt = performance.now();
       await Promise.all([holder, ...waiters].map((child) => child.kill()));
       const guard = await waiting;
-      expect(performance.now() - killedAt).toBeLessThan(fixture.deathMs);
+      expect(performance.now() - killedAt).toBeLessThan(fixture.deathMs + LATE_MS);
       expect(guard.abandoned).toMatchObject({ pid: holder.pid });
       await guard.release();
     });
