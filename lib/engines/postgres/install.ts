@@ -32,9 +32,9 @@ async function versionOf(wire: Wire, schema: string): Promise<number> {
   });
   if (known === undefined) return 0;
   const [row] = await wire.ask(what, {
-    text: `select max(number) as version from ${quoted(schema)}.migrations`,
+    text: `select max(number) from ${quoted(schema)}.migrations`,
   });
-  return Number(row?.version ?? 0);
+  return Number(row?.[0] ?? 0);
 }
 
 /** In one transaction, and one program at a time. */

@@ -1,5 +1,4 @@
 // What the server has to be, and how a connection of ours is set.
-import type { Row } from './client';
 import type { Settings } from './config';
 import {
   oldServerError,
@@ -17,9 +16,9 @@ const STATEMENT_MS_MAX = 5000;
 /** Checks it, and sets the connection. Resolves with the number of the server's process that serves it. */
 export async function checkServer(wire: Wire, settings: Settings): Promise<number> {
   const { pid, standby, version } = await look(wire);
-  if (Number(version) < SERVER_VERSION_MIN * 10_000) throw oldServerError(version as string);
+  if (Number(version) < SERVER_VERSION_MIN * 10_000) throw oldServerError(version);
   if (standby === 't') throw standbyError();
-  if (settings.pooler === 'session') await checkPooler(wire, settings, pid as string);
+  if (settings.pooler === 'session') await checkPooler(wire, settings, pid);
   else if (Number(pid) !== wire.processId) throw poolerError();
   await wire.ask('set the connection', {
     // A version of the server that does not know one of them does not need it.
@@ -29,11 +28,11 @@ export async function checkServer(wire: Wire, settings: Settings): Promise<numbe
   return Number(pid);
 }
 
-async function look(wire: Wire): Promise<Row> {
-  const what =
-    "select pg_backend_pid() pid, pg_is_in_recovery() standby, current_setting('server_version_num') version";
+async function look(wire: Wire): Promise<{ pid: string; standby: string; version: string }> {
+  const what = "select pg_backend_pid(), pg_is_in_recovery(), current_setting('server_version_num')";
   const [row] = await wire.ask('look at the server', { text: what });
-  return row as Row;
+  const [pid, standby, version] = row as [string, string, string];
+  return { pid, standby, version };
 }
 
 /**

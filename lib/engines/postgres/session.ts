@@ -236,12 +236,13 @@ export class PostgresSession implements Session, WireEvents {
     // Behind a pooler a connection may have the prepared statements of another program.
     const query = this.condition === '' ? { name: verb, text, values } : { text, values };
     const [row] = await this.wire.ask(`${verb} in the schema "${this.settings.schema}"`, query);
-    if (typeof row?.answer !== 'string') {
+    const json = row?.[0];
+    if (typeof json !== 'string') {
       const why = transactionPoolerError();
       this.giveUp(why);
       throw why;
     }
-    const answer = JSON.parse(row.answer) as T;
+    const answer = JSON.parse(json) as T;
     for (const message of answer.told) this.tell(message);
     return answer;
   }
@@ -250,7 +251,7 @@ export class PostgresSession implements Session, WireEvents {
     const known = this.texts.get(verb);
     if (known !== undefined) return known;
     const parameters = Array.from({ length: count }, (_, index) => `$${index + 1}`).join(', ');
-    const text = `select ${quoted(this.settings.schema)}.${verb}(${parameters}) as answer${this.condition}`;
+    const text = `select ${quoted(this.settings.schema)}.${verb}(${parameters})${this.condition}`;
     this.texts.set(verb, text);
     return text;
   }

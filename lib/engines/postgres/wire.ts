@@ -4,7 +4,7 @@
 // while it owes an answer, the connection is given up. Neither the socket nor a timer keeps the process alive.
 import { now, startDeadline, startTimer, type Timer } from '../../common/clock';
 import { LockError } from '../../common/errors';
-import { type Client, newClient, type Query, type Row } from './client';
+import { ask, type Client, newClient, type Query, type Row } from './client';
 import type { PostgresConfig } from './config';
 import { isFatal, silentError, toLockError } from './errors';
 
@@ -118,10 +118,10 @@ export class Wire {
       if (this.onTheirWay.size === 0) this.owedSince = sentAt;
       this.waiting.delete(question);
       this.onTheirWay.add(question);
-      this.client.query(question.query).then(
-        ({ rows }) => this.answered(question, sentAt, rows),
-        (error) => this.refused(question, error),
-      );
+      ask(this.client, question.query, (error, rows) => {
+        if (error === null) this.answered(question, sentAt, rows as Row[]);
+        else this.refused(question, error);
+      });
     }
     if (this.onTheirWay.size > 0 && this.timer === undefined) this.arm(SILENCE_MS_MAX);
   }

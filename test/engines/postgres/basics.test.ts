@@ -158,6 +158,36 @@ function locks(version: string, binaries: ReturnType<typeof binariesOf> | undefi
     await mine.exclusive((later) => expect(later.token).toBeGreaterThan(token));
   });
 
+  test('says in its row that it may have slots, in whatever way one begins, and not when there are none', async () => {
+    const says = async () => {
+      const [row] = await server.sql(
+        `select may_have_slots, exists (select from proclock.slots s where s.key = l.key) as has_slots
+          from proclock.locks l where name = $1`,
+        [Buffer.from(mine.name)],
+      );
+      return row;
+    };
+    const afterPair = async () => {
+      await mine.exclusive(() => {});
+      expect(await says()).toEqual({ may_have_slots: false, has_slots: false });
+      return mine;
+    };
+    const sharer = await (await afterPair()).shared();
+    expect(await says()).toEqual({ may_have_slots: true, has_slots: true });
+    await sharer.release();
+    const downgraded = await (await afterPair()).exclusive();
+    await downgraded.downgrade();
+    expect(await says()).toEqual({ may_have_slots: true, has_slots: true });
+    await downgraded.release();
+    const holder = await (await afterPair()).exclusive();
+    const waiting = theirs.shared();
+    await untilPending(1);
+    expect(await says()).toEqual({ may_have_slots: true, has_slots: true });
+    await holder.release();
+    await (await waiting).release();
+    await afterPair();
+  });
+
   test('is over the version that was meant', async () => {
     const [row] = await server.sql('show server_version');
     if (version !== SYSTEM) expect(row!.server_version).toMatch(new RegExp(`^${version}\\.`));

@@ -32,20 +32,21 @@ describeWithServer('the checker', () => {
 
   findsWhatIsLeftOut(field);
 
-  test(
-    'finds it where everybody else looks dead',
-    async () => {
+  test.each([
+    ['everybody else looks dead', 'is_alive', ' or not pg_try_advisory_xact_lock_shared(other)', ''],
+    ['no name says that it has slots', 'add_slot', 'set may_have_slots = true', 'set may_have_slots = false'],
+  ])(
+    'finds it where %s',
+    async (_, name, right, wrong) => {
       await (await fixture.lock()).query(); // the schema is there
       const { server } = fixture;
-      const [found] = await server.sql(
-        "select pg_get_functiondef('proclock.is_alive'::regproc) as definition",
-      );
-      await server.sql(
-        'create or replace function proclock.is_alive(me int8, other int8) returns boolean language sql as $$ select me = other $$',
-      );
-      const wrong = await wrongWithout(field);
-      await server.sql(found!.definition as string);
-      expect(wrong).toMatch(/H1/);
+      const [row] = await server.sql(`select pg_get_functiondef('proclock.${name}'::regproc) as definition`);
+      const definition = row!.definition as string;
+      expect(definition).toContain(right);
+      await server.sql(definition.replace(right, wrong));
+      const found = await wrongWithout(field);
+      await server.sql(definition);
+      expect(found).toMatch(/H1/);
     },
     MUTANT_MS_MAX,
   );

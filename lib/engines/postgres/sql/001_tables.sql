@@ -25,7 +25,9 @@ create table locks (
   -- The exclusive holder that died: as `holder`, and its token.
   abandoned jsonb,
   -- How many flights of the name were finished.
-  flights int8 not null default 0
+  flights int8 not null default 0,
+  -- Whether there may be slots of the name, but for those of who was robbed. Where this is false, there are none: see add_slot.
+  may_have_slots boolean not null default false
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
 
 -- One row for each session. It lives for as long as its connection has the advisory lock of its number.

@@ -58,6 +58,16 @@ begin
   return other = me or not pg_try_advisory_xact_lock_shared(other);
 end $$;
 
+-- Makes a holder or waiter known, under the latch. There is no other way to become one that has a slot. So where the row of a name
+-- says that there are no slots, there are none but of those who were robbed; whoever finds none may have the row say so (own_if_free).
+-- A crash empties the slots, so that the row is right after that as well.
+create function add_slot(wanted bytea, of_session int8, slot_id int8, first_state slot_state, exclusively boolean default false)
+returns void language plpgsql as $$
+begin
+  update locks l set may_have_slots = true where l.key = wanted and not l.may_have_slots;
+  insert into slots (key, session, id, state, exclusive) values (wanted, of_session, slot_id, first_state, exclusively);
+end $$;
+
 create function tell(me int8, other int8, message jsonb) returns jsonb language plpgsql as $$
 begin
   if other = me then

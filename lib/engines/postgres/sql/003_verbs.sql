@@ -3,7 +3,8 @@
 
 insert into migrations (number) values (3);
 
--- As `own`, where nobody is known to hold the lock or to wait for it.
+-- As `own`, where nobody is known to hold the lock or to wait for it. Mostly there are no slots, and the row says so: then their
+-- table is not opened at all.
 create function own_if_free(wanted bytea, taker int8, taker_id int8) returns jsonb language plpgsql as $$
 declare
   granted jsonb;
@@ -13,10 +14,14 @@ begin
         select jsonb_build_object('pid', pid, 'threadId', thread_id, 'since', milliseconds_of(clock_timestamp()))
         from sessions where session = taker
       )
-    where l.key = wanted and l.owner is null
-      and not exists (select from slots where slots.key = wanted and state < 'robbed')
+    where l.key = wanted and l.owner is null and not l.may_have_slots
     returning grant_of(l.token, l.abandoned, l.flights) into granted;
-  return granted;
+  if granted is not null then return granted; end if;
+  update locks l set may_have_slots = false
+    where l.key = wanted and l.owner is null and l.may_have_slots
+      and not exists (select from slots where slots.key = wanted and state < 'robbed');
+  if not found then return null; end if;
+  return own(wanted, taker, taker_id);
 end $$;
 
 -- The same for a shared holder, beside whom there may be others.
@@ -28,7 +33,7 @@ begin
     where key = wanted and owner is null and token >= first_token()
       and not exists (select from slots where slots.key = wanted and state between 'upgrading' and 'waiting');
   if granted is not null then
-    insert into slots (key, session, id, state) values (wanted, taker, taker_id, 'held');
+    perform add_slot(wanted, taker, taker_id, 'held');
   end if;
   return granted;
 end $$;
@@ -75,7 +80,7 @@ begin
   if exclusively then
     return jsonb_build_object('state', 'granted', 'told', told, 'grant', own(wanted, me, slot_id));
   end if;
-  insert into slots (key, session, id, state) values (wanted, me, slot_id, 'held');
+  perform add_slot(wanted, me, slot_id, 'held');
   return jsonb_build_object('state', 'granted', 'told', told, 'grant', shared_grant(wanted));
 end $$;
 
@@ -83,7 +88,7 @@ create function refuse_or_queue(me int8, slot_id int8, wanted bytea, exclusively
 returns jsonb language plpgsql as $$
 begin
   if how = 'try' then return '{"state": "refused"}'; end if;
-  insert into slots (key, session, id, state, exclusive) values (wanted, me, slot_id, 'waiting', exclusively);
+  perform add_slot(wanted, me, slot_id, 'waiting', exclusively);
   return jsonb_build_object('state', 'queued', 'flights', (select flights from locks where key = wanted));
 end $$;
 
@@ -120,8 +125,10 @@ begin
       abandoned = case when repaired then null else abandoned end,
       flights = flights + flight::int
     where key = wanted and owner = me and owner_id = slot_id
-    returning exists (select from slots where key = wanted and state between 'upgrading' and 'waiting') into has_next;
-  if not found then
+    returning may_have_slots into has_next;
+  if has_next then
+    has_next := has_waiters(wanted);
+  elsif not found then
     delete from slots where session = me and id = slot_id returning * into slot;
     if slot.state is null or slot.state = 'robbed' then
       return jsonb_build_object('known', false, 'told', case when slot.state is null then '[]' else jsonb_build_array(robbery(slot)) end);
@@ -143,7 +150,7 @@ begin
       abandoned = case when repaired then null else abandoned end
     where key = wanted and owner = me and owner_id = slot_id;
   if found then
-    insert into slots (key, session, id, state) values (wanted, me, slot_id, 'held');
+    perform add_slot(wanted, me, slot_id, 'held');
     return jsonb_build_object('known', true, 'told', grant_next(me, wanted));
   end if;
   select * into slot from slots where session = me and id = slot_id;
