@@ -30,10 +30,11 @@ describe('construction', () => {
     }
   });
 
-  test('refuses what is no namespace', () => {
+  test('refuses what is no namespace, and a group, of which it has none', () => {
     const wrong = (options: unknown) => () => new LockManager(options as object);
-    for (const namespace of ['', 'a/b', 'x'.repeat(65)]) {
-      expect(wrong({ namespace })).toThrow(
+    const values = [...['', 'a/b', 'x'.repeat(65)].map((namespace) => ({ namespace })), { group: 0 }];
+    for (const options of values) {
+      expect(wrong(options)).toThrow(
         expect.objectContaining({ name: 'TypeError', code: 'ERR_INVALID_ARG_VALUE' }),
       );
     }

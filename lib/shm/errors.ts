@@ -57,9 +57,6 @@ const shortages: Record<number, (subject: Subject) => string> = {
   [constants.errno.ENFILE]: (subject) =>
     `this machine has no file descriptor left to open ${subject.file} (ENFILE); find out who has so many open, or raise ` +
     'the limit (sysctl fs.file-max; macOS: kern.maxfiles)',
-  [constants.errno.EAGAIN]: (subject) =>
-    `this process can start no thread to watch ${subject.file} (EAGAIN); end what is not needed, or raise the limit ` +
-    '(ulimit -u, or the pids limit of its container)',
 };
 
 /** Why the segment may not be used. Whoever was let in, and finds that it is another file than it should be, has no errno. */

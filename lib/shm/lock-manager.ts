@@ -1,6 +1,6 @@
 import type { InspectOptions } from 'node:util';
 import { type AcquireEvent, isWatched, traceAsync } from '../common/channels';
-import type { LockError } from '../common/errors';
+import { argumentValueError, type LockError } from '../common/errors';
 import { INSPECT, type Inspect, type ManagerData } from '../common/inspect';
 import { checkNamespace, NO_OPTIONS } from '../common/options';
 import {
@@ -109,6 +109,13 @@ export class LockManager {
   /** Touches nothing yet: the namespace is entered by the first request or query. */
   constructor(options: LockManagerOptions = {}) {
     checkLockOptions(options);
+    const { group } = options as { group?: unknown };
+    if (group !== undefined)
+      throw argumentValueError(
+        'options.group',
+        'is for locks: a LockManager has the namespaces of this user',
+        group,
+      );
     this.names = new RecentNames(checkNamespace(options.namespace));
     droppedHandles.register(this, this.names);
   }

@@ -95,8 +95,8 @@ function* contendedBars(rows) {
     sync.perSecond.median / flock?.perSecond.median,
     atLeast(2),
   ];
-  yield ['  longest wait, ms', sync.longestMs.median, atMost(20)];
-  yield ['  least / most served', sync.leastToMost.median, atLeast(0.5)];
+  yield ['4 processes, exclusive, empty: longest wait, ms', sync.longestMs.median, atMost(20)];
+  yield ['4 processes, exclusive, empty: least / most served', sync.leastToMost.median, atLeast(0.5)];
   const async = of('proclock async', 0, 0).perSecond.median;
   const native = of('fs-native-extensions async', 0, 0)?.perSecond.median;
   yield ['4 processes, exclusive, empty: async / fs-native-extensions', async / native, atLeast(10)];
@@ -125,7 +125,7 @@ function* tasksBars(rows) {
       row.processes === 4 && row.section === 'empty' && row.tasks === 100 && row.kind === 'exclusive(fn)',
   );
   yield ['4 processes x 100 tasks: longest wait, ms', many.longestMs.median, atMost(100)];
-  yield ['  least / most served', many.leastToMost.median, atLeast(0.7)];
+  yield ['4 processes x 100 tasks: least / most served', many.leastToMost.median, atLeast(0.7)];
 }
 
 function* scaleBars({ names, holds, waiters, processes, namespaces }) {
