@@ -1,7 +1,7 @@
 -- What the verbs are made of, and why that is right.
 --
 -- A lock is held by the owner in its row, or by the slots that are 'held' or 'upgrading', and never by both: whoever becomes
--- the owner found neither (own_if_free, own), and whoever becomes a slot found no owner (share_if_free, grant_next), under the
+-- the owner found neither (own), and whoever becomes a slot found no owner (share_if_free, grant_next), under the
 -- latch. The latch of a name is an advisory lock until the end of the transaction. Each verb takes it in a statement of its own,
 -- first: the snapshot of every statement behind it has all that was committed by those that had it before. Two names with one
 -- latch wait for each other, and no more than that.
@@ -59,7 +59,7 @@ begin
 end $$;
 
 -- Makes a holder or waiter known, under the latch. There is no other way to become one that has a slot. So where the row of a name
--- says that there are no slots, there are none but of those who were robbed; whoever finds none may have the row say so (own_if_free).
+-- says that there are no slots, there are none but of those who were robbed; whoever finds none may have the row say so (finds_no_slots).
 -- A crash empties the slots, so that the row is right after that as well.
 create function add_slot(wanted bytea, of_session int8, slot_id int8, first_state slot_state, exclusively boolean default false)
 returns void language plpgsql as $$
@@ -77,8 +77,9 @@ begin
   return '[]';
 end $$;
 
--- Gives the lock to an exclusive holder, and returns the grant. Nobody holds it, and it is known.
-create function own(wanted bytea, taker int8, taker_id int8) returns jsonb language plpgsql as $$
+-- Gives the lock to an exclusive holder, and returns the grant. Nobody holds it, and it is known: or, with `if_alone`, only where
+-- the row of the name says that it has no owner and no slots, whose table is not opened then.
+create function own(wanted bytea, taker int8, taker_id int8, if_alone boolean default false) returns jsonb language plpgsql as $$
 declare
   granted jsonb;
 begin
@@ -87,9 +88,18 @@ begin
         select jsonb_build_object('pid', pid, 'threadId', thread_id, 'since', milliseconds_of(clock_timestamp()))
         from sessions where session = taker
       )
-    where l.key = wanted
+    where l.key = wanted and (not if_alone or l.owner is null and not l.may_have_slots)
     returning grant_of(l.token, l.abandoned, l.flights) into granted;
   return granted;
+end $$;
+
+-- Whether a name that has no owner has no holders or waiters either, though its row did not say so. From now on it does.
+create function finds_no_slots(wanted bytea) returns boolean language plpgsql as $$
+begin
+  update locks l set may_have_slots = false
+    where l.key = wanted and l.owner is null and l.may_have_slots
+      and not exists (select from slots where slots.key = wanted and state < 'robbed');
+  return found;
 end $$;
 
 create function grant_of(token int8, abandoned jsonb, flights int8) returns jsonb language sql stable as $$

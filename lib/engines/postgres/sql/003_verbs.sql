@@ -3,28 +3,7 @@
 
 insert into migrations (number) values (3);
 
--- As `own`, where nobody is known to hold the lock or to wait for it. Mostly there are no slots, and the row says so: then their
--- table is not opened at all.
-create function own_if_free(wanted bytea, taker int8, taker_id int8) returns jsonb language plpgsql as $$
-declare
-  granted jsonb;
-begin
-  update locks l
-    set token = token_after(l.token), owner = taker, owner_id = taker_id, holder = (
-        select jsonb_build_object('pid', pid, 'threadId', thread_id, 'since', milliseconds_of(clock_timestamp()))
-        from sessions where session = taker
-      )
-    where l.key = wanted and l.owner is null and not l.may_have_slots
-    returning grant_of(l.token, l.abandoned, l.flights) into granted;
-  if granted is not null then return granted; end if;
-  update locks l set may_have_slots = false
-    where l.key = wanted and l.owner is null and l.may_have_slots
-      and not exists (select from slots where slots.key = wanted and state < 'robbed');
-  if not found then return null; end if;
-  return own(wanted, taker, taker_id);
-end $$;
-
--- The same for a shared holder, beside whom there may be others.
+-- The grant of a shared holder, where nobody is known to hold the lock exclusively or to wait for it. Others may share it.
 create function share_if_free(wanted bytea, taker int8, taker_id int8) returns jsonb language plpgsql as $$
 declare
   granted jsonb;
@@ -50,7 +29,10 @@ begin
   perform pg_advisory_xact_lock(latch_of(wanted));
   -- Mostly the lock is free, and this is all there is to do.
   if exclusively then
-    granted := own_if_free(wanted, me, slot_id);
+    granted := own(wanted, me, slot_id, if_alone => true);
+    if granted is null and finds_no_slots(wanted) then
+      granted := own(wanted, me, slot_id);
+    end if;
   else
     granted := share_if_free(wanted, me, slot_id);
   end if;
