@@ -117,7 +117,8 @@ export class LockGuard {
   /**
    * Exclusive to shared, atomically: nobody gets the lock exclusively in between.
    * @throws {LockError} `ERR_LOCK_NOT_HELD` if it is not held exclusively by this guard; `ERR_LOCK_NOT_REENTRANT` if
-   * guards of nested acquires are still open; `ERR_LOCK_LOST`, `ERR_LOCK_UNAVAILABLE`
+   * guards of nested acquires are still open; `ERR_LOCK_LOST`; `ERR_LOCK_UNAVAILABLE` if it is not known whether it was done:
+   * then it counts as shared
    */
   async downgrade(): Promise<void> {
     if (this.#done) throw notHeldError(this.lock);
@@ -127,10 +128,9 @@ export class LockGuard {
     this.#mode = 'shared';
     try {
       await this.hold.downgrade();
+    } finally {
+      this.#mode = this.hold.mode;
       this.watcher?.modeChanged(this);
-    } catch (error) {
-      this.#mode = 'exclusive';
-      throw error;
     }
   }
 

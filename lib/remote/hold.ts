@@ -153,7 +153,8 @@ export class Hold implements Held, Slot, WatchedHold {
     try {
       await this.ask('downgrade', (session) => session.downgrade(this, true));
     } catch (error) {
-      this.mode = 'exclusive';
+      // Where it is not known whether it was done, it may be done yet.
+      if ((error as LockError).code !== 'ERR_LOCK_UNAVAILABLE') this.mode = 'exclusive';
       throw error;
     }
   }

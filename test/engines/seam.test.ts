@@ -258,6 +258,19 @@ describe('an engine that does not answer', () => {
     await until(() => state().flat().length === 0);
   });
 
+  test('a downgrade that may be done yet leaves the guard shared', async () => {
+    const guard = await lock.exclusive();
+    engine.line.there.shut();
+    const downgraded = guard.downgrade();
+    await expectError(() => downgraded, 'ERR_LOCK_UNAVAILABLE');
+    expect([guard.mode, guard.released, guard.lost.aborted]).toEqual(['shared', false, false]);
+    engine.line.there.open();
+    const other = await lock.shared();
+    await other.release();
+    await guard.release();
+    await until(() => state().flat().length === 0);
+  });
+
   test('one that only says that the session is there is not waited for', async () => {
     const guard = await lock.shared();
     const { line } = engine;

@@ -31,6 +31,10 @@ export interface Client {
   /** Whether it sends a query before the one before is answered, where it was asked to do so. */
   readonly pipeline?: boolean;
   readonly connection: { readonly stream: Duplex };
+  /** Whether it wants values in binary form: of the program, where `pg.defaults` says so. */
+  binary: boolean;
+  /** The same of how long it waits for an answer. */
+  readonly connectionParameters: { query_timeout: number };
 }
 
 /** A query as `pg` has it. Its client calls the methods as the server answers. */
@@ -41,22 +45,24 @@ interface PgQuery {
 type PgQueryClass = new (text: string, values: Query['values'], callback: Answered) => PgQuery;
 
 interface Library {
-  Client: new (config: PostgresConfig & { binary: boolean }) => Client;
+  Client: new (config: PostgresConfig) => Client;
   Query: PgQueryClass;
 }
 
 export function newClient(connection: PostgresConfig): Client {
-  return new (load().Client)({
+  const client = new (load().Client)({
     fallback_application_name: 'proclock',
     ...connection,
-    binary: false,
     pipeline: true,
     connectionTimeoutMillis: 0,
     statement_timeout: false,
-    query_timeout: 0,
     lock_timeout: 0,
     idle_in_transaction_session_timeout: 0,
   });
+  // For these the library takes nothing for not said.
+  client.binary = false;
+  client.connectionParameters.query_timeout = 0;
+  return client;
 }
 
 /** The class of our queries, once the library is loaded. */

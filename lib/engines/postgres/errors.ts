@@ -20,9 +20,12 @@ export function isServerError(error: unknown): error is ServerError {
   );
 }
 
-/** Whether the session is over with it. */
+/** Of what ends the session: the server was told to, has crashed, or has not heard of us for too long. */
+const FATAL_CODES = /^(08|57P0[1-5]|25P0[345])/;
+
+/** Whether the session is over with it. Its severity is in the language of the server. */
 export function isFatal(error: unknown): boolean {
-  return !isServerError(error) || error.severity === 'FATAL' || error.severity === 'PANIC';
+  return !isServerError(error) || /^(FATAL|PANIC)$/.test(error.severity) || FATAL_CODES.test(error.code);
 }
 
 /** @param what that could not be done, in words */

@@ -10,8 +10,11 @@ import {
 import { quoted } from './names';
 import { Wire } from './wire';
 
-/** Longer than this no statement of ours takes, unless the server stands still. */
-const STATEMENT_MS_MAX = 5000;
+/**
+ * Longer than this no statement of ours takes, unless the server stands still. It is refused then: in time to be heard, before the
+ * silence is too long (wire.ts), and the whole session is given up.
+ */
+const STATEMENT_MS_MAX = 4000;
 
 /** Checks it, and sets the connection. Resolves with the number of the server's process that serves it. */
 export async function checkServer(wire: Wire, settings: Settings): Promise<number> {

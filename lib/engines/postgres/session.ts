@@ -71,6 +71,8 @@ export class PostgresSession implements Session, WireEvents {
   private provedAt = Number.NEGATIVE_INFINITY;
   private opened = false;
   private over = false;
+  /** Why it has ended, if it has ended by itself. */
+  private why: LockError | undefined = undefined;
   /**
    * The condition that keeps a verb from being carried out over another connection than ours; empty without a pooler. The
    * functions are named with their schema, because another connection would not find them.
@@ -192,7 +194,13 @@ export class PostgresSession implements Session, WireEvents {
   // ---- what the connection tells
 
   notified(payload: string): void {
-    this.tell(JSON.parse(payload) as Message);
+    let message: Message;
+    try {
+      message = JSON.parse(payload) as Message;
+    } catch {
+      return; // Anybody may notify our channel.
+    }
+    this.tell(message);
   }
 
   proved(sentAt: number): void {
@@ -209,6 +217,7 @@ export class PostgresSession implements Session, WireEvents {
 
   ended(why: LockError): void {
     if (this.over) return;
+    this.why = why;
     this.stop();
     if (this.opened) this.events.ended(why);
   }
@@ -225,6 +234,8 @@ export class PostgresSession implements Session, WireEvents {
       hostname(),
     );
     if (missing !== undefined) throw missingRightsError(this.settings.schema, missing);
+    // The end of the connection may have come in one piece with the answer.
+    if (this.why !== undefined) throw this.why;
     this.opened = true;
     this.beat();
   }
@@ -328,6 +339,8 @@ export class PostgresSession implements Session, WireEvents {
   }
 
   private wait(place: Place): void {
+    // It may have been robbed by what came in one piece with the answer.
+    if (this.places.get(place.slot.id) !== place) return;
     place.state = 'waits';
     if (++this.waits === 1 && this.lookTimer === undefined) this.lookLater();
   }
@@ -341,13 +354,16 @@ export class PostgresSession implements Session, WireEvents {
   private beat(): void {
     this.beatTimer = startTimer(() => {
       this.beat();
-      this.call<Told & { known: boolean }>('beat').then(
-        ({ known }) => {
-          if (!known) this.giveUp(forgottenError());
-        },
-        () => {}, // where that ends the session, the connection has told
-      );
+      this.askForBeat().catch(() => {}); // where that ends the session, the connection has told
     }, this.settings.ttl / BEATS_PER_TTL);
+  }
+
+  private async askForBeat(): Promise<void> {
+    const ask = () => this.call<Told & { known: boolean; more: boolean }>('beat');
+    let { known, more } = await ask();
+    if (known) return;
+    while (more) ({ known, more } = await ask());
+    this.giveUp(forgottenError());
   }
 
   private lookLater(): void {

@@ -158,6 +158,20 @@ function locks(version: string, binaries: ReturnType<typeof binariesOf> | undefi
     await mine.exclusive((later) => expect(later.token).toBeGreaterThan(token));
   });
 
+  test('is pruned by no transaction that would not see who has got it meanwhile', async () => {
+    await expect(
+      server.sql("begin isolation level repeatable read; select proclock.prune('-1 minute')"),
+    ).rejects.toThrow('read committed');
+  });
+
+  test('whose row somebody has removed by hand is held as before', async () => {
+    const guard = await mine.shared();
+    await server.sql('delete from proclock.locks where name = $1', [Buffer.from(mine.name)]);
+    for (let attempt = 0; attempt < 3; attempt++) expect(await theirs.tryExclusive()).toBeNull();
+    await guard.release();
+    await (await theirs.exclusive()).release();
+  });
+
   test('says in its row that it may have slots, in whatever way one begins, and not when there are none', async () => {
     const says = async () => {
       const [row] = await server.sql(

@@ -1,8 +1,9 @@
 // `connect` refuses what can not keep locks, and says what to do; it installs what is missing, and nothing where it is not to.
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { Client, type ClientConfig, Pool } from 'pg';
+import { Client, type ClientConfig, defaults, Pool } from 'pg';
 import { checkSettings } from '../../../lib/engines/postgres/config';
+import { isFatal } from '../../../lib/engines/postgres/errors';
 import { connect } from '../../../lib/postgres';
 import { SharedLock } from '../../../lib/remote';
 import { DIST } from '../../support/segment';
@@ -82,6 +83,17 @@ test('takes the options of a pool, with their password', () => {
   });
 });
 
+test.each([
+  ['57P01', 'ВАЖНО', true],
+  ['25P03', 'FATALE', true],
+  ['08006', 'ERROR', true],
+  ['53300', 'FATAL', true],
+  ['57014', 'FEHLER', false],
+  ['42501', 'ERROR', false],
+])('an error of the server (%s, %s) ends the session: %s', (code, severity, ends) => {
+  expect(isFatal(Object.assign(new Error('it says so'), { code, severity }))).toBe(ends);
+});
+
 describeWithServer('connect', () => {
   const fixture = new Fixture({ max_connections: 10, superuser_reserved_connections: 1 });
   const url = (user?: string) => fixture.server.url(user);
@@ -122,6 +134,20 @@ describeWithServer('connect', () => {
     }
     await client.end();
     await (await (await fixture.lock(options)).exclusive()).release();
+  });
+
+  test('waits, and reads, in its own way, whatever the program has told `pg` or the URL', async () => {
+    const told = defaults as unknown as Record<string, unknown>;
+    const before = { binary: told.binary, query_timeout: told.query_timeout };
+    Object.assign(told, { binary: true, query_timeout: 1 });
+    try {
+      const lock = await fixture.lock({}, `${url()}?query_timeout=1`);
+      const guards = await Promise.all(Array.from({ length: 200 }, () => lock.shared()));
+      await Promise.all(guards.map((guard) => guard.release()));
+      expect(await lock.query()).toEqual({ held: [], pending: [] });
+    } finally {
+      Object.assign(told, before);
+    }
   });
 
   test('refuses a schema that is newer', async () => {

@@ -39,9 +39,11 @@ begin
   if granted is not null then
     return jsonb_build_object('state', 'granted', 'told', told, 'grant', granted);
   end if;
-  -- The name may have been there before, and was pruned: no token of that time is greater than the clock.
-  insert into locks (key, namespace, name, token)
-    select wanted, of_namespace, lock_name, token_after(0) where not exists (select from locks where key = wanted);
+  -- The name may have been there before, and was pruned: no token of that time is greater than the clock. Or somebody has removed
+  -- its row by hand, and there are slots.
+  insert into locks (key, namespace, name, token, may_have_slots)
+    select wanted, of_namespace, lock_name, token_after(0), exists (select from slots where slots.key = wanted)
+    where not exists (select from locks where key = wanted);
   if how = 'steal' then
     told := rob(me, wanted);
   else

@@ -41,16 +41,18 @@ create function names_of(ending int8) returns bytea[] language sql stable as $$
 $$;
 
 -- The server ends a session that it does not hear of. `known` is false if somebody has removed it by hand: then what it holds is
--- given up, because nobody else would find it.
+-- given up, because nobody else would find it; `more` says that there is another step.
 create function beat(me int8) returns jsonb language plpgsql as $$
 declare
   told jsonb := '[]';
+  names bytea[] := '{}';
   is_known boolean := exists (select from sessions where session = me);
 begin
   if not is_known then
-    told := empty_session(me, me, true, names_of(me));
+    names := names_of(me);
+    told := empty_session(me, me, true, names);
   end if;
-  return jsonb_build_object('told', told, 'known', is_known);
+  return jsonb_build_object('told', told, 'known', is_known, 'more', names <> '{}');
 end $$;
 
 -- Ends what a session has of those names. Their latches are taken in their order, because whoever takes several could otherwise
@@ -147,6 +149,10 @@ declare
   wanted bytea;
   pruned int8 := 0;
 begin
+  -- In others a slot that somebody has got meanwhile is not seen.
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'names are pruned by a transaction that is read committed: set transaction isolation level read committed';
+  end if;
   for wanted in
     select key from locks where token < limit_token and owner is null and abandoned is null limit 1000
   loop
