@@ -82,6 +82,63 @@ test('whatever a signal of a library does when it is listened to, nothing is hel
   expectIdle(lock);
 });
 
+test('a signal of a library that calls us when nobody listens any more changes nothing', async () => {
+  const lock = freshLock();
+  const other = new SharedLock('other', { namespace: lock.namespace });
+  await (await other.exclusive()).release();
+  const guard = await lock.exclusive();
+  let abort = (): void => {};
+  const signalWith = (removeEventListener: () => void) =>
+    ({
+      aborted: false,
+      reason: 'given up',
+      addEventListener: (_: string, listener: () => void) => {
+        abort = listener;
+      },
+      removeEventListener,
+    }) as never;
+  // It gives back the very lock that is waited for no more.
+  const wait = lock.exclusive({ signal: signalWith(() => guard.release()) });
+  abort();
+  await expect(wait).rejects.toBe('given up');
+  expectIdle(lock);
+  // It takes another lock, in the middle of a grant.
+  const holder = await lock.exclusive();
+  const taken: bigint[] = [];
+  const signal = signalWith(() => {
+    const inside = other.tryExclusive()!;
+    taken.push(inside.token);
+    inside.release();
+  });
+  const granted = lock.exclusive({ signal });
+  holder.release();
+  const next = await granted;
+  expect(taken).toHaveLength(1);
+  expect(next.token).toBe(holder.token + 1n);
+  next.release();
+  expectIdle(lock);
+  other.close();
+});
+
+test.each(['exclusive', 'upgrade'] as const)(
+  'one signal (of %s) lets in nobody that it ends as well',
+  async (first) => {
+    const lock = new SharedLock(name, { namespace: testNamespace(), fair: true });
+    const guards = [await lock.shared(), await lock.shared()] as const;
+    const controller = new AbortController();
+    const { signal } = controller;
+    const ran = jest.fn();
+    const begun = first === 'exclusive' ? lock.exclusive({ signal }) : guards[0].upgrade({ signal });
+    const waits = [begun, lock.shared({ signal }, ran), lock.shared({ signal })];
+    controller.abort('all of you');
+    for (const outcome of await Promise.allSettled(waits))
+      expect(outcome).toEqual({ status: 'rejected', reason: 'all of you' });
+    expect(ran).not.toHaveBeenCalled();
+    for (const guard of guards) guard.release();
+    expectIdle(lock);
+  },
+);
+
 test('one signal may end many waits, of many locks', async () => {
   const namespace = testNamespace();
   const locks = ['a', 'b'].map((name) => new SharedLock(name, { namespace }));

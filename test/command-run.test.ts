@@ -228,6 +228,25 @@ describe('signals', () => {
     guard.release();
   });
 
+  test('a command that may not be signalled is waited for, and the lock is held until it has ended', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'proclock-run-'));
+    const [preload, marker] = [join(folder, 'no-kill.cjs'), join(folder, 'go')];
+    writeFileSync(
+      preload,
+      `process.kill = () => { throw Object.assign(new Error('kill EPERM'), { code: 'EPERM' }); };`,
+    );
+    const script = `echo ready; while [ ! -e ${marker} ]; do sleep 0.05; done; exit 3`;
+    const started = start([], shell(script), { NODE_OPTIONS: `--require ${JSON.stringify(preload)}` });
+    await untilSaid(started, 'ready');
+    process.kill(started.child.pid as number, 'SIGTERM');
+    await until(() => started.written.stderr !== '');
+    expect(started.written.stderr).toBe('proclock: the command can not be sent SIGTERM: kill EPERM\n');
+    expect(lock.query().held).toHaveLength(1);
+    writeFileSync(marker, '');
+    expect(await started.ended).toMatchObject({ code: 3 });
+    rmSync(folder, { recursive: true });
+  });
+
   test('the hold is lost: the command is told to end, and then made to', async () => {
     const started = start([], shell("trap 'echo told' TERM; echo ready; while :; do sleep 0.05; done"));
     await untilSaid(started, 'ready');

@@ -83,3 +83,12 @@ test.each([
 ])('%j is wrong usage', async (args, text) => {
   expect(await runCommand(args)).toEqual({ code: USAGE, signal: null, stdout: '', stderr: line(text) });
 });
+
+test('what is said to nobody does not change the exit code', () => {
+  const script = '{ sleep 0.2; "$@"; echo $? >&3; } 2>&1 3>&4 | true';
+  const { output } = spawnSync('sh', ['-c', script, 'sh', process.execPath, MAIN, 'bogus'], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'ignore', 'ignore', 'ignore', 'pipe'],
+  });
+  expect(output[4]).toBe(`${USAGE}\n`);
+});

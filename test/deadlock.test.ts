@@ -3,6 +3,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Lock, LockError, type LockGuard, SharedLock } from '../lib';
 import { contentOf, segmentsOfUser } from '../lib/shm/admin';
+import { ownedBy } from '../lib/shm/deadlock';
+import { threadOwner } from '../lib/shm/record';
 import type { ActorKind } from './support/actor';
 import { Member, type Outcome, type Wanted, type Way } from './support/members';
 import { testNamespace } from './support/namespace';
@@ -302,6 +304,21 @@ describe('likely: others may still give back what is held', () => {
     (await writer).release();
     for (const lock of [config, db]) lock.close();
   }, 60_000);
+
+  test('whoever waits on behalf of a guard that was released since holds nothing, whatever has its place', async () => {
+    const lock = new SharedLock('a', { namespace });
+    const { native } = lock.record.ready;
+    const named = lock.exclusiveSync();
+    const waiting = lock.exclusive();
+    expect(ownedBy(threadOwner, named, native)).toEqual([expect.any(Number), named.hold.index]);
+    named.release();
+    const guard = await waiting;
+    const other = lock.exclusive();
+    expect(ownedBy(threadOwner, named, native)).toBeUndefined();
+    guard.release();
+    (await other).release();
+    lock.close();
+  });
 
   test('plain guards belong to no context: nobody is accused', async () => {
     const members = await circle([

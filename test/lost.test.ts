@@ -1,8 +1,10 @@
 // `guard.lost`: whoever asks is told when a hold ends without its holder, at once and not on the next use.
+
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { rmSync } from 'node:fs';
-import { type LockGuard, LockManager, SharedLock, SharedRLock } from '../lib';
+import { channels, type LockGuard, LockManager, RLock, SharedLock, SharedRLock } from '../lib';
 import { type ActorKind, startActor } from './support/actor';
-import { freshLock, name, withCode } from './support/locks';
+import { expectIdle, freshLock, name, withCode } from './support/locks';
 import { testNamespace, until } from './support/namespace';
 import { segmentFile } from './support/segment';
 
@@ -184,6 +186,67 @@ describe('a guard that is not lost', () => {
     expect(() => second.release()).toThrow(LOST);
     end();
     await until(() => lock.query().held.length === 0);
+    lock.close();
+  });
+});
+
+describe('what is told in the middle of a release', () => {
+  const told = (channel: string, tell: () => void) => {
+    const once = (): void => {
+      unsubscribe(channel, once);
+      tell();
+    };
+    subscribe(channel, once);
+  };
+
+  test('finds no owner any more: whoever hears that the hold was stolen acquires anew', async () => {
+    const lock = new RLock(name, { namespace: testNamespace() });
+    const guard = lock.acquireSync();
+    await new LockManager({ namespace: lock.namespace }).request(name, { steal: true }, () => {});
+    const repairs: LockGuard[] = [];
+    told(channels.lost, () => repairs.push(lock.acquireSync()));
+    expect(() => guard.release()).toThrow(LOST);
+    expect(lock.query().held).toHaveLength(1);
+    for (const repair of repairs) repair.release();
+    expectIdle(lock);
+    lock.close();
+  });
+
+  test('finds no owner any more: whoever hears of a mark does not share what another one has alone', async () => {
+    const lock = new SharedRLock(name, { namespace: testNamespace() });
+    const dead = await startActor('fork', { namespace: lock.namespace });
+    await dead.acquire({ name, mode: 'exclusive' });
+    await dead.kill('SIGKILL');
+    const guard = lock.sharedSync();
+    const next = lock.exclusive();
+    const tries: unknown[] = [];
+    told(channels.abandoned, () => tries.push(lock.tryShared()));
+    guard.release();
+    const exclusive = await next;
+    expect(tries).toEqual([null]);
+    expect(exclusive.abandoned).toMatchObject({ pid: dead.pid });
+    exclusive.release();
+    expectIdle(lock);
+    lock.close();
+  });
+
+  test('aborts the signal that was read, though nobody has heard of the theft before', async () => {
+    const lock = freshLock();
+    const guard = await lock.exclusive();
+    const { lost } = guard;
+    const thief = await startActor('fork', { namespace: lock.namespace });
+    thief.begin('request', { name, namespace: lock.namespace, as: 'theft', options: { steal: true } });
+    for (const end = performance.now() + 10_000; !guard.hold.wasLost() && performance.now() < end; );
+    let error: unknown;
+    try {
+      guard.release();
+    } catch (thrown) {
+      error = thrown;
+    }
+    expect(error).toMatchObject({ code: 'ERR_LOCK_LOST' });
+    expect(lost).toMatchObject({ aborted: true, reason: error });
+    expect(guard.lost).toBe(lost);
+    await thief.call('fulfil', { request: 'theft' });
     lock.close();
   });
 });

@@ -1,7 +1,7 @@
 // Where threads or descriptors are short, a wait ends as it should all the same, or with a LockError; nothing leaks, nothing
 // spins, and with enough of them again everything is as it was.
 import { rmSync } from 'node:fs';
-import { LockError, type SharedLock } from '../lib';
+import { LockError, LockManager, type SharedLock } from '../lib';
 import { type Actor, startActor } from './support/actor';
 import {
   descriptorsOf,
@@ -15,6 +15,7 @@ import {
 } from './support/disturb';
 import { expectIdle, lockPerTest, name, untilPending } from './support/locks';
 import { IS_PORTABLE, segmentFile } from './support/segment';
+import { until } from './support/until';
 
 const GRANTED_MS_MAX = 2000;
 const DEATH_MS_MAX = 3000;
@@ -68,6 +69,19 @@ describe('when no thread can be made', () => {
       expectIdle(lock);
     },
   );
+
+  testIt('one that waits for nothing is told of a theft', async () => {
+    const holder = await startWithout('pthread_create');
+    const told = holder.run<string>(
+      `globalThis.guard = lock({ name: args }).exclusiveSync();
+      return new Promise((resolve) => guard.lost.addEventListener('abort', () => resolve(guard.lost.reason.code)));`,
+      name,
+    );
+    await until(() => lock.query().held.length === 1);
+    await holder.run('await new Promise((resolve) => setTimeout(resolve, 50));'); // the native part knows who listens
+    await new LockManager({ namespace }).request(name, { steal: true }, () => {});
+    expect(await told).toBe('ERR_LOCK_LOST');
+  });
 
   testIt('waits in many namespaces are granted, and deaths are noticed', async () => {
     const waiter = await startWithout('pthread_create');

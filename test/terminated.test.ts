@@ -39,6 +39,26 @@ test.each(['exclusiveSync', 'sharedSync'])('a blocking wait (%s) leaves the queu
   expectIdle(lock);
 });
 
+test('one that was granted at that moment gives the lock back', async () => {
+  const guard = await lock.exclusive();
+  // What is called first with the grant is where the code ends.
+  const ending = actor.run(
+    `const it = lock({ name: args });
+    const { holds } = it.record;
+    holds.at = () => {
+      delete holds.at;
+      throw new Error('terminated');
+    };
+    try { it.exclusiveSync(); } catch ({ message }) { return message; }`,
+    name,
+  );
+  await until(() => lock.query().pending.length === 1);
+  guard.release();
+  expect(await ending).toBe('terminated');
+  await until(isFree);
+  expectIdle(lock);
+});
+
 test('it does so before the next one of its thread waits, in the same turn of the event loop', async () => {
   const guard = await lock.exclusive();
   const pending = await actor.run(

@@ -119,6 +119,20 @@ test('one that is granted at once, and released before its promise is heard, is 
   expectIdle(lock);
 });
 
+test('one that is granted at once, and downgraded before its promise is heard, leaves a shared guard', async () => {
+  using lock = freshLock();
+  const [guard, other] = [await lock.shared(), await lock.shared()];
+  const upgraded = guard.upgrade();
+  other.release();
+  expect(guard.tryUpgrade()).toBe(true);
+  guard.downgrade();
+  await upgraded;
+  expect(guard.mode).toBe('shared');
+  expect(lock.query()).toEqual(state(['shared'], []));
+  guard.release();
+  expectIdle(lock);
+});
+
 test('Web Locks queue behind it', async () => {
   const lock = freshLock();
   const locks = new LockManager({ namespace: lock.namespace });

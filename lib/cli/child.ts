@@ -4,6 +4,7 @@
 // is no moment in which it is left alone). Elsewhere it is an ordinary child.
 import { constants } from 'node:os';
 import { isInForeground, reap, startEnding } from '../shm/admin';
+import { complain } from './text';
 import { Exit } from './usage';
 
 /** What ends a program by default, and is given on to the command. */
@@ -19,6 +20,7 @@ export interface Outcome {
 
 export interface Running {
   readonly outcome: Promise<Outcome>;
+  /** Throws where that is not allowed. */
   kill(signal: Signal): void;
 }
 
@@ -31,8 +33,8 @@ export const exitCodeOf = (signal: Signal): number => Exit.BY_SIGNAL + constants
 /** It could not be started. */
 function notStarted(program: string, code: string | undefined): Outcome {
   const missing = code === 'ENOENT' || code === 'ENOTDIR';
-  process.stderr.write(
-    `proclock: ${JSON.stringify(program)} ${missing ? 'was not found' : 'can not be executed'} (${code})\n`,
+  complain(
+    `proclock: ${JSON.stringify(program)} ${missing ? 'was not found' : 'can not be executed'} (${code})`,
   );
   return { exitCode: missing ? Exit.NOT_FOUND : Exit.NOT_EXECUTABLE, bySignal: false };
 }
@@ -79,7 +81,8 @@ function startPlain([program, ...args]: string[], env: NodeJS.ProcessEnv): Runni
       else resolve({ exitCode: exitCodeOf(signal), bySignal: true });
     });
   });
-  return { outcome, kill: (signal) => child.kill(signal) };
+  const isRunning = () => child.pid !== undefined && child.exitCode === null && child.signalCode === null;
+  return { outcome, kill: (signal) => isRunning() && process.kill(child.pid as number, signal) };
 }
 
 /** Whether there is a native part that can start it. */

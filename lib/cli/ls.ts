@@ -2,6 +2,7 @@
 import { jsonOf, sourceOf } from './locks';
 import { Screen } from './screen';
 import { tableOf } from './table';
+import { complain } from './text';
 import { Exit } from './usage';
 
 /** @returns the exit code */
@@ -20,7 +21,7 @@ export async function ls(args: string[]): Promise<number> {
       );
     if (stdout.isTTY && values.json !== true && locks.length === 0)
       stdout.write('Nobody holds a lock, or waits for one.\n');
-    for (const problem of problems) process.stderr.write(`${problem}\n`);
+    for (const problem of problems) complain(problem);
     return problems.length === 0 ? Exit.OK : Exit.FAILED;
   } finally {
     await source.close();

@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 // `proclock`: finds the command that was typed, and ends with its exit code. Each is loaded when it is wanted: `run` has to
 // start at once.
-import { writeSync } from 'node:fs';
 import { GENERAL, HELP } from './help';
+import { complain } from './text';
 import { Exit, exitOf, lineOf, UsageError } from './usage';
 
 type Command = (args: string[]) => number | Promise<number>;
@@ -32,7 +32,7 @@ function version(): number {
 /** Whoever read what is printed has gone, or it can not be written. */
 function endWithOutput(error: NodeJS.ErrnoException): void {
   if (error.code === 'EPIPE') process.exit(Exit.OK);
-  writeSync(2, `${lineOf(error)}\n`);
+  complain(lineOf(error));
   process.exit(Exit.INTERNAL);
 }
 
@@ -56,6 +56,6 @@ main(process.argv.slice(2)).then(
   },
   (error) => {
     process.exitCode = exitOf(error);
-    process.stderr.write(`${lineOf(error)}\n`);
+    complain(lineOf(error));
   },
 );

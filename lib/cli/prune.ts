@@ -1,6 +1,7 @@
 // `proclock prune`: namespaces that nobody is attached to. A process that enters one at this very moment finds either the
 // namespace, which then stays, or that it is gone, and makes a new one: native/platform/memory.cc.
 import { prune as pruneSegment, segmentsOfUser } from '../shm/admin';
+import { complain } from './text';
 import { Exit, lineOf, parse, UsageError } from './usage';
 
 /** @returns the exit code */
@@ -13,7 +14,7 @@ export function prune(args: string[]): number {
       if (pruneSegment(segment, values['dry-run'] !== true)) process.stdout.write(`${segment.file}\n`);
     } catch (error) {
       failed = true;
-      process.stderr.write(`${lineOf(error)}\n`);
+      complain(lineOf(error));
     }
   }
   return failed ? Exit.FAILED : Exit.OK;

@@ -5,7 +5,6 @@
 //
 // A command that ends by a signal leaves the mark of a dead holder, since its work may be half done: then this process ends
 // without giving the lock back. One that exits, with whatever code, does not; a mark that was there goes if the code is 0.
-import { writeSync } from 'node:fs';
 import { now } from '../common/clock';
 import { LockError } from '../common/errors';
 import type { LockInfo } from '../common/types';
@@ -13,7 +12,7 @@ import type { Space } from '../remote';
 import { SharedLock } from '../shm/shared-lock';
 import { exitCodeOf, isFromTerminal, type Outcome, type Running, SIGNALS, type Signal, start } from './child';
 import { ENGINE_OPTIONS, spaceOf } from './engine';
-import { infoLine, printable, seconds } from './text';
+import { complain, infoLine, printable, seconds } from './text';
 import { Exit, firstWord, numberOf, type OptionConfigs, parse, UsageError, usageOf, wordsOf } from './usage';
 
 const OPTIONS: OptionConfigs = {
@@ -95,11 +94,14 @@ function wantedOf(args: string[]): Wanted {
   };
 }
 
-function say(text: string): void {
+const say = (text: string): void => complain(`proclock: ${text}`);
+
+/** A command that has become another user can not be sent any. */
+function send(running: Running, signal: Signal): void {
   try {
-    writeSync(2, `proclock: ${text}\n`);
-  } catch {
-    // Nobody reads it, or not now.
+    running.kill(signal);
+  } catch (error) {
+    say(`the command can not be sent ${signal}: ${(error as Error).message}`);
   }
 }
 
@@ -117,7 +119,7 @@ class Signals {
 
   private take(signal: Signal): void {
     if (this.running !== undefined) {
-      if (!isFromTerminal(signal)) this.running.kill(signal);
+      if (!isFromTerminal(signal)) send(this.running, signal);
       return;
     }
     if (this.connecting) process.exit(exitCodeOf(signal));
@@ -178,14 +180,15 @@ async function runHolding(wanted: Wanted, lock: AnyLock, guard: AnyGuard, signal
   const mode = wanted.shared ? 'shared' : 'exclusive';
   const { abandoned, lost } = guard;
   if (wanted.verbose && abandoned !== null) say(`the last holder, pid ${abandoned.pid}, died`);
-  if (signals.first !== undefined) return exitCodeOf(signals.first);
+  if (signals.first !== undefined)
+    throw new NotRepaired({ exitCode: exitCodeOf(signals.first), bySignal: true });
   const running = start(wanted.argv, environmentOf(lock, guard, mode));
   signals.running = running;
   let killing: NodeJS.Timeout | undefined;
   const end = (): void => {
     say(wordsOf(lost.reason));
-    running.kill('SIGTERM');
-    killing = setTimeout(() => running.kill('SIGKILL'), LOST_MS);
+    send(running, 'SIGTERM');
+    killing = setTimeout(() => send(running, 'SIGKILL'), LOST_MS);
   };
   if (lost.aborted) end();
   else lost.addEventListener('abort', end, { once: true });

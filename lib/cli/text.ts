@@ -1,4 +1,5 @@
 // Locks and those who hold them, as lines of text.
+import { writeSync } from 'node:fs';
 import type { LockInfo } from '../common/types';
 
 // What would change a terminal that it is printed on.
@@ -6,6 +7,18 @@ const UNPRINTABLE = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
 function escaped(text: string): string {
   return text.replaceAll(UNPRINTABLE, (character) => `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`);
+}
+
+/**
+ * Writes a line to standard error, if somebody reads it: by a blocking write, for a stream of Node.js would change the file for a
+ * command that has it as well, and end us where nobody does.
+ */
+export function complain(line: string): void {
+  try {
+    writeSync(2, `${line}\n`);
+  } catch {
+    // Nobody reads it, or not now.
+  }
 }
 
 /** A name, in one line that changes no terminal; in quotes where it would not be taken for a name. */

@@ -6,6 +6,7 @@ import { publishLeak } from './channels';
 import { isClosing, type LockError, shown } from './errors';
 import { Recent } from './recent';
 import type { LockMode } from './types';
+import { warn } from './warnings';
 
 /** What is to be known of a guard to miss it. */
 export interface Watched {
@@ -74,12 +75,11 @@ function giveBack(leak: Leak): void {
   } catch {
     // It was lost: nobody is there to be told.
   }
-  // Last, for a host may have put something in its place that throws.
   publishLeak(leak, mode);
-  process.emitWarning(
+  warn(
     `A guard of lock ${shown(name)} (${mode}) was garbage-collected before it was released; ` +
       `${wasLost ? 'the hold had been lost before' : 'the lock is released now'}. ` +
       'Release guards in a finally block, or use `using`, or the callback forms',
-    { type: 'Warning', code: 'PROCLOCK_LEAKED_GUARD' },
+    'PROCLOCK_LEAKED_GUARD',
   );
 }

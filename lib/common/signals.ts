@@ -16,8 +16,9 @@ export function listenTo(signal: AbortSignal, listener: Listener): void {
     return;
   }
   const all = new Set([listener]);
+  // The last one first: a wait that leaves lets in those behind it, which are not to be granted any more.
   const tell = (): void => {
-    for (const each of all) each();
+    for (const each of [...all].reverse()) if (all.has(each)) each();
   };
   listening.set(signal, { all, tell });
   try {

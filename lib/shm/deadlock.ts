@@ -3,6 +3,7 @@
 import { publishDeadlock } from '../common/channels';
 import { deadlockError, type LockError, shownCycle } from '../common/errors';
 import { HoldSet, type Ownable, type Owner } from '../common/owner';
+import { warn } from '../common/warnings';
 import { type Native, Report, Told } from './binding';
 import { Hold } from './hold';
 import type { WaitedLock } from './ready';
@@ -19,8 +20,10 @@ function numberOf(owner: Owner, native: Native): number {
   return number;
 }
 
-function holdOf(guard: Ownable | undefined): Hold {
-  return (guard as unknown as { hold: Hold }).hold;
+/** What was named by `within`, of a thread. Once that is released, its hold may be another one. */
+function holdsOf(within: Ownable | undefined): Hold[] {
+  const { hold, released } = within as unknown as { hold: Hold; released: boolean };
+  return released ? [] : [hold];
 }
 
 interface Context {
@@ -31,7 +34,7 @@ interface Context {
 /** Whether somebody waits for anything of what the owner holds. Asked once a second for each wait: it makes nothing new. */
 function isWanted(owner: Owner, within: Ownable | undefined, native: Native): boolean {
   const test = (hold: unknown): boolean => hold instanceof Hold && native.binding.isWanted(hold.index) !== 0;
-  if (!(owner instanceof HoldSet)) return test(holdOf(within));
+  if (!(owner instanceof HoldSet)) return holdsOf(within).some(test);
   for (let set = owner.innermostActive(); set !== undefined; set = set.outer()) {
     if (set.holdsSome(test)) return true;
   }
@@ -41,7 +44,7 @@ function isWanted(owner: Owner, within: Ownable | undefined, native: Native): bo
 /** From the inside out. */
 function contextsOf(owner: Owner, within: Ownable | undefined): Context[] {
   // The thread: of all that it holds, what was named.
-  if (!(owner instanceof HoldSet)) return [{ owner, holds: [holdOf(within)] }];
+  if (!(owner instanceof HoldSet)) return [{ owner, holds: holdsOf(within) }];
   const contexts: Context[] = [];
   for (let set = owner.innermostActive(); set !== undefined; set = set.outer()) {
     contexts.push({ owner: set, holds: set.held().filter((hold) => hold instanceof Hold) });
@@ -85,10 +88,10 @@ export function hearOfCycle(record: WaitedLock, index: number): LockError | unde
   const fails = (told & Told.VICTIM) !== 0;
   publishDeadlock(record, cycle, fails);
   if (fails) return deadlockError(cycle);
-  process.emitWarning(
+  warn(
     `Likely a deadlock: ${shownCycle(cycle)}. Nobody of them can go on, unless code beside gives a lock back; take locks in ` +
       "the same order everywhere, as acquireAll does, or let one of them fail: { deadlock: 'throw' }",
-    { type: 'Warning', code: 'PROCLOCK_DEADLOCK' },
+    'PROCLOCK_DEADLOCK',
   );
   return undefined;
 }

@@ -162,9 +162,9 @@ export class LockGuard {
     if (!this.isUpgradable())
       throw this.hold.isNested ? nestedUpgradeError(this.lock) : pendingUpgradeError(this.lock);
     if (this.hold.mode === 'shared') await upgrade(this, wanted, innermostOf(this.#owner, currentContext()));
-    // It may have been granted at once, and released before this goes on.
+    // It may have been granted at once, and released or downgraded before this goes on.
     if (this.#done) throw releasedInUpgradeError(this.lock);
-    this.becomeExclusive();
+    if (this.hold.mode === 'exclusive') this.becomeExclusive();
   }
 
   /**
@@ -243,7 +243,7 @@ export class LockGuard {
     try {
       this.hold.leave(finished);
     } catch (error) {
-      if (isLoss(error)) signals.set(this, AbortSignal.abort(error));
+      if (isLoss(error) && signals.get(this)?.aborted !== true) signals.set(this, AbortSignal.abort(error));
       throw error;
     }
   }

@@ -1,11 +1,5 @@
 // What this thread holds of the native locks.
-import {
-  hasReleaseWatchers,
-  publishAbandoned,
-  publishLost,
-  publishRelease,
-  type WatchedHold,
-} from '../common/channels';
+import { hasReleaseWatchers, publishAbandoned, publishRelease, type WatchedHold } from '../common/channels';
 import { now } from '../common/clock';
 import type { LockError } from '../common/errors';
 import type { Held, Owner } from '../common/owner';
@@ -13,7 +7,7 @@ import { Recent } from '../common/recent';
 import type { Abandoned, LockMode } from '../common/types';
 import { type Native, Report } from './binding';
 import { errorOf, Status } from './errors';
-import { type Losable, Losses, stolenError } from './losses';
+import { type Losable, Losses, stolenError, tellLoss } from './losses';
 import type { Ready, WaitedLock } from './ready';
 
 /** What a hold needs of its lock. */
@@ -25,8 +19,10 @@ export type LockOfHold = Losable['record'] &
     placeOf(index: number): number | undefined;
     /** Counts one hold. */
     addUse(): void;
-    /** The hold has ended. */
+    /** The hold ends: its thread does not own it any more. */
     forgetHold(hold: Hold): void;
+    /** One hold less. */
+    endUse(): void;
     /** For how long this thread has held it so, as others see it. */
     heldMs(mode: LockMode): number;
   };
@@ -132,10 +128,11 @@ export class Hold implements Held, Losable, WatchedHold {
     this.isListed = false;
     const { index, ready, stolen } = this;
     if (stolen === undefined || ready.hasListener(index)) return;
+    const status = ready.native.binding.listen(index);
     ready.listen(index, () => {
       if (this.wasLost()) stolen();
     });
-    if (ready.native.binding.listen(index) === Status.STOLEN) stolen();
+    if (status === Status.STOLEN) stolen();
   }
 
   /** Whether somebody stole the lock, so that this holds nothing any more. */
@@ -172,40 +169,39 @@ export class Hold implements Held, Losable, WatchedHold {
     this.finished = this.finished && finished;
     if (this.isInContext) this.leaveContext();
     if (--this.depth > 0) return;
-    const { index, native, ready, record } = this;
+    const { index, mode, native, ready, record } = this;
     const heldMs = hasReleaseWatchers() ? this.heldMs() : undefined;
     if (this.abandoned !== null || this.isFlight) this.finish();
-    let loss: LockError | undefined;
+    let told: AbortController | undefined;
     if (this.stolen !== undefined) {
       this.stolen = undefined;
       ready.unlisten(index);
-      loss = this.holds.losses.forget(this);
+      told = this.holds.losses.forget(this);
     }
     if (this.owner !== undefined) {
       this.owner.forget(this);
       this.owner = undefined;
     }
+    record.forgetHold(this);
     this.serial++;
     const result = native.release(index);
+    // Whoever is told of a grant now may be a subscriber, and acquire: this object may soon be another hold.
     if (result !== Status.OK) ready.settle();
-    // Before it is forgotten: then nobody may be left who has the lock open.
-    if (result === Status.STOLEN) loss ??= this.robbed();
-    record.forgetHold(this);
+    let loss: LockError | undefined = told?.signal.aborted === true ? told.signal.reason : undefined;
+    const isNew = loss === undefined && result === Status.STOLEN;
+    // Before its use ends: then nobody may be left who has the lock open.
+    if (isNew) loss = stolenError(record);
+    record.endUse();
+    if (isNew) tellLoss(record, mode, loss as LockError, told);
     if (loss !== undefined) throw loss;
     if (result < 0) throw errorOf(result, 'release', record);
-    if (heldMs !== undefined) publishRelease(record, this.mode, heldMs);
+    if (heldMs !== undefined) publishRelease(record, mode, heldMs);
   }
 
   /** For how long it has been held. */
   private heldMs(): number {
     const { granted, grantedSerial, serial } = this;
     return grantedSerial === serial ? now() - granted : this.record.heldMs(this.mode);
-  }
-
-  private robbed(): LockError {
-    const loss = stolenError(this.record);
-    publishLost(this.record, this.mode, loss);
-    return loss;
   }
 
   /** Also if it is still held, by a nested guard: then the context that it was in may have ended. */
@@ -259,7 +255,11 @@ export class Holds {
 
   /** The hold that a native call has just granted. */
   granted(record: LockOfHold, index: number, mode: LockMode): Hold {
-    const hold = this.at(index).begin(record, mode);
+    return this.told(this.at(index).begin(record, mode));
+  }
+
+  /** The same hold, when it was read whether somebody died with the lock before. */
+  told(hold: Hold): Hold {
     if (this.ready.native.reported(Report.ABANDONED) !== 0) hold.readAbandoned();
     return hold;
   }

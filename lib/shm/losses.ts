@@ -40,6 +40,17 @@ function removedError(record: Losable['record']): LockError {
   return lostError(record, errorOf(Status.REMOVED, 'hold', record));
 }
 
+/** A hold was lost. `controller`: of its holder, if that one has asked. */
+export function tellLoss(
+  record: Losable['record'],
+  mode: LockMode,
+  loss: LockError,
+  controller: AbortController | undefined,
+): void {
+  controller?.abort(loss);
+  publishLost(record, mode, loss);
+}
+
 export class Losses {
   private readonly signals = new Map<Losable, AbortController>();
   private lookIsDue = false;
@@ -52,29 +63,24 @@ export class Losses {
       this.signals.set(hold, controller);
       hold.listen(() => this.stolen(hold));
       this.lookLater();
-      if (hold.record.isGone()) this.lose(hold, controller, removedError(hold.record));
+      const { mode, record } = hold;
+      if (record.isGone()) tellLoss(record, mode, removedError(record), controller);
     }
     if (!controller.signal.aborted && hold.wasLost()) this.stolen(hold);
     return controller.signal;
   }
 
-  /** The hold has ended. @returns how it was lost, if its holder was told */
-  forget(hold: Losable): LockError | undefined {
-    if (this.signals.size === 0) return undefined;
-    const signal = this.signals.get(hold)?.signal;
+  /** The hold ends. @returns by what its holder was told, or is to be told, that it was lost */
+  forget(hold: Losable): AbortController | undefined {
+    const controller = this.signals.get(hold);
     this.signals.delete(hold);
-    return signal?.aborted === true ? signal.reason : undefined;
+    return controller;
   }
 
   private stolen(hold: Losable): void {
     const controller = this.signals.get(hold);
     if (controller !== undefined && !controller.signal.aborted)
-      this.lose(hold, controller, stolenError(hold.record));
-  }
-
-  private lose(hold: Losable, controller: AbortController, error: LockError): void {
-    controller.abort(error);
-    publishLost(hold.record, hold.mode, error);
+      tellLoss(hold.record, hold.mode, stolenError(hold.record), controller);
   }
 
   private lookLater(): void {
@@ -83,8 +89,9 @@ export class Losses {
     startTimer(() => {
       this.lookIsDue = false;
       for (const [hold, controller] of this.signals) {
-        const { record } = hold;
-        if (!controller.signal.aborted && record.isGone()) this.lose(hold, controller, removedError(record));
+        const { mode, record } = hold;
+        if (!controller.signal.aborted && record.isGone())
+          tellLoss(record, mode, removedError(record), controller);
       }
       if (this.signals.size > 0) this.lookLater();
     }, LOOK_MS);

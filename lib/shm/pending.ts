@@ -94,8 +94,7 @@ export abstract class Pending implements Waiting {
       this.hearOfCycle();
       return;
     }
-    this.end();
-    this.settle(status, this.index);
+    this.finish(status, this.index);
   }
 
   sayContexts(): boolean {
@@ -126,7 +125,15 @@ export abstract class Pending implements Waiting {
     this.end();
     if (index >= 0) ready.native.binding.withdraw(index);
     this.refuse(reason);
+    this.stopListening();
     ready.settle();
+  }
+
+  /** It has ended by itself. The report of the call that says so is read before anybody else can make one. */
+  protected finish(status: number, index: number): void {
+    this.end();
+    this.settle(status, index);
+    this.stopListening();
   }
 
   private arm(): void {
@@ -141,7 +148,10 @@ export abstract class Pending implements Waiting {
     }
     // The poke may have come in time, and only its delivery be late on a busy event loop.
     if (this.index >= 0) this.tried(this.ready.native.binding.react(this.index));
-    if (this.ended) return;
+    if (this.ended) {
+      this.ready.settle();
+      return;
+    }
     const ahead = this.index < 0 ? undefined : this.record.placeOf(this.index);
     const error = this.timedOut(ahead);
     if (!this.ended) this.withdraw(error); // looking for the holders may have found a dead one
@@ -151,6 +161,10 @@ export abstract class Pending implements Waiting {
     this.ended = true;
     this.timer?.clear();
     this.ready.endPending(this.index, this);
+  }
+
+  /** Last of all: the signal may be one of a library, and call us. */
+  private stopListening(): void {
     if (this.onAbort !== undefined) stopListening(this.signal as AbortSignal, this.onAbort);
   }
 }

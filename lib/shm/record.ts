@@ -3,6 +3,7 @@ import { threadId } from 'node:worker_threads';
 import { now } from '../common/clock';
 import type { Owner } from '../common/owner';
 import type { Abandoned, LockInfo, LockMode, LockSnapshot } from '../common/types';
+import { warn } from '../common/warnings';
 import {
   type AbandonedTuple,
   ATTENTION,
@@ -101,10 +102,9 @@ export class LockRecord implements LockOfHold {
     this.sync = hold;
   }
 
-  /** To be called when a hold of this lock ends. */
+  /** To be called when a hold of this lock ends: its thread does not own it any more. */
   forgetHold(hold: Hold): void {
     if (this.sync === hold) this.sync = undefined;
-    this.endUse();
   }
 
   /** Takes the lock if it is free. `way` says the same as `mode`, and whether strictly in order. */
@@ -330,10 +330,10 @@ export class Records {
   private warnOfDroppedMarks(file: string): void {
     if (this.hasWarnedOfMarks || this.ready.native.reported(Report.MARKS_DROPPED) === 0) return;
     this.hasWarnedOfMarks = true;
-    process.emitWarning(
+    warn(
       `${file} is full: the oldest \`abandoned\` marks of locks that nobody has open make room for new names. ` +
         'Open and repair what dead processes leave, or use fewer names',
-      { type: 'Warning', code: 'PROCLOCK_ABANDONED_DROPPED' },
+      'PROCLOCK_ABANDONED_DROPPED',
     );
   }
 

@@ -78,8 +78,7 @@ class Upgrade extends Pending implements PendingUpgrade {
       this.queued(hold.index);
       return false;
     }
-    this.end();
-    this.settle(status);
+    this.finish(status, hold.index);
     return false;
   }
 

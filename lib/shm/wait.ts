@@ -87,8 +87,7 @@ export class Wait<T> extends Pending {
       this.queued(index);
       return false;
     }
-    this.end();
-    this.settle(index >= 0 ? Status.OK : index, index);
+    this.finish(index >= 0 ? Status.OK : index, index);
     return false;
   }
 
@@ -165,10 +164,17 @@ function block(record: LockRecord, way: number, mode: LockMode, options: Acquire
   ready.blocked = index;
   for (;;) {
     const status = native.binding.wait(index, Math.max(deadline - now(), 0));
-    // Where this code is terminated, it goes on until it calls the next function, or begins the next round.
-    if (status !== Status.AGAIN) ready.blocked = -1;
-    if (status === Status.OK) return record.holds.granted(record, index, mode);
-    if (status !== Status.AGAIN) throw errorOf(status, `acquire (${mode})`, record);
+    // Where this code is terminated, it goes on until it calls the next function, or begins the next round: until the grant is
+    // a hold, it is to be given back.
+    if (status === Status.OK) {
+      const hold = record.holds.at(index).begin(record, mode);
+      ready.blocked = -1;
+      return record.holds.told(hold);
+    }
+    if (status !== Status.AGAIN) {
+      ready.blocked = -1;
+      throw errorOf(status, `acquire (${mode})`, record);
+    }
     let error = hear(record, index);
     const time = now();
     if (error === undefined && looksAt <= time) {
