@@ -9,7 +9,7 @@
 import { randomBytes } from 'node:crypto';
 import { now, startTimer, type Timer } from '../../common/clock';
 import type { LockError } from '../../common/errors';
-import { expiredError } from './errors';
+import { expiredError, forgottenError } from './errors';
 import { leaseGrant, leaseKeepAlive, leaseRevoke, txn } from './messages';
 import { changedAt, exists, none, only, Reply, type Txn, toRequest } from './txn';
 import type { Wire } from './wire';
@@ -115,6 +115,8 @@ export class Lease {
       if (reply.did('in session')) return { reply, repeated };
       const found = reply.first('session');
       if (found === undefined) this.end(expiredError());
+      // In one history it only grows: etcd was restored from a snapshot.
+      else if (found.modRevision < epoch) this.end(forgottenError());
       // It was not carried out: another lost transaction has changed the key meanwhile.
       else this.epoch = Math.max(this.epoch, found.modRevision);
     }

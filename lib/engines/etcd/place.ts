@@ -4,7 +4,7 @@ import { startSoon } from '../../common/clock';
 import type { LockMode } from '../../common/types';
 import type { Answer, Grant, Leaving, Slot } from '../../remote/engine';
 import { flightsIn, grantIn } from './answers';
-import { idOf, type LockKeys, lastPart, numberOf, type SpaceKeys, sessionOf, slotOf } from './keys';
+import { type LockKeys, lastPart, numberOf, type SpaceKeys, sessionOf, slotOf } from './keys';
 import type { Lease } from './lease';
 import type { KeyValue } from './messages';
 import {
@@ -21,6 +21,7 @@ import {
   takeTurnToUpgrade,
   upgrade,
   type Victim,
+  victimOf,
   withdraw,
   withdrawUpgrade,
 } from './queue';
@@ -63,6 +64,8 @@ export class Place implements Entry {
   position = 0;
   heldAt = 0;
   ahead = false;
+  /** Whether its waiter has heard that it was granted. */
+  isHeard = false;
   private readonly name: string;
   private state: State = 'new';
   /** Of the wait or upgrade that was asked for last, if it was granted. */
@@ -143,8 +146,10 @@ export class Place implements Entry {
         await this.transact(withdrawUpgrade(this));
         if (this.state === state) this.state = 'held';
         this.ahead = false;
-      } else if (state === 'waits') {
-        await this.transact(withdraw(this));
+      } else if (state === 'waits' || state === 'asked') {
+        const reply = await this.transact(withdraw(this));
+        // It was refused, and may have been done before that, by a question whose answer was lost.
+        if (state === 'asked' && !reply.did('waited')) await this.transact(release(this, false, false));
         this.state = 'over';
         this.host.remove(this);
       }
@@ -156,10 +161,8 @@ export class Place implements Entry {
     return this.inTurn(async () => {
       this.unwatch();
       if (this.state !== 'held' && this.state !== 'upgrades') return false;
-      const { reply, repeated } = await this.host.lease.transact(
-        'release a lock',
-        release(this, repaired, flight),
-      );
+      const { lease } = this.host;
+      const { reply, repeated } = await lease.transact('release a lock', release(this, repaired, flight));
       this.state = 'over';
       if (!reply.did('held')) {
         await this.host.readMail();
@@ -188,6 +191,7 @@ export class Place implements Entry {
   /** What gives it back when its session is closed; nothing if there is nothing to be given back. */
   leaving(): Promise<Txn | undefined> {
     if (this.state === 'new') this.end();
+    this.unwanted = true;
     return this.inTurn(async () => {
       const { state } = this;
       this.end();
@@ -329,6 +333,9 @@ export class Place implements Entry {
 
   private granted(reply: Reply): Answer {
     this.state = 'held';
+    startSoon(() => {
+      this.isHeard = true;
+    }, false);
     this.grant = grantIn(reply, this.slot);
     return { state: 'granted', grant: this.grant };
   }
@@ -355,7 +362,9 @@ export class Place implements Entry {
     this.ahead = true;
     for (;;) {
       const seen = await lease.read('look who holds a lock', lookAtHolders(this));
-      const victims = seen.all('holders').map(({ key }) => this.victim(lastPart(key)));
+      // Nobody is robbed for one that has given up.
+      if (this.unwanted) return this.refuse();
+      const victims = seen.all('holders').map(({ key }) => victimOf(lastPart(key), this.host.keys));
       if (victims.length > ROBBED_MAX) {
         this.tellOwn(victims, await this.transact(rob(this, victims.slice(0, ROBBED_MAX), thief)));
         continue;
@@ -371,16 +380,9 @@ export class Place implements Entry {
   /** Those of this session hear of it before the thief does. */
   private tellOwn(victims: readonly Victim[], reply: Reply): void {
     const { clientId, thief } = this.host;
-    for (const { slot } of victims) {
+    for (const { slot } of victims)
       if (sessionOf(slot) === clientId && reply.did(robberyOf(slot))) this.host.robbed(numberOf(slot), thief);
-    }
   }
-
-  private victim(slot: string): Victim {
-    return { slot, lease: idOf(sessionOf(slot)), mailbox: this.host.keys.robbed(slot) };
-  }
-
-  // ----
 
   private async transact(txn: Txn): Promise<Reply> {
     return (await this.host.lease.transact(`change the keys of a lock`, txn)).reply;

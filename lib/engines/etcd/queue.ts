@@ -53,8 +53,7 @@
 //
 // What a theft leaves: word under the session of the robbed one, in the same transaction. A session watches what is under it.
 import type { LockMode } from '../../common/types';
-import type { LockKeys } from './keys';
-
+import { idOf, type LockKeys, type SpaceKeys, sessionOf } from './keys';
 import {
   allCreatedAt,
   allCreatedFrom,
@@ -175,6 +174,10 @@ export interface Victim {
   readonly lease: bigint;
   /** Where word is left for it. */
   readonly mailbox: string;
+}
+
+export function victimOf(slot: string, keys: SpaceKeys): Victim {
+  return { slot, lease: idOf(sessionOf(slot)), mailbox: keys.robbed(slot) };
 }
 
 /** By which the answer tells whether that one was robbed. */

@@ -80,14 +80,10 @@ export class EtcdSession implements Session, Host, LeaseEvents {
   async acquire(slot: Slot, how: 'wait' | 'try' | 'steal'): Promise<Answer> {
     const place = new Place(this, slot);
     this.places.set(slot.id, place);
-    let isThere = false;
-    try {
-      const answer = await place.acquire(how);
-      isThere = answer.state !== 'refused';
-      return answer;
-    } finally {
-      if (!isThere) this.places.delete(slot.id);
-    }
+    // If it fails, it is to be taken back.
+    const answer = await place.acquire(how);
+    if (answer.state === 'refused') this.places.delete(slot.id);
+    return answer;
   }
 
   async withdraw({ id }: Slot): Promise<Grant | undefined> {
@@ -172,6 +168,11 @@ export class EtcdSession implements Session, Host, LeaseEvents {
   }
 
   robbed(id: number, thief: string): void {
+    if (this.places.get(id)?.isHeard === true) this.rob(id, thief);
+    else void this.robbedInTurn(id, thief);
+  }
+
+  private rob(id: number, thief: string): void {
     const { clientId, keys } = this;
     const place = this.places.get(id);
     if (place === undefined || this.over) return;
@@ -276,21 +277,22 @@ export class EtcdSession implements Session, Host, LeaseEvents {
       does: [{ as: 'mail', get: keys.mailbox(clientId), withValues: true }],
     });
     void this.watchMailbox(reply.revision);
-    for (const mail of reply.all('mail')) await this.robbedInTurn(mail);
+    for (const { key, value } of reply.all('mail'))
+      await this.robbedInTurn(Number(lastPart(key)), value.toString());
     // Whether the key of the session is there, whatever is asked next will find.
   }
 
   private mailboxChanged(event: WatchEvent): void {
     const isOwnKey = event.kv.key.toString() === this.keys.session(this.clientId);
     if (isOwnKey && isDeletion(event)) this.ended(expiredError());
-    else if (!isOwnKey && !isDeletion(event)) void this.robbedInTurn(event.kv);
+    else if (!isOwnKey && !isDeletion(event))
+      void this.robbedInTurn(Number(lastPart(event.kv.key)), event.kv.value.toString());
   }
 
   /** Whoever has just been told of a grant has to hear that first. */
-  private async robbedInTurn({ key, value }: KeyValue): Promise<void> {
-    const id = Number(lastPart(key));
+  private async robbedInTurn(id: number, thief: string): Promise<void> {
     await this.places.get(id)?.settled();
-    this.robbed(id, value.toString());
+    this.rob(id, thief);
   }
 
   private stop(why: LockError): void {

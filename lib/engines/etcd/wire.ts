@@ -208,7 +208,8 @@ export class Wire {
       this.link = undefined;
       this.index++;
     }
-    link.end(why);
+    // The others are only cut off: whether what they asked for was done is not known.
+    link.end(isServerError(why) ? new Error(why.message, { cause: why }) : why);
   }
 
   private openStream<Q, A>(

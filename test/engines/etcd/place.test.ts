@@ -12,6 +12,8 @@ const refusal = new LockError('ERR_LOCK_PERMISSION', 'not now');
 class Script {
   readonly asked: string[] = [];
   readonly removed: Place[] = [];
+  /** What is found by whoever looks before a theft. */
+  onRead = () => ({ revision: 7, all: () => [] });
   readonly place: Place;
 
   constructor(...answers: string[]) {
@@ -30,7 +32,7 @@ class Script {
     const host = {
       clientId: 'client',
       keys: new SpaceKeys('prefix/', 'default'),
-      lease: { id: 1n, transact },
+      lease: { id: 1n, transact, read: async () => this.onRead() },
       describe: () => '',
       inOrder: (_name: string, work: () => Promise<unknown>) => work(),
       readMail: async () => {},
@@ -53,6 +55,36 @@ test('a release', async () => {
   expect(await place.release(leaving)).toBe(false);
   expect(removed).toEqual([place]);
   expect(asked).toEqual(['free', 'held', 'held']);
+});
+
+test('an acquire, which may have been done before it was refused', async () => {
+  for (const [answers, questions] of [
+    [['waited'], ['waited']],
+    [
+      ['neither', 'held'],
+      ['waited', 'held'],
+    ],
+  ] as const) {
+    const { asked, place, removed } = new Script('refused', ...answers);
+    expect(await errorOf(() => place.acquire('wait'))).toBe(refusal);
+    expect(await place.withdraw()).toBeUndefined();
+    expect(removed).toEqual([place]);
+    expect(asked).toEqual(['free', ...questions]);
+  }
+});
+
+test('a theft that is given up before it is carried out robs nobody', async () => {
+  const script = new Script();
+  const { asked, place } = script;
+  let withdrawn: Promise<unknown> | undefined;
+  const { onRead } = script;
+  script.onRead = () => {
+    withdrawn = place.withdraw();
+    return onRead();
+  };
+  expect(await place.acquire('steal')).toEqual({ state: 'refused' });
+  expect(await withdrawn).toBeUndefined();
+  expect(asked).toEqual([]);
 });
 
 test('a wait', async () => {
