@@ -177,6 +177,18 @@ describe('certain: all block their threads', () => {
   });
 });
 
+/** Callbacks of this thread that hold one lock and wait for another, whose `guard` is ours; and a writer, for whom others hold. */
+async function crowd(count: number) {
+  const [config, db] = ['config', 'db'].map((name) => new SharedLock(name, { namespace })) as [
+    SharedLock,
+    SharedLock,
+  ];
+  const guard = await db.exclusive();
+  const readers = Array.from({ length: count }, () => config.shared(() => db.shared(() => {})));
+  const writer = config.exclusive();
+  return { config, db, guard, readers, writer };
+}
+
 describe('likely: others may still give back what is held', () => {
   test.each(['fork', 'thread'] as const)('two callbacks (%s): each process warns, once', async (kind) => {
     const members = await circle([
@@ -232,13 +244,7 @@ describe('likely: others may still give back what is held', () => {
   });
 
   test('of many who hold and wait one look finds those that are in a circle, and hardly any other one looks', async () => {
-    const [config, db] = ['config', 'db'].map((name) => new SharedLock(name, { namespace })) as [
-      SharedLock,
-      SharedLock,
-    ];
-    const guard = await db.exclusive();
-    const readers = Array.from({ length: 6000 }, () => config.shared(() => db.shared(() => {})));
-    const writer = config.exclusive();
+    const { config, db, guard, readers, writer } = await crowd(6000);
     const { binding } = db.record.ready.native;
     const told = jest.spyOn(binding, 'sayContexts');
     const looks = jest.spyOn(binding, 'lookForCycle');
@@ -283,13 +289,7 @@ describe('likely: others may still give back what is held', () => {
   }, 60_000);
 
   test('of many who hold and wait each one has its turn, also where few are looked at in a second', async () => {
-    const [config, db] = ['config', 'db'].map((name) => new SharedLock(name, { namespace })) as [
-      SharedLock,
-      SharedLock,
-    ];
-    const guard = await db.exclusive();
-    const readers = Array.from({ length: 400 }, () => config.shared(() => db.shared(() => {})));
-    const writer = config.exclusive();
+    const { config, db, guard, readers, writer } = await crowd(400);
     const { binding } = db.record.ready.native;
     const looked = new Set<number>();
     const told = jest.spyOn(binding, 'sayContexts').mockImplementation((index) => {
