@@ -1,4 +1,4 @@
-// Locks and those who hold them, as lines of text.
+// Locks and those who hold them, as lines of text; and how a line is said that is no output.
 import { writeSync } from 'node:fs';
 import type { LockInfo } from '../common/types';
 

@@ -195,7 +195,7 @@ export class EtcdSession implements Session, Host, LeaseEvents {
       when: [],
       does: [{ as: 'mail', get: keys.mailbox(clientId), withValues: true }],
     });
-    for (const mail of reply.all('mail')) this.robbed(Number(lastPart(mail.key)), mail.value.toString());
+    for (const mail of reply.all('mail')) this.robbed(...wordIn(mail));
   }
 
   forgotten(): void {
@@ -277,16 +277,14 @@ export class EtcdSession implements Session, Host, LeaseEvents {
       does: [{ as: 'mail', get: keys.mailbox(clientId), withValues: true }],
     });
     void this.watchMailbox(reply.revision);
-    for (const { key, value } of reply.all('mail'))
-      await this.robbedInTurn(Number(lastPart(key)), value.toString());
+    for (const mail of reply.all('mail')) await this.robbedInTurn(...wordIn(mail));
     // Whether the key of the session is there, whatever is asked next will find.
   }
 
   private mailboxChanged(event: WatchEvent): void {
     const isOwnKey = event.kv.key.toString() === this.keys.session(this.clientId);
     if (isOwnKey && isDeletion(event)) this.ended(expiredError());
-    else if (!isOwnKey && !isDeletion(event))
-      void this.robbedInTurn(Number(lastPart(event.kv.key)), event.kv.value.toString());
+    else if (!isOwnKey && !isDeletion(event)) void this.robbedInTurn(...wordIn(event.kv));
   }
 
   /** Whoever has just been told of a grant has to hear that first. */
@@ -308,6 +306,11 @@ export class EtcdSession implements Session, Host, LeaseEvents {
       .catch(() => {})
       .finally(() => this.wire.close(why));
   }
+}
+
+/** Who was robbed, and by whom. */
+function wordIn({ key, value }: KeyValue): [id: number, thief: string] {
+  return [Number(lastPart(key)), value.toString()];
 }
 
 function inTime(promise: Promise<void>, ms: number): Promise<void> {
