@@ -48,7 +48,9 @@ const RUNS = {
     // and initialised before it is used again (INV-3 in native/core/protocol.h).
     // detect_deadlocks: a lock that its holder left behind is unlocked by whoever clears up, and its detector then believes
     // that the former holder still has it. Storages are only ever tried, so that nothing can be deadlocked with them.
-    env: () => ({ TSAN_OPTIONS: 'report_destroy_locked=0 halt_on_error=1 detect_deadlocks=0' }),
+    env: () => ({
+      TSAN_OPTIONS: `report_destroy_locked=0 halt_on_error=1 detect_deadlocks=0 suppressions="${resolve('test/native/tsan.supp')}"`,
+    }),
     arguments: () => [], // proclock.gypi builds those alone
   },
 };

@@ -3,9 +3,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Lock, LockError, type LockGuard, SharedLock } from '../lib';
 import { contentOf, segmentsOfUser } from '../lib/shm/admin';
+import { Report, Told } from '../lib/shm/binding';
 import { ownedBy } from '../lib/shm/deadlock';
 import { threadOwner } from '../lib/shm/record';
 import type { ActorKind } from './support/actor';
+import { startBusy, stopInside, unstall } from './support/disturb';
 import { Member, type Outcome, type Wanted, type Way } from './support/members';
 import { testNamespace } from './support/namespace';
 import { latch, until } from './support/until';
@@ -299,6 +301,33 @@ describe('likely: others may still give back what is held', () => {
     });
     await until(() => looked.size >= readers.length, { within: 30_000 });
     told.mockRestore();
+    guard.release();
+    await Promise.all(readers);
+    (await writer).release();
+    for (const lock of [config, db]) lock.close();
+  }, 60_000);
+
+  test('while a process is stopped in the latch hardly any of many looks, and it is found out when it goes on', async () => {
+    const busy = await startBusy(namespace);
+    const { config, db, guard, readers, writer } = await crowd(400);
+    await stopInside(busy, namespace);
+    const { native } = db.record.ready;
+    const { binding } = native;
+    const { waitsInCycles } = binding;
+    const unknown: boolean[] = [];
+    const asks = jest.spyOn(binding, 'waitsInCycles').mockImplementation(() => {
+      const found = waitsInCycles();
+      unknown.push((native.reported(Report.TOLD) & Told.UNKNOWN) !== 0);
+      return found;
+    });
+    const looks = jest.spyOn(binding, 'lookForCycle');
+    await until(() => unknown.length >= 10, { within: 30_000 });
+    expect(unknown).not.toContain(false);
+    expect(looks.mock.calls.length).toBeLessThan(readers.length / 10);
+    await unstall(busy);
+    await until(() => unknown.includes(false), { within: 30_000 });
+    asks.mockRestore();
+    looks.mockRestore();
     guard.release();
     await Promise.all(readers);
     (await writer).release();

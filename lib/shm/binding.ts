@@ -99,7 +99,10 @@ export interface NativeBinding {
    * nobody waits for any of that.
    */
   sayContexts(wait: number, owned: readonly number[]): boolean;
-  /** Then, those of this thread's waits that are in cycles, if there are any: only they need look. */
+  /**
+   * Then, those of this thread's waits that are in cycles, if there are any: only they need look. `report[TOLD]`: `Told.UNKNOWN` if
+   * not all could be looked at, since a process is stopped in the latch of their namespace.
+   */
   waitsInCycles(): number[];
   /** The waits of the cycle that this one was told of, from it on; none: it goes on. */
   cycleOf(wait: number): NativeInfo[] | number;
@@ -172,8 +175,8 @@ export const Report = {
 /** How to wait. */
 export const How = { ASYNC: 1, ENDS: 2, THROWS: 4 } as const;
 
-/** What a wait is told of a cycle that it is in, when it has tried again in vain, or has looked. */
-export const Told = { VICTIM: 1, WARNS: 2 } as const;
+/** What a wait is told of a cycle that it is in, when it has tried again in vain, or has looked; `UNKNOWN`: see `waitsInCycles`. */
+export const Told = { VICTIM: 1, WARNS: 2, UNKNOWN: 4 } as const;
 
 /** The name of a segment, as the native part takes it; `group` is a gid, or -1 for this user. */
 export function segmentOf(namespace: string, group: number): string {

@@ -2,7 +2,7 @@
 // index, and what is tried again because another process was stopped in the middle of a change.
 import { now, oncePerTurn, startTimer } from '../common/clock';
 import type { LockInfo } from '../common/types';
-import { Native, Report } from './binding';
+import { Native, Report, Told } from './binding';
 import { Status, type Subject } from './errors';
 
 /** How long until work that a stopped process kept us from is tried again. */
@@ -151,8 +151,10 @@ export class Ready {
       this.asksFrom = index + 1;
     }
     const inCycles = new Set(some ? native.binding.waitsInCycles().map((found) => waits[found]) : []);
+    const isUnknown = some && (native.reported(Report.TOLD) & Told.UNKNOWN) !== 0;
     this.settle();
-    for (const wait of asked) if (!inCycles.has(wait)) wait.looksAt = begun + LOOK_MS;
+    const next = begun + (isUnknown ? LOOK_AGAIN_MS : LOOK_MS);
+    for (const wait of asked) if (!inCycles.has(wait)) wait.looksAt = next;
     return (wait) => inCycles.has(wait);
   }
 

@@ -115,8 +115,9 @@ class Client {
   bool held_by_thread(uint32_t id);  // by any instance of the addon in this thread
 
   // What a wait is told of a cycle.
-  static constexpr int32_t kVictim = 1;  // it is to fail
-  static constexpr int32_t kWarns = 2;   // it is to say so
+  static constexpr int32_t kVictim = 1;   // it is to fail
+  static constexpr int32_t kWarns = 2;    // it is to say so
+  static constexpr int32_t kUnknown = 4;  // of waits_in_cycles(): not all could be looked at, ask again soon
   // A hold of this thread, and the context that it belongs to.
   struct Owned {
     uint32_t context;

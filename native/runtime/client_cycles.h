@@ -76,7 +76,7 @@ bool Client<P>::say_contexts(uint32_t index, const std::vector<Owned>& owned) {
   return wait->lock->space->arena().say_contexts(wait->ref, held) != Status::kCorrupt;
 }
 
-// Where a stopped process keeps us from looking, all of them had better.
+// Where a stopped process keeps us from looking, nobody need try: each one would find the same.
 template <class P>
 std::vector<uint32_t> Client<P>::waits_in_cycles() {
   std::unordered_map<Space<P>*, std::unordered_map<uint32_t, uint32_t>> waits;  // by slot
@@ -85,19 +85,20 @@ std::vector<uint32_t> Client<P>::waits_in_cycles() {
     if (wait != nullptr && ok(wait->lock->space->state()))
       waits[wait->lock->space.get()][wait->ref.slot_index] = index;
   }
+  report_->told = 0;
   const Entered entered(*this);
   std::vector<uint32_t> found;
   for (const auto& [space, of_slots] : waits) {
     WaitGraph graph;
-    if (ok(space->arena().copy_waits(&graph))) {
-      graph.link();
-      for (const uint32_t n : graph.waits_in_cycles(1)) {
-        const auto ours = of_slots.find(graph.wait(n).slot);
-        if (ours != of_slots.end() && graph.wait(n).process == space->arena().self())
-          found.push_back(ours->second);
-      }
-    } else {
-      for (const auto& [slot, index] : of_slots) found.push_back(index);
+    const Status status = space->arena().copy_waits(&graph);
+    if (status == Status::kStalled) report_->told = kUnknown;
+    if (status == Status::kCorrupt) space->arena().condemn();
+    if (!ok(status)) continue;
+    graph.link();
+    for (const uint32_t n : graph.waits_in_cycles(1)) {
+      const auto ours = of_slots.find(graph.wait(n).slot);
+      if (ours != of_slots.end() && graph.wait(n).process == space->arena().self())
+        found.push_back(ours->second);
     }
   }
   return found;

@@ -41,6 +41,10 @@ struct LinuxPlatform::Watcher::Thread {
 
   static void* run(void* self);
   bool have_own_table();
+  bool has_pipe();
+  void drain_pipe();
+  void close_own(int fd);
+  uint64_t start_time_of(int32_t pid);
   void carry_out(const Order& order, std::vector<Event>* events);
   void loop();
 };
@@ -103,7 +107,7 @@ bool LinuxPlatform::Watcher::Thread::have_own_table() {
   const unsigned end = static_cast<unsigned>(pipe);
   if (syscall(SYS_close_range, end + 1, ~0u, kUnshare) != 0) return false;
   if (end > 0 && syscall(SYS_close_range, 0u, end - 1, 0u) != 0) return false;
-  return same_file(pipe, device, inode);
+  return has_pipe();
 }
 
 void* LinuxPlatform::Watcher::Thread::run(void* argument) {
@@ -117,19 +121,32 @@ void* LinuxPlatform::Watcher::Thread::run(void* argument) {
   return nullptr;
 }
 
+// What is done with descriptors of its own table is in functions of their own: test/native/tsan.supp names them.
+bool LinuxPlatform::Watcher::Thread::has_pipe() { return same_file(pipe, device, inode); }
+
+void LinuxPlatform::Watcher::Thread::close_own(int fd) { close(fd); }
+
+void LinuxPlatform::Watcher::Thread::drain_pipe() {
+  char drained[256];
+  while (read(pipe, drained, sizeof drained) > 0) {
+  }
+}
+
+uint64_t LinuxPlatform::Watcher::Thread::start_time_of(int32_t pid) { return read_stat(pid).start_time; }
+
 // The process is looked at once more after the pidfd was opened: then that is of the process that was meant.
 void LinuxPlatform::Watcher::Thread::carry_out(const Order& order, std::vector<Event>* events) {
   const auto known =
       std::find_if(watched.begin(), watched.end(), [&](const Watched& one) { return one.key == order.key; });
   if (known != watched.end()) {
-    close(known->pidfd);
+    close_own(known->pidfd);
     watched.erase(known);
   }
   if (order.pid == 0) return;
   int pidfd = -1;
   if (watched.size() < kWatchedMax) pidfd = static_cast<int>(syscall(SYS_pidfd_open, order.pid, 0));
   const bool gone = pidfd < 0 && errno == ESRCH && watched.size() < kWatchedMax;
-  const uint64_t started = pidfd < 0 || order.start_time == 0 ? 0 : read_stat(order.pid).start_time;
+  const uint64_t started = pidfd < 0 || order.start_time == 0 ? 0 : start_time_of(order.pid);
   if (gone || (started != 0 && started != order.start_time)) {
     events->push_back({order.key, true});
   } else if (pidfd < 0) {
@@ -138,7 +155,7 @@ void LinuxPlatform::Watcher::Thread::carry_out(const Order& order, std::vector<E
     watched.push_back({order.key, pidfd});
     return;
   }
-  if (pidfd >= 0) close(pidfd);
+  if (pidfd >= 0) close_own(pidfd);
 }
 
 void LinuxPlatform::Watcher::Thread::loop() {
@@ -153,13 +170,11 @@ void LinuxPlatform::Watcher::Thread::loop() {
     for (size_t n = polled.size() - 1; n > 0; n--) {
       if (polled[n].revents == 0) continue;
       events.push_back({watched[n - 1].key, (polled[n].revents & POLLIN) != 0});
-      close(watched[n - 1].pidfd);
+      close_own(watched[n - 1].pidfd);
       watched.erase(watched.begin() + static_cast<ptrdiff_t>(n - 1));
     }
     if ((polled[0].revents & POLLIN) != 0) {
-      char drained[256];
-      while (read(pipe, drained, sizeof drained) > 0) {
-      }
+      drain_pipe();
       orders.clear();
       if (watcher->take_orders(&orders)) {
         for (const Order& order : orders) carry_out(order, &events);
@@ -172,8 +187,8 @@ void LinuxPlatform::Watcher::Thread::loop() {
   std::vector<Key> unwatched;
   for (const Watched& one : watched) unwatched.push_back(one.key);
   watcher->end(unwatched);
-  for (const Watched& one : watched) close(one.pidfd);
-  close(pipe);
+  for (const Watched& one : watched) close_own(one.pidfd);
+  close_own(pipe);
   delete this;
 }
 
