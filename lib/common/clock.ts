@@ -15,12 +15,34 @@ export function now(): number {
   return uptime.call(process) * 1000;
 }
 
-/**
- * Milliseconds since the machine was started, 10 ms exact. Unlike {@link now}, this goes on while the machine is suspended,
- * where the system tells.
- */
-export function sinceBoot(): number {
-  return bootTime() * 1000;
+/** A time, as {@link msSince} needs it. */
+export interface Moment {
+  /** By {@link now}. */
+  readonly time: number;
+  /** How far the clock of the machine was ahead of that. It goes on while the machine is suspended, where the system tells. */
+  readonly ahead: number;
+}
+
+/** For how long an answer of the system is taken as new. */
+const AHEAD_LOOK_MS = 5;
+
+let lookedAt = Number.NEGATIVE_INFINITY;
+let ahead = 0;
+
+export function moment(): Moment {
+  const time = now();
+  // To ask the system costs more than all the rest. This is as if it had been asked for so much earlier.
+  if (time - lookedAt > AHEAD_LOOK_MS) {
+    lookedAt = time;
+    ahead = bootTime() * 1000 - time;
+  }
+  return { time, ahead };
+}
+
+/** Milliseconds since then. Unlike the difference of two {@link now}, time in which the machine was suspended counts: 10 ms exact. */
+export function msSince(then: Moment): number {
+  const { time, ahead } = moment();
+  return time - then.time + Math.max(ahead - then.ahead, 0);
 }
 
 /** Does nothing when it was cleared before its time; keeps no process alive. */

@@ -1,4 +1,4 @@
-// The owner context of the callback around the caller. Beside the listeners of signals.ts, the only state of lib/common: one
+// The owner context of the callback around the caller. Beside the listeners of signals.ts, and what clock.ts has asked, the only state of lib/common: one
 // for each copy of the package in a thread.
 //
 // On Node 20 an AsyncLocalStorage makes every await of the process slower from its first run() on, and is kept in a list of

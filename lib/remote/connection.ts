@@ -4,7 +4,7 @@
 // A hold is given up here before the engine can grant it to somebody else: by our own clock, at the time that the engine
 // named last. The clock is looked at by a timer, and by whoever asks whether a hold was lost, for after an event loop that
 // was blocked our timer may be late. Time in which the machine was suspended counts.
-import { now, sinceBoot, startDeadline, startTimer, type Timer } from '../common/clock';
+import { type Moment, moment, msSince, now, startDeadline, startTimer, type Timer } from '../common/clock';
 import { LockError, Theft, unavailableError } from '../common/errors';
 import type { LockInfo } from '../common/types';
 import type { Grant, Session, SessionEvents, Slot } from './engine';
@@ -22,8 +22,8 @@ const AGAIN_MS_MAX = 2000;
 /** After so many refusals in a row the session is ended, which gives everything back. */
 const REFUSALS_MAX = 6;
 
-/** For how long an answer to the question whether the machine was suspended is taken as new. */
-const SUSPENSION_LOOK_MS = 5;
+/** After a suspension, so soon the timer finds out that the holds are lost, though it stood still as well. */
+const LOOK_MS_MAX = 1000;
 
 /** What is asked in a session. */
 export type Question<T> = (session: Session) => Promise<T>;
@@ -62,15 +62,11 @@ export class Connection implements SessionEvents {
   private readonly holds = new Map<number, Losing>();
   private readonly waits = new Map<number, Waiting>();
   private lastId = 0;
-  /** By `now()`. */
-  private deadline = Number.POSITIVE_INFINITY;
+  /** For so long after that the holds are certain. */
+  private certainMs = Number.POSITIVE_INFINITY;
+  private provedAt: Moment = moment();
   /** When the engine answered last, by `now()`. */
   private answeredAt = Number.NEGATIVE_INFINITY;
-  /** How far `sinceBoot()` was ahead of `now()` when that was renewed, and when it was looked at last. */
-  private aheadThen = 0;
-  private ahead = 0;
-  /** By `now()`. */
-  private lookedAt = Number.NEGATIVE_INFINITY;
   private timer: Timer | undefined = undefined;
 
   constructor(private readonly space: Connected) {}
@@ -184,12 +180,7 @@ export class Connection implements SessionEvents {
 
   /** Whether our holds may be those of others by now. */
   isOverdue(): boolean {
-    if (this.deadline === Number.POSITIVE_INFINITY) return false;
-    const time = now();
-    // To ask the system costs more than all the rest. This is as if the question had been asked so much earlier.
-    if (time - this.lookedAt > SUSPENSION_LOOK_MS) this.lookAtBoot(time);
-    const suspended = Math.max(this.ahead - this.aheadThen, 0);
-    return time + suspended >= this.deadline;
+    return this.certainMs < Number.POSITIVE_INFINITY && msSince(this.provedAt) >= this.certainMs;
   }
 
   /** Ends the session if that is so. */
@@ -218,12 +209,11 @@ export class Connection implements SessionEvents {
     hold?.tellLoss();
   }
 
-  certainUntil(time: number): void {
+  certainFor(ms: number, from: Moment): void {
     this.expireIfOverdue();
     if (this.over !== undefined) return;
-    this.deadline = time;
-    this.lookAtBoot(now());
-    this.aheadThen = this.ahead;
+    this.certainMs = ms;
+    this.provedAt = from;
     if (this.timer === undefined) this.arm();
   }
 
@@ -252,18 +242,13 @@ export class Connection implements SessionEvents {
     this.space.reconnect();
   }
 
-  private lookAtBoot(time: number): void {
-    this.lookedAt = time;
-    this.ahead = sinceBoot() - time;
-  }
-
   private arm(): void {
     this.timer = startTimer(
       () => {
         this.expireIfOverdue();
         if (this.over === undefined) this.arm();
       },
-      Math.max(Math.ceil(this.deadline - now()), 1),
+      Math.min(Math.max(Math.ceil(this.certainMs - msSince(this.provedAt)), 1), LOOK_MS_MAX),
     );
   }
 }

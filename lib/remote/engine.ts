@@ -6,6 +6,7 @@
 //
 // Whoever asks chooses the id of a hold or wait before asking. So an answer that was lost with a connection loses nothing:
 // the same id can be withdrawn or released, whether it was queued, granted or never heard of.
+import type { Moment } from '../common/clock';
 import type { Abandoned, LockMode, LockSnapshot } from '../common/types';
 
 /** One hold or wait of a session. A wait that is granted becomes the hold of the same id. */
@@ -57,10 +58,10 @@ export interface SessionEvents {
   /** Somebody stole the lock from this hold. `thief` says who. Not told before the answer, if any, that granted it. */
   robbed(id: number, thief: string): void;
   /**
-   * Until then no other session is granted what this one holds, whatever happens to the connection: a time of `now()` of
-   * lib/common/clock, reckoned from before the question was sent to which the engine's answer is the proof.
+   * For so many milliseconds no other session is granted what this one holds, whatever happens to the connection; reckoned from
+   * before the question was sent to which the engine's answer is the proof.
    */
-  certainUntil(time: number): void;
+  certainFor(ms: number, from: Moment): void;
   /**
    * The engine does what it is asked to do: it has answered a question that changes something. What it may answer although it
    * can change nothing, as that the session is still there, does not count.

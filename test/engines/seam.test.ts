@@ -3,12 +3,13 @@
 // can be cut at both ends.
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { AcquireEvent } from '../../lib/common/channels';
-import { now } from '../../lib/common/clock';
+import { moment } from '../../lib/common/clock';
 import { LockError } from '../../lib/common/errors';
 import { type Client, Server } from '../../lib/engines/memory/server';
 import { acquireAll, type LockGuard, LockManager, lead, SharedLock, SharedRLock } from '../../lib/remote';
 import type { Engine, Grant, Leaving, Session, SessionEvents, Slot } from '../../lib/remote/engine';
 import { EngineSpace } from '../../lib/remote/space';
+import { SuspendedMachine } from '../support/suspended';
 import { until } from '../support/until';
 import { errorOf, expectError, name, track } from './stage';
 
@@ -275,7 +276,7 @@ describe('an engine that does not answer', () => {
     const guard = await lock.shared();
     const { line } = engine;
     line.there.shut();
-    const beats = setInterval(() => line.events.certainUntil(now() + 1e6), 500);
+    const beats = setInterval(() => line.events.certainFor(1e6, moment()), 500);
     const due = sleep(ANSWER_MS).then(() => performance.now());
     await expectError(() => guard.release(), 'ERR_LOCK_UNAVAILABLE');
     const ended = performance.now();
@@ -792,7 +793,7 @@ describe('the deadline of the holds', () => {
   test('when it has passed `lost` aborts by itself, and the session is given up', async () => {
     const guard = await lock.exclusive();
     const aborted = new Promise((resolve) => guard.lost.addEventListener('abort', resolve));
-    engine.line.events.certainUntil(now() + 20);
+    engine.line.events.certainFor(20, moment());
     await aborted;
     expect(guard.lost.reason).toMatchObject({
       code: 'ERR_LOCK_LOST',
@@ -804,7 +805,7 @@ describe('the deadline of the holds', () => {
 
   test('after an event loop that was blocked it is aborted at the first look', async () => {
     const guard = await lock.exclusive();
-    engine.line.events.certainUntil(now() + 20);
+    engine.line.events.certainFor(20, moment());
     block(40);
     expect(guard.lost.aborted).toBe(true);
     await expectError(() => guard.release(), 'ERR_LOCK_LOST');
@@ -815,7 +816,7 @@ describe('the deadline of the holds', () => {
     ['downgrade', 'ERR_LOCK_LOST'],
   ] as const)('so does %s look at it', async (method, code) => {
     const guard = await lock.exclusive();
-    engine.line.events.certainUntil(now() + 20);
+    engine.line.events.certainFor(20, moment());
     block(40);
     await expectError(() => guard[method](), code);
     await guard[Symbol.asyncDispose]();
@@ -824,8 +825,8 @@ describe('the deadline of the holds', () => {
   test('an engine that goes on to answer puts it off', async () => {
     const guard = await lock.exclusive();
     const { line } = engine;
-    line.events.certainUntil(now() + 50);
-    line.events.certainUntil(now() + 1e6);
+    line.events.certainFor(50, moment());
+    line.events.certainFor(1e6, moment());
     await sleep(80);
     expect(guard.lost.aborted).toBe(false);
     await guard.release();
@@ -834,11 +835,49 @@ describe('the deadline of the holds', () => {
   test('an answer that comes too late does not put it off', async () => {
     const guard = await lock.exclusive();
     const { line } = engine;
-    line.events.certainUntil(now() + 20);
+    line.events.certainFor(20, moment());
     block(40);
-    line.events.certainUntil(now() + 1e6);
+    line.events.certainFor(1e6, moment());
     expect(guard.lost.aborted).toBe(true);
     await expectError(() => guard.release(), 'ERR_LOCK_LOST');
+  });
+
+  describe('counts the time in which the machine was suspended', () => {
+    let machine: SuspendedMachine;
+    beforeEach(() => {
+      machine = new SuspendedMachine();
+    });
+    afterEach(() => machine.restore());
+
+    test.each([
+      ['not lost', 4000, false],
+      ['lost', 6000, true],
+    ])('%s', async (_, ms, isLost) => {
+      const guard = await lock.exclusive();
+      engine.line.events.certainFor(5000, moment());
+      await machine.suspend(ms);
+      expect(guard.lost.aborted).toBe(isLost);
+      if (isLost) await expectError(() => guard.release(), 'ERR_LOCK_LOST');
+      else await guard.release();
+    });
+
+    test('also between the question and the answer that proves it', async () => {
+      const guard = await lock.exclusive();
+      const asked = moment();
+      await machine.suspend(60_000);
+      engine.line.events.certainFor(50_000, asked);
+      expect(guard.lost.aborted).toBe(true);
+      await expectError(() => guard.release(), 'ERR_LOCK_LOST');
+    });
+
+    test('and whoever listens hears of it within about a second', async () => {
+      const guard = await lock.exclusive();
+      const aborted = new Promise((resolve) => guard.lost.addEventListener('abort', resolve));
+      engine.line.events.certainFor(600_000, moment());
+      await machine.suspend(600_000);
+      await aborted;
+      await expectError(() => guard.release(), 'ERR_LOCK_LOST');
+    });
   });
 
   test('a grant that comes when it has passed is none: the wait goes on in another session', async () => {
@@ -846,7 +885,7 @@ describe('the deadline of the holds', () => {
     const wait = track(lock.exclusive());
     await until(() => state()[1]!.length === 1);
     const first = engine.line;
-    first.events.certainUntil(now() + 20);
+    first.events.certainFor(20, moment());
     const released = theirs.release();
     block(40);
     await released;

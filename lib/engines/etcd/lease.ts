@@ -7,7 +7,7 @@
 // answer was lost, the key is changed; once that is known to be done, the lost transaction was carried out before, or never
 // will be. Then it is asked again, and finds by its own keys what it has done: see queue.ts.
 import { randomBytes } from 'node:crypto';
-import { now, startTimer, type Timer } from '../../common/clock';
+import { type Moment, moment, startTimer, type Timer } from '../../common/clock';
 import type { LockError } from '../../common/errors';
 import { expiredError, forgottenError } from './errors';
 import { leaseGrant, leaseKeepAlive, leaseRevoke, txn } from './messages';
@@ -23,7 +23,7 @@ const BEATS_MAX = 2;
 const ID_BITS = 63;
 
 export interface LeaseEvents {
-  certainUntil(time: number): void;
+  certainFor(ms: number, from: Moment): void;
   /** etcd has carried out a transaction of the session, or refused to. */
   answered(): void;
   /** Once, and not if it was stopped. */
@@ -69,7 +69,7 @@ export class Lease {
     this.key = key;
     this.value = value;
     this.asked = true;
-    const sentAt = now();
+    const sent = moment();
     // Whole seconds; and etcd gives more where its own elections take longer.
     const granted = await this.wire.call('begin a lease', leaseGrant, {
       ttl: Math.ceil(ttl / 1000),
@@ -82,7 +82,7 @@ export class Lease {
       does: [{ put: Buffer.from(key), value, lease: this.id }],
     });
     this.epoch = revision;
-    this.prove(sentAt);
+    this.prove(sent);
     this.beat();
     return revision;
   }
@@ -204,10 +204,10 @@ export class Lease {
   private async keepAlive(): Promise<void> {
     this.beats++;
     while (this.over === undefined) {
-      const sentAt = now();
+      const sent = moment();
       try {
         const { ttl } = await this.wire.callStream('keep a lease alive', leaseKeepAlive, { id: this.id });
-        if (ttl > 0) this.prove(sentAt);
+        if (ttl > 0) this.prove(sent);
         else this.end(expiredError());
         break;
       } catch (error) {
@@ -218,10 +218,10 @@ export class Lease {
     this.beats--;
   }
 
-  private prove(sentAt: number): void {
-    if (this.over !== undefined || sentAt < this.provedAt) return;
-    this.provedAt = sentAt;
-    this.events.certainUntil(sentAt + this.ttlMs * CERTAIN_PART);
+  private prove(sent: Moment): void {
+    if (this.over !== undefined || sent.time < this.provedAt) return;
+    this.provedAt = sent.time;
+    this.events.certainFor(this.ttlMs * CERTAIN_PART, sent);
   }
 }
 

@@ -11,20 +11,16 @@ import {
   acquire,
   downgrade,
   type Entry,
-  lookAtHolders,
-  ROBBED_MAX,
   release,
-  rob,
   robberyOf,
-  steal,
+  standBack,
   takeTurn,
   takeTurnToUpgrade,
   upgrade,
   type Victim,
-  victimOf,
   withdraw,
-  withdrawUpgrade,
 } from './queue';
+import { takeByForce } from './theft';
 import type { Reply, Txn } from './txn';
 import type { Watcher } from './watcher';
 
@@ -126,6 +122,7 @@ export class Place implements Entry {
         this.state = 'upgrades';
         return this.wait(reply);
       }
+      if (!reply.did('barred') && !this.wasGranted(reply)) await this.hearWhyItIsLost();
       return { state: 'refused' };
     });
   }
@@ -143,13 +140,16 @@ export class Place implements Entry {
       this.unwatch();
       if (state === 'held') return this.grant;
       if (state === 'upgrades') {
-        await this.transact(withdrawUpgrade(this));
+        await this.transact(standBack(this));
         if (this.state === state) this.state = 'held';
         this.ahead = false;
       } else if (state === 'waits' || state === 'asked') {
         const reply = await this.transact(withdraw(this));
         // It was refused, and may have been done before that, by a question whose answer was lost.
-        if (state === 'asked' && !reply.did('waited')) await this.transact(release(this, false, false));
+        if (state === 'asked' && !reply.did('waited')) {
+          await this.transact(release(this, false, false));
+          if (this.ahead) await this.transact(standBack(this));
+        }
         this.state = 'over';
         this.host.remove(this);
       }
@@ -288,9 +288,13 @@ export class Place implements Entry {
       this.watchWhomItWaitsFor(reply);
       return undefined;
     }
-    await this.host.readMail();
-    if ((this.state as State) !== 'over') this.host.forgotten();
+    await this.hearWhyItIsLost();
     return undefined;
+  }
+
+  private async hearWhyItIsLost(): Promise<void> {
+    await this.host.readMail();
+    if (this.state !== 'over') this.host.forgotten();
   }
 
   private unwatch(): void {
@@ -358,23 +362,19 @@ export class Place implements Entry {
   }
 
   private async steal(): Promise<Answer> {
-    const { lease, thief } = this.host;
-    this.ahead = true;
-    for (;;) {
-      const seen = await lease.read('look who holds a lock', lookAtHolders(this));
-      // Nobody is robbed for one that has given up.
-      if (this.unwanted) return this.refuse();
-      const victims = seen.all('holders').map(({ key }) => victimOf(lastPart(key), this.host.keys));
-      if (victims.length > ROBBED_MAX) {
-        this.tellOwn(victims, await this.transact(rob(this, victims.slice(0, ROBBED_MAX), thief)));
-        continue;
-      }
-      const reply = await this.transact(steal(this, victims, seen.revision, thief));
-      this.tellOwn(victims, reply);
-      if (reply.did('free')) return this.enter(reply.revision, reply);
-      if (this.wasGranted(reply)) return this.enterAgain(reply);
-      if (this.wasRobbed(reply)) return this.enterRobbed();
-    }
+    const { keys, lease, thief: name } = this.host;
+    const reply = await takeByForce({
+      entry: this,
+      name,
+      lease,
+      keys,
+      isWanted: () => !this.unwanted,
+      transact: (txn) => this.transact(txn),
+      robbed: (victims, answer) => this.tellOwn(victims, answer),
+    });
+    if (reply === undefined) return this.refuse();
+    if (reply.did('free')) return this.enter(reply.revision, reply);
+    return this.wasGranted(reply) ? this.enterAgain(reply) : this.enterRobbed();
   }
 
   /** Those of this session hear of it before the thief does. */

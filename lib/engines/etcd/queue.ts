@@ -23,7 +23,8 @@
 //   shared           nobody is before it in exclusive/, there is no `ahead`.
 //   an upgrade       `ahead` is its own, and held/ has nobody else. To ask for it, there must be no `ahead`: of two that
 //                    upgrade, one is refused.
-//   a thief          always. It takes away what is in held/, and with `ahead` bars those who were in the queue before it.
+//   a thief          always. It takes away what is in held/, and with `ahead` bars those who were in the queue before it; if it
+//                    has to look more than once whom to rob, all others as well, and from then on.
 // These are conditions of the very transaction that makes the grant. Two grants can not both be made unless each is still
 // allowed after the other one:
 //   - Exclusive after anything: held/ is not empty.
@@ -143,14 +144,21 @@ export function lookAtHolders({ keys }: Entry): Txn {
   };
 }
 
-/** Takes the lock away from these holders. */
+/** Takes the lock away from these holders, and from whoever of them stands ahead also that place. */
 export function rob(entry: Entry, victims: readonly Victim[], thief: string): Txn {
-  return { as: 'robbed', when: [], does: robbery(entry, victims, thief) };
+  const { keys } = entry;
+  const places = victims.map(({ slot }) => leaveAhead(keys, slot));
+  return { as: 'robbed', when: [], does: [...robbery(entry, victims, thief), ...places] };
+}
+
+/** Nobody new gets in, unless somebody else sees to that already. To be taken back: see {@link standBack}. */
+export function bar(entry: Entry): Txn {
+  return { as: 'barred', when: [none(only(entry.keys.ahead))], does: [stepAhead(entry)] };
 }
 
 /** `free`: the lock was taken from these holders, and is granted. Not if there is another holder by now. */
 export function steal(entry: Entry, victims: readonly Victim[], seenAt: number, thief: string): Txn {
-  const { keys, slot, lease } = entry;
+  const { keys } = entry;
   return {
     as: 'free',
     when: [
@@ -158,12 +166,7 @@ export function steal(entry: Entry, victims: readonly Victim[], seenAt: number, 
       none(only(queueKey(entry))),
       none(only(entry.mailbox)),
     ],
-    does: [
-      ...robbery(entry, victims, thief),
-      ...enqueue(entry),
-      { put: Buffer.from(keys.ahead), value: slot, lease },
-      ...grant(entry),
-    ],
+    does: [...robbery(entry, victims, thief), ...enqueue(entry), stepAhead(entry), ...grant(entry)],
     otherwise: own(entry),
   };
 }
@@ -217,7 +220,7 @@ export function release(entry: Entry, repaired: boolean, flight: boolean): Txn {
     does: [
       ...leaveQueue(entry),
       { delete: only(heldKey(entry)) },
-      ...standBack(entry),
+      ...noMoreAhead(entry),
       ...(mode === 'exclusive' ? [{ delete: marksGoneWith(entry, repaired) }] : []),
       lastOneOut(entry, counted),
     ],
@@ -238,9 +241,16 @@ function lastOneOut({ keys, position }: Entry, otherwise: Op[]): Txn {
   };
 }
 
-function standBack({ keys, slot, ahead }: Entry): Op[] {
-  if (!ahead) return [];
-  return [{ as: 'was ahead', when: [hasValue(keys.ahead, slot)], does: [{ delete: only(keys.ahead) }] }];
+function noMoreAhead({ keys, slot, ahead }: Entry): Op[] {
+  return ahead ? [leaveAhead(keys, slot)] : [];
+}
+
+function leaveAhead(keys: LockKeys, slot: string): Txn {
+  return { as: 'was ahead', when: [hasValue(keys.ahead, slot)], does: [{ delete: only(keys.ahead) }] };
+}
+
+function stepAhead({ keys, slot, lease }: Entry): Op {
+  return { put: Buffer.from(keys.ahead), value: slot, lease };
 }
 
 /** Whoever is exclusive no more leaves no mark; whoever has repaired what there was takes those of the dead along. */
@@ -257,7 +267,7 @@ export function downgrade(entry: Entry, repaired: boolean): Txn {
     when: [exists(heldKey(entry))],
     does: [
       { delete: only(exclusiveKey(entry)) },
-      ...standBack(entry),
+      ...noMoreAhead(entry),
       { delete: marksGoneWith(entry, repaired) },
       hold(entry, 'shared'),
     ],
@@ -266,18 +276,17 @@ export function downgrade(entry: Entry, repaired: boolean): Txn {
 
 /** `free`: it is exclusive. Else, with `wait`, `barred`: from now on nobody else gets in. */
 export function upgrade(entry: Entry, how: 'wait' | 'try'): Txn {
-  const { keys, slot, lease, heldAt } = entry;
-  const stepAhead: Op = { put: Buffer.from(keys.ahead), value: slot, lease };
+  const { keys, heldAt } = entry;
   const isThere = [allCreatedAt(only(heldKey(entry)), heldAt), none(only(keys.ahead))];
   return {
     as: 'free',
     when: [...isThere, allCreatedAt(startingWith(keys.held), heldAt)],
-    does: [stepAhead, ...grant(entry, 'exclusive')],
+    does: [stepAhead(entry), ...grant(entry, 'exclusive')],
     otherwise: [
       {
         as: 'barred',
         when: isThere,
-        does: how === 'try' ? [] : [stepAhead, ...blockers(entry)],
+        does: how === 'try' ? [] : [stepAhead(entry), ...blockers(entry)],
         otherwise: [...own(entry), ...blockers(entry)],
       },
     ],
@@ -299,11 +308,11 @@ export function takeTurnToUpgrade(entry: Entry): Txn {
   };
 }
 
-/** Takes a pending upgrade back. */
-export function withdrawUpgrade(entry: Entry): Txn {
+/** Takes a pending upgrade back, or the bar of a theft that was given up. */
+export function standBack(entry: Entry): Txn {
   const { keys, slot } = entry;
   return {
-    as: 'waited',
+    as: 'stood ahead',
     when: [hasValue(keys.ahead, slot), none(only(markKey(entry)))],
     does: [{ delete: only(keys.ahead) }],
   };

@@ -43,8 +43,8 @@ export class EtcdSession implements Session, Host, LeaseEvents {
   private opened = false;
   private over = false;
   private stopped = false;
-  /** Until then its holds are. */
-  private certain = 0;
+  /** The last one, of those from the beginning of the lease on. */
+  private proof!: Parameters<LeaseEvents['certainFor']>;
 
   private constructor(
     private readonly settings: Settings,
@@ -210,9 +210,9 @@ export class EtcdSession implements Session, Host, LeaseEvents {
 
   // ---- what the lease tells
 
-  certainUntil(time: number): void {
-    this.certain = time;
-    if (this.opened) this.events.certainUntil(time);
+  certainFor(...proof: Parameters<LeaseEvents['certainFor']>): void {
+    this.proof = proof;
+    if (this.opened) this.events.certainFor(...proof);
   }
 
   answered(): void {
@@ -235,7 +235,7 @@ export class EtcdSession implements Session, Host, LeaseEvents {
     const revision = await this.lease.begin(settings.ttl, keys.session(clientId), value);
     await inTime(this.watchMailbox(revision), OPENING_MS_MAX);
     this.opened = true;
-    this.events.certainUntil(this.certain);
+    this.events.certainFor(...this.proof);
   }
 
   /** Reads what is known of one name, or of all. @returns a function that tells of the keys of a kind */

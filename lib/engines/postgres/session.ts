@@ -6,7 +6,7 @@
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import { threadId } from 'node:worker_threads';
-import { startSoon, startTimer, type Timer } from '../../common/clock';
+import { type Moment, startSoon, startTimer, type Timer } from '../../common/clock';
 import { LockError } from '../../common/errors';
 import type { LockSnapshot } from '../../common/types';
 import type { Answer, Grant, Leaving, Mark, Session, SessionEvents, Slot } from '../../remote/engine';
@@ -203,16 +203,16 @@ export class PostgresSession implements Session, WireEvents {
     this.tell(message);
   }
 
-  proved(sentAt: number): void {
+  proved(sent: Moment): void {
     if (!this.leased) return;
     // Also while all is given back, for which whoever closes the session waits as long as there are answers.
     this.events.answered();
     if (this.over) return;
     const { ttl } = this.settings;
     // To say this for each answer would cost more than it is worth.
-    if (sentAt < this.provedAt + ttl / PROOFS_PER_TTL_MAX) return;
-    this.provedAt = sentAt;
-    this.events.certainUntil(sentAt + ttl * CERTAIN_PART);
+    if (sent.time < this.provedAt + ttl / PROOFS_PER_TTL_MAX) return;
+    this.provedAt = sent.time;
+    this.events.certainFor(ttl * CERTAIN_PART, sent);
   }
 
   ended(why: LockError): void {

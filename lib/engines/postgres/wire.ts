@@ -2,7 +2,7 @@
 //
 // The server proves with each answer that it has heard of us since the question was sent. Where it stays silent for too long
 // while it owes an answer, the connection is given up. Neither the socket nor a timer keeps the process alive.
-import { now, startDeadline, startTimer, type Timer } from '../../common/clock';
+import { type Moment, moment, now, startDeadline, startTimer, type Timer } from '../../common/clock';
 import { LockError } from '../../common/errors';
 import { ask, type Client, newClient, type Query, type Row } from './client';
 import type { PostgresConfig } from './config';
@@ -17,8 +17,8 @@ const ON_THEIR_WAY_MAX = 32;
 
 export interface WireEvents {
   notified(payload: string): void;
-  /** An answer has come to a question that was sent at that time. */
-  proved(sentAt: number): void;
+  /** An answer has come to a question that was sent then. */
+  proved(sent: Moment): void;
   /** Told before the questions that are not answered yet reject. */
   ended(why: LockError): void;
 }
@@ -114,21 +114,21 @@ export class Wire {
   private send(): void {
     for (const question of this.waiting) {
       if (this.onTheirWay.size >= this.onTheirWayMax) return;
-      const sentAt = now();
-      if (this.onTheirWay.size === 0) this.owedSince = sentAt;
+      const sent = moment();
+      if (this.onTheirWay.size === 0) this.owedSince = sent.time;
       this.waiting.delete(question);
       this.onTheirWay.add(question);
       ask(this.client, question.query, (error, rows) => {
-        if (error === null) this.answered(question, sentAt, rows as Row[]);
+        if (error === null) this.answered(question, sent, rows as Row[]);
         else this.refused(question, error);
       });
     }
     if (this.onTheirWay.size > 0 && this.timer === undefined) this.arm(SILENCE_MS_MAX);
   }
 
-  private answered(question: Question, sentAt: number, rows: Row[]): void {
+  private answered(question: Question, sent: Moment, rows: Row[]): void {
     if (!this.settle(question)) return;
-    this.events.proved(sentAt);
+    this.events.proved(sent);
     question.resolve(rows);
     this.send();
   }

@@ -23,7 +23,7 @@ const MUTANTS = {
   /** Nobody gives a hold up by its own clock. */
   'no deadline'() {
     const { Connection } = require(join(DIST, 'remote/connection'));
-    Connection.prototype.certainUntil = () => {};
+    Connection.prototype.certainFor = () => {};
   },
 };
 if (mutant !== undefined) MUTANTS[mutant]();

@@ -57,18 +57,23 @@ export class Fixture extends EngineFixture<EtcdCluster, EtcdOptions, string[]> {
     return this.server.metric('etcd_debugging_mvcc_events_total');
   }
 
-  /** Without a space above it; and which of its waits it was told to be granted. */
-  async session(): Promise<{ session: EtcdSession; granted: ReadonlySet<number> }> {
+  /** Without a space above it; and which of its waits it was told to be granted, and of its holds to be robbed. */
+  async session(): Promise<{
+    session: EtcdSession;
+    granted: ReadonlySet<number>;
+    robbed: ReadonlySet<number>;
+  }> {
     const granted = new Set<number>();
+    const robbed = new Set<number>();
     const session = await EtcdSession.open(checkSettings(this.where, this.defaults), {
       granted: (id) => granted.add(id),
-      robbed() {},
-      certainUntil() {},
+      robbed: (id) => robbed.add(id),
+      certainFor() {},
       answered() {},
       ended() {},
     });
     this.atEnd(() => session.close());
-    return { session, granted };
+    return { session, granted, robbed };
   }
 
   protected connect(endpoints: string[], options: EtcdOptions): Promise<Space> {

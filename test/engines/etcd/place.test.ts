@@ -98,7 +98,7 @@ test('a wait', async () => {
 });
 
 test('an upgrade', async () => {
-  const { asked, place, removed } = new Script('free', 'barred', 'refused', 'waited', 'free', 'held');
+  const { asked, place, removed } = new Script('free', 'barred', 'refused', 'stood ahead', 'free', 'held');
   await place.acquire('wait');
   expect(await place.upgrade('wait')).toMatchObject({ state: 'queued' });
   expect(await errorOf(() => place.withdraw())).toBe(refusal);
@@ -107,7 +107,7 @@ test('an upgrade', async () => {
   expect(await place.upgrade('wait')).toMatchObject({ state: 'granted' });
   expect(await place.release(leaving)).toBe(true);
   expect(removed).toEqual([place]);
-  expect(asked).toEqual(['free', 'free', 'waited', 'waited', 'free', 'held']);
+  expect(asked).toEqual(['free', 'free', 'stood ahead', 'stood ahead', 'free', 'held']);
 });
 
 test('a downgrade', async () => {

@@ -1,5 +1,7 @@
 // A process that stands still for longer than its lease finds its holds lost before it does anything else.
 import { SharedLock } from '../../../lib/remote';
+import { Connection } from '../../../lib/remote/connection';
+import { SuspendedMachine } from '../../support/suspended';
 import { until } from '../../support/until';
 import type { EngineFixture } from '../fixture';
 import type { Worker } from '../worker';
@@ -7,6 +9,7 @@ import type { Worker } from '../worker';
 /** Longer than any question waits for its answer. */
 const BLOCKED_MS = 6000;
 const DELAY_MS = 200;
+const SUSPENDED_TTL_MS = 20_000;
 /** The questions are on their way when the event loop stands still, and the next thing that it looks at are timers. */
 const ASK_AND_BLOCK = `
   const { name, other, DELAY_MS, BLOCKED_MS } = args;
@@ -80,6 +83,28 @@ export function standingStill(fixture: EngineFixture): void {
       expect(await holder.run(ASK_AND_BLOCK, { name, other: other.name, DELAY_MS, BLOCKED_MS })).toBeNull();
       await guard.release();
       expect((await lock.query()).held).toEqual([]);
+    });
+
+    test('is on a machine that is suspended while the proof comes that it holds: that counts', async () => {
+      const machine = new SuspendedMachine();
+      const proofs = jest.spyOn(Connection.prototype, 'certainFor');
+      fixture.atEnd(async () => {
+        proofs.mockRestore();
+        await machine.restore();
+      });
+      const proxy = await fixture.proxy();
+      const lock = await fixture.lock({ ttl: SUSPENDED_TTL_MS }, fixture.through(proxy));
+      const guard = await lock.exclusive();
+      proxy.stall('down');
+      await until(() => proxy.keeps('down'), { within: SUSPENDED_TTL_MS });
+      await machine.suspend(0.4 * SUSPENDED_TTL_MS); // less than what was certain before
+      const answered = proofs.mock.calls.length;
+      proxy.resume();
+      await until(() => proofs.mock.calls.length > answered);
+      expect(guard.lost.aborted).toBe(false);
+      await machine.suspend(0.45 * SUSPENDED_TTL_MS);
+      expect(guard.lost.aborted).toBe(true);
+      await expect(guard.release()).rejects.toMatchObject({ code: 'ERR_LOCK_LOST' });
     });
 
     test('blocks its event loop for less: nothing is lost', async () => {
