@@ -5,7 +5,7 @@ import type { LockError } from '../common/errors';
 import type { Held, Owner } from '../common/owner';
 import { Recent } from '../common/recent';
 import type { Abandoned, LockMode } from '../common/types';
-import { type Native, Report } from './binding';
+import { type AbandonedTuple, type Native, Report } from './binding';
 import { errorOf, Status } from './errors';
 import { type Losable, Losses, stolenError, tellLoss } from './losses';
 import type { Ready, WaitedLock } from './ready';
@@ -18,7 +18,7 @@ export type LockOfHold = Losable['record'] &
     /** How many are ahead of this wait in the queue. */
     placeOf(index: number): number | undefined;
     /** Counts one hold. */
-    addUse(): void;
+    addHold(hold: Hold): void;
     /** The hold ends: its thread does not own it any more. */
     forgetHold(hold: Hold): void;
     /** One hold less. */
@@ -79,7 +79,7 @@ export class Hold implements Held, Losable, WatchedHold {
     this.finished = true;
     this.readToken();
     this.abandoned = null;
-    record.addUse();
+    record.addHold(this);
     return this;
   }
 
@@ -110,8 +110,7 @@ export class Hold implements Held, Losable, WatchedHold {
   readAbandoned(): void {
     const found = this.native.binding.abandoned(this.index);
     if (found === undefined) return;
-    const [pid, threadId, since, token] = found;
-    this.abandoned = { pid, threadId, since: new Date(since), token };
+    this.abandoned = abandonedOf(found);
     publishAbandoned(this.record, this.mode, this.abandoned);
   }
 
@@ -226,6 +225,10 @@ export class Hold implements Held, Losable, WatchedHold {
       throw this.wasLost() ? stolenError(this.record) : errorOf(status, 'downgrade', this.record);
     this.mode = 'shared';
   }
+}
+
+export function abandonedOf([pid, threadId, since, token]: AbandonedTuple): Abandoned {
+  return { pid, threadId, since: new Date(since), token };
 }
 
 export function tokenOf(high: number, low: number): bigint {

@@ -73,7 +73,9 @@ class RecentNames {
     const { name, mode, signal } = request;
     return this.use(name, (record) => {
       const way = wayOf(mode, true);
-      const hold = request.steal ? undefined : record.tryNow(way, mode);
+      const waits = !request.steal && !request.ifAvailable;
+      const hold =
+        request.steal || (waits && record.isExclusiveHere()) ? undefined : record.tryNow(way, mode);
       if (hold !== undefined) return hold;
       // Nobody waits for somebody, or robs somebody, in a namespace that was removed.
       record.checkNamespace(request.steal || request.ifAvailable ? 0 : LOOKED_MS);

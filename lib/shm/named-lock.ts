@@ -172,7 +172,7 @@ export abstract class NamedLock {
       if (isWatched()) return this.runWatched(mode, first, second);
       const plan = this.plan(mode, optionsOf<Options>(first, second), false);
       const fn = workOf<Options, Work<T>>(first, second);
-      const hold = plan.nested ?? this.tryNow(plan.wanted);
+      const hold = plan.nested ?? this.tryBeforeWait(plan.wanted);
       if (hold !== undefined) return Promise.resolve(this.use(plan, hold, fn));
       return this.wait(plan).then((granted) => this.use(plan, granted, fn));
     } catch (error) {
@@ -239,7 +239,7 @@ export abstract class NamedLock {
     let plan!: Plan;
     const hold = traceAsync(this, mode ?? modeOf(options), (event) => {
       plan = this.plan(mode, options, false);
-      return plan.nested ?? this.tryNow(plan.wanted) ?? this.wait(contended(plan, event));
+      return plan.nested ?? this.tryBeforeWait(plan.wanted) ?? this.wait(contended(plan, event));
     });
     if (!(hold instanceof Promise)) return Promise.resolve(this.use(plan, hold, fn));
     return hold.then((granted) => this.use(plan, granted, fn));
@@ -268,7 +268,7 @@ export abstract class NamedLock {
     const { record } = this;
     if (this.closed || currentContext() !== undefined || isWatched()) return undefined;
     if (!sync) {
-      const hold = this.tryNow(wanted);
+      const hold = this.tryBeforeWait(wanted);
       return hold === undefined ? null : this.watchedGuard(hold, wanted, undefined);
     }
     if (record.threadHold() !== undefined) return undefined;
@@ -332,6 +332,11 @@ export abstract class NamedLock {
 
   private tryNow(wanted: LockMode): Hold | undefined {
     return this.record.tryNow(this.way(wanted), wanted);
+  }
+
+  /** Not for what this thread holds exclusively: then it is not free, and to queue for it is the first thing to do. */
+  private tryBeforeWait(wanted: LockMode): Hold | undefined {
+    return this.record.isExclusiveHere() ? undefined : this.tryNow(wanted);
   }
 
   private tryAgain(wanted: LockMode): Hold | undefined {

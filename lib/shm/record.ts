@@ -4,17 +4,9 @@ import { now } from '../common/clock';
 import type { Owner } from '../common/owner';
 import type { Abandoned, LockInfo, LockMode, LockSnapshot } from '../common/types';
 import { warn } from '../common/warnings';
-import {
-  type AbandonedTuple,
-  ATTENTION,
-  keyOf,
-  type Native,
-  type NativeInfo,
-  Report,
-  segmentOf,
-} from './binding';
+import { ATTENTION, keyOf, type Native, type NativeInfo, Report, segmentOf } from './binding';
 import { errorOf, Status } from './errors';
-import { type Hold, Holds, type LockOfHold } from './hold';
+import { abandonedOf, type Hold, Holds, type LockOfHold } from './hold';
 import { type ProcessDetails, processTeller } from './processes';
 import { Ready } from './ready';
 
@@ -35,6 +27,7 @@ export class LockRecord implements LockOfHold {
   private uses = 0;
   private id: number;
   private sync: Hold | undefined = undefined;
+  private exclusive: Hold | undefined = undefined;
   /** When the namespace was looked at last, by `now()`. */
   private lookedMs = Number.NEGATIVE_INFINITY;
 
@@ -67,9 +60,15 @@ export class LockRecord implements LockOfHold {
     if (--this.users === 0 && this.uses === 0) this.records.close(this);
   }
 
-  /** Counts one hold or wait, which is to call {@link endUse}. */
+  /** Counts one wait, which is to call {@link endUse}. */
   addUse(): void {
     this.uses++;
+  }
+
+  /** The same for a hold, which is to call {@link forgetHold} as well. */
+  addHold(hold: Hold): void {
+    this.uses++;
+    if (hold.mode === 'exclusive') this.exclusive = hold;
   }
 
   endUse(): void {
@@ -105,6 +104,12 @@ export class LockRecord implements LockOfHold {
   /** To be called when a hold of this lock ends: its thread does not own it any more. */
   forgetHold(hold: Hold): void {
     if (this.sync === hold) this.sync = undefined;
+    if (this.exclusive === hold) this.exclusive = undefined;
+  }
+
+  /** Whether this thread got it exclusively. It may not know that the lock was stolen since. */
+  isExclusiveHere(): boolean {
+    return this.exclusive?.mode === 'exclusive';
   }
 
   /** Takes the lock if it is free. `way` says the same as `mode`, and whether strictly in order. */
@@ -262,10 +267,6 @@ export class LockRecord implements LockOfHold {
       ...tell?.(info),
     };
   }
-}
-
-export function abandonedOf([pid, threadId, since, token]: AbandonedTuple): Abandoned {
-  return { pid, threadId, since: new Date(since), token };
 }
 
 /** A namespace in which locks of this thread are open. */
