@@ -93,7 +93,7 @@ Napi::Value abandoned(const Napi::CallbackInfo& info) {
   return mark_to_array(info.Env(), found);
 }
 
-// groupId(name): gid, or -1 where there is no such group
+// groupId(name): gid; -1 where there is no such group; another errno below 0 where that can not be found out
 Napi::Value group_id(const Napi::CallbackInfo& info) {
   if (!check(info, info.Length() == 1 && info[0].IsString())) return info.Env().Undefined();
   const int64_t id = proclock::System::group_id(info[0].As<Napi::String>().Utf8Value().c_str());
@@ -216,6 +216,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   set_plain(binding, instance, "downgrade", plain<downgrade>);
   set_plain(binding, instance, "finishRepair", plain<finish_repair>);
   set_plain(binding, instance, "finishFlight", plain<finish_flight>);
+  set_plain(binding, instance, "lastToken", plain<last_token>);
   set_plain(binding, instance, "flights", plain<flights>);
   set_plain(binding, instance, "place", plain<place>);
   set_plain(binding, instance, "steal", plain<steal>);

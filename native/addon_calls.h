@@ -95,6 +95,7 @@ inline int32_t finish_flight(Client& client, uint32_t hold) {
   return number(client.finish(hold, Finished::kFlight));
 }
 inline int32_t place(Client& client, uint32_t hold) { return client.place(hold); }
+inline int32_t last_token(Client& client, uint32_t lock) { return number(client.last_token(lock)); }
 inline int32_t flights(Client& client, uint32_t lock) { return client.flights(lock); }
 inline int32_t steal(Client& client, uint32_t key) { return client.steal(key); }
 inline int32_t listen(Client& client, uint32_t hold) { return number(client.listen(hold)); }

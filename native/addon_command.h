@@ -58,17 +58,17 @@ inline Napi::Value reap(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), System::reap(info[0].As<Napi::Number>().Int32Value()));
 }
 
-// lookAt(pid, startTime, pidNamespace): [stopped, command], or undefined where nothing can be told
+// lookAt(pid, startTime, pidNamespace, withCommand): [stopped, command], or undefined where nothing can be told
 inline Napi::Value look_at(const Napi::CallbackInfo& info) {
-  if (!check_command(info,
-                     info.Length() == 3 && info[0].IsNumber() && info[1].IsNumber() && info[2].IsNumber()))
+  if (!check_command(info, info.Length() == 4 && info[0].IsNumber() && info[1].IsNumber() &&
+                               info[2].IsNumber() && info[3].IsBoolean()))
     return info.Env().Undefined();
   ProcessIdentity identity;
   identity.pid = info[0].As<Napi::Number>().Int32Value();
   identity.start_time = static_cast<uint64_t>(info[1].As<Napi::Number>().Int64Value());
   identity.pid_ns = static_cast<uint64_t>(info[2].As<Napi::Number>().Int64Value());
   ProcessDetails details;
-  if (!System::look_at(identity, &details)) return info.Env().Undefined();
+  if (!System::look_at(identity, info[3].As<Napi::Boolean>(), &details)) return info.Env().Undefined();
   Napi::Array result = Napi::Array::New(info.Env(), 2);
   result.Set(0u, Napi::Boolean::New(info.Env(), details.stopped));
   result.Set(1u, Napi::String::New(info.Env(), details.command));

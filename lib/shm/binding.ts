@@ -120,7 +120,9 @@ export interface NativeBinding {
   serve(unused: 0): number;
   /** Whether pending waits keep the event loop running. */
   keepAlive(on: boolean): void;
-  /** -1: no such group. */
+  /** OK: `report` says the token of the last exclusive grant of this lock. Call `Native.lastToken`. */
+  lastToken(id: number): number;
+  /** -1: no such group. Otherwise below 0: the errno for which that can not be found out. */
   groupId(name: string): number;
   /** The segment `prefix<number>suffix` in which a thread of this process has locks open; `''`: there is none. */
   segmentInUse(prefix: string, suffix: string): string;
@@ -142,13 +144,14 @@ export interface NativeModule {
   /** How a program that was started so has ended: its exit code, or 256 + its signal; -1: it runs. */
   reap(pid: number): number;
   /**
-   * Whether a process stands still, and its arguments with a NUL after each (empty: they may not be read). `undefined` if it is
-   * not there any more, another one has its pid, or nothing can be told.
+   * Whether a process stands still, and its arguments with a NUL after each (empty: they were not wanted, or may not be read).
+   * `undefined` if it is not there any more, another one has its pid, or nothing can be told.
    */
   lookAt(
     pid: number,
     startTime: number,
     pidNamespace: number,
+    withCommand: boolean,
   ): [stopped: boolean, command: string] | undefined;
   /** Whether the keys of the terminal send their signals to this process. */
   isInForeground(): boolean;
@@ -171,6 +174,10 @@ export const Report = {
   HOW: 12,
   TRIED: 13,
 } as const;
+
+export function tokenOf(high: number, low: number): bigint {
+  return (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
+}
 
 /** How to wait. */
 export const How = { ASYNC: 1, ENDS: 2, THROWS: 4 } as const;
@@ -366,11 +373,19 @@ export class Native {
   }
 
   /** What is known of a process beyond its locks: see `NativeModule.lookAt`. */
-  lookAt({ pid, pidNamespace, startTime }: NativeInfo): [stopped: boolean, command: string] | undefined {
-    return this.module.lookAt(pid, startTime, pidNamespace);
+  lookAt(
+    { pid, pidNamespace, startTime }: NativeInfo,
+    withCommand: boolean,
+  ): [stopped: boolean, command: string] | undefined {
+    return this.module.lookAt(pid, startTime, pidNamespace, withCommand);
   }
 
   /** Why the last `openLock` failed. */
+  lastToken(id: number): bigint | undefined {
+    if (this.binding.lastToken(id) !== 0) return undefined;
+    return tokenOf(this.reported(Report.TOKEN_HIGH), this.reported(Report.TOKEN_LOW));
+  }
+
   failure(): OpenFailure {
     const [errno, foundVersion, foundAbi] = this.binding.failure();
     const { layoutVersion, abi } = this.module;

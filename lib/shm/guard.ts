@@ -13,7 +13,8 @@ import type { LeakFinder } from '../common/leaks';
 import { checkAcquireOptions, throwIfAborted } from '../common/options';
 import { HoldSet, innermostOf, OWNER, type Owner } from '../common/owner';
 import type { Abandoned, LockMode, LockSnapshot, QueryOptions, WaitOptions } from '../common/types';
-import { type Hold, tokenOf } from './hold';
+import { tokenOf } from './binding';
+import type { Hold } from './hold';
 import { tryUpgrade, upgrade } from './upgrade';
 
 /** Of guards that were asked for theirs, or were lost. They are few, and the others need no room for it. */

@@ -5,7 +5,7 @@ import type { LockError } from '../common/errors';
 import type { Held, Owner } from '../common/owner';
 import { Recent } from '../common/recent';
 import type { Abandoned, LockMode } from '../common/types';
-import { type AbandonedTuple, type Native, Report } from './binding';
+import { type AbandonedTuple, type Native, Report, tokenOf } from './binding';
 import { errorOf, Status } from './errors';
 import { type Losable, Losses, stolenError, tellLoss } from './losses';
 import type { Ready, WaitedLock } from './ready';
@@ -146,7 +146,7 @@ export class Hold implements Held, Losable, WatchedHold {
 
   /** @throws {LockError} `ERR_LOCK_LOST` */
   checkNotLost(): void {
-    if (this.wasLost()) throw stolenError(this.record);
+    if (this.wasLost()) throw stolenError(this.record, this.token);
   }
 
   get isNested(): boolean {
@@ -168,7 +168,7 @@ export class Hold implements Held, Losable, WatchedHold {
     this.finished = this.finished && finished;
     if (this.isInContext) this.leaveContext();
     if (--this.depth > 0) return;
-    const { index, mode, native, ready, record } = this;
+    const { index, mode, native, ready, record, tokenHigh, tokenLow } = this;
     const heldMs = hasReleaseWatchers() ? this.heldMs() : undefined;
     if (this.abandoned !== null || this.isFlight) this.finish();
     let told: AbortController | undefined;
@@ -189,7 +189,7 @@ export class Hold implements Held, Losable, WatchedHold {
     let loss: LockError | undefined = told?.signal.aborted === true ? told.signal.reason : undefined;
     const isNew = loss === undefined && result === Status.STOLEN;
     // Before its use ends: then nobody may be left who has the lock open.
-    if (isNew) loss = stolenError(record);
+    if (isNew) loss = stolenError(record, tokenOf(tokenHigh, tokenLow));
     record.endUse();
     if (isNew) tellLoss(record, mode, loss as LockError, told);
     if (loss !== undefined) throw loss;
@@ -222,17 +222,13 @@ export class Hold implements Held, Losable, WatchedHold {
     const status = this.native.binding.downgrade(this.index);
     this.ready.settle();
     if (status !== Status.OK)
-      throw this.wasLost() ? stolenError(this.record) : errorOf(status, 'downgrade', this.record);
+      throw this.wasLost() ? stolenError(this.record, this.token) : errorOf(status, 'downgrade', this.record);
     this.mode = 'shared';
   }
 }
 
 export function abandonedOf([pid, threadId, since, token]: AbandonedTuple): Abandoned {
   return { pid, threadId, since: new Date(since), token };
-}
-
-export function tokenOf(high: number, low: number): bigint {
-  return (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
 }
 
 /** The holds of this thread, by native index. */

@@ -11,23 +11,30 @@ const LOOK_MS = 1000;
 /** What there is to be known of a hold. */
 export interface Losable {
   readonly mode: LockMode;
+  readonly token: bigint;
   readonly record: Subject & {
     readonly namespace: string;
     /** Whether the namespace was deleted since. */
     isGone(): boolean;
     /** Who holds it now; throws where that can not be seen at once. */
     holders(): LockInfo[];
+    /** The token of the last exclusive grant, to whomever, if it can be read. */
+    lastToken(): bigint | undefined;
   };
   /** From now on `stolen` is called when somebody steals the lock. */
   listen(stolen: () => void): void;
   wasLost(): boolean;
 }
 
-/** The error of a hold that was stolen. It names the thief, if that one still holds the lock. */
-export function stolenError(record: Losable['record']): LockError {
+/**
+ * The error of a hold that was stolen. It names the thief, if that one still holds the lock: his is the next token after that of
+ * the hold.
+ */
+export function stolenError(record: Losable['record'], token: bigint): LockError {
   let thief: LockInfo | undefined;
   try {
     thief = record.holders().find(({ mode }) => mode === 'exclusive');
+    if (record.lastToken() !== token + 1n) thief = undefined; // whoever holds it now came later
   } catch {
     // Who it was can not be seen at the moment.
   }
@@ -80,7 +87,7 @@ export class Losses {
   private stolen(hold: Losable): void {
     const controller = this.signals.get(hold);
     if (controller !== undefined && !controller.signal.aborted)
-      tellLoss(hold.record, hold.mode, stolenError(hold.record), controller);
+      tellLoss(hold.record, hold.mode, stolenError(hold.record, hold.token), controller);
   }
 
   private lookLater(): void {

@@ -18,6 +18,7 @@ import {
 import { checkNested, type HoldSet, innermostOf, mayNest, OWNER, type Owner } from '../common/owner';
 import type { LockMode, LockSnapshot, QueryOptions } from '../common/types';
 import { wayOf } from './binding';
+import { errorOf, Status } from './errors';
 import { LockGuard } from './guard';
 import type { Hold } from './hold';
 import { type AcquireOptions, checkLockOptions, type LockOptions } from './options';
@@ -49,8 +50,16 @@ interface Plan {
 function groupId(group: string | number | undefined): number {
   if (group === undefined) return -1;
   if (typeof group === 'number') return group;
-  const id = records().ready.native.binding.groupId(group);
-  if (id < 0) throw argumentValueError('options.group', 'must be a group of this system', group);
+  const { native } = records().ready;
+  const id = native.binding.groupId(group);
+  if (id === -1) throw argumentValueError('options.group', 'must be a group of this system', group);
+  if (id < 0)
+    throw errorOf(
+      Status.SYSTEM,
+      'find the group of',
+      { name: group, file: 'the list of groups' },
+      { ...native.failure(), errno: -id },
+    );
   return id;
 }
 

@@ -12,22 +12,25 @@ export interface ProcessDetails {
   stopped?: boolean;
 }
 
-/** Tells of the processes of many holds and waits, and looks at each process once. */
-export function processTeller(native: Native): (info: NativeInfo) => ProcessDetails {
+/**
+ * Tells of the processes of many holds and waits, and looks at each process once. To read a command line can take long beside a
+ * process that the kernel has in its hands.
+ */
+export function processTeller(native: Native, withCommand: boolean): (info: NativeInfo) => ProcessDetails {
   const seen = new Map<string, ProcessDetails>();
   return (info) => {
     const key = `${info.pidNamespace}-${info.pid}-${info.startTime}`;
     let details = seen.get(key);
     if (details === undefined) {
-      details = detailsOf(native, info);
+      details = detailsOf(native, info, withCommand);
       seen.set(key, details);
     }
     return details;
   };
 }
 
-function detailsOf(native: Native, info: NativeInfo): ProcessDetails {
-  const seen = native.lookAt(info);
+function detailsOf(native: Native, info: NativeInfo, withCommand: boolean): ProcessDetails {
+  const seen = native.lookAt(info, withCommand);
   if (seen === undefined) return {};
   const [stopped, given] = seen;
   const command = given.replace(/\0+$/, '').replaceAll('\0', ' ');

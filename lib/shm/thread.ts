@@ -1,7 +1,7 @@
 // The state of this thread, and all of it: what lib/shm keeps beyond the objects that its users have. There is one for each
 // copy of the package (test runners load it anew for each file), and it goes when the copy goes.
 import { LeakFinder } from '../common/leaks';
-import { Records } from './record';
+import { Records } from './records';
 
 let opened: Records | undefined;
 

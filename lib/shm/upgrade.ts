@@ -116,9 +116,9 @@ function timedOutUpgrade({ record }: Hold, timeoutMs: number, together = false):
   return timedOut(record, 'upgrade to exclusive', timeoutMs, undefined, together);
 }
 
-function errorOfUpgrade(status: number, { record }: Hold): LockError {
+function errorOfUpgrade(status: number, { record, token }: Hold): LockError {
   if (status === Status.UPGRADING) return secondUpgradeError(record);
-  if (status === Status.STOLEN) return stolenError(record);
+  if (status === Status.STOLEN) return stolenError(record, token);
   const error = errorOf(status, 'upgrade', record);
   return status === Status.REMOVED ? lostError(record, error) : error;
 }

@@ -121,6 +121,7 @@ class Arena {
   Status steal(const SlotRef& ref, uint64_t* token);
   Status finish(const SlotRef& ref, Finished what);
   AbandonedInfo abandoned(const SlotRef& ref) const;
+  uint64_t last_token(uint32_t lock) { return this->lock(lock).token.load(std::memory_order_relaxed); }
   uint32_t flights(uint32_t lock) { return flights_of(get(this->lock(lock).abandoned)); }
 
   // wait.h
@@ -307,8 +308,7 @@ class Arena {
   void freeze(const Latched& latched, uint32_t lock_index, uint32_t storage);
   void carry_readers(const Latched& latched, uint32_t lock_index, uint32_t storage);
   Status recover_lock(const Latched& latched, uint32_t lock_index);
-  bool recover_slots(const Latched& latched, uint32_t process_index, bool left_alone,
-                     std::vector<uint32_t>* touched);
+  bool recover_slots(const Latched&, uint32_t process, bool left_alone, std::vector<uint32_t>* touched);
   void recover_process(const Latched& latched, uint32_t process_index, std::vector<uint32_t>* touched);
   void recover_threads(const Latched& latched, uint32_t process_index, std::vector<uint32_t>* touched);
   void clear_doorbell(const Latched& latched, Process<P>& owner, bool left_alone);

@@ -177,8 +177,7 @@ Status Arena<P>::tick(ScanSeen* seen, uint32_t periods) {
   std::vector<uint32_t> asked;
   take_wanted(from, wanted_max, &asked);  // D5
   for (uint32_t n = 0; n < count; n++) asked.push_back((from + n) % in_use + 1);
-  std::sort(asked.begin(), asked.end());
-  asked.erase(std::unique(asked.begin(), asked.end()), asked.end());
+  each_once(&asked);
   const auto is_fine = [&](uint32_t index) { return !needs_recovery(index); };  // D6
   asked.erase(std::remove_if(asked.begin(), asked.end(), is_fine), asked.end());
   if (asked.empty()) return looked;

@@ -184,6 +184,13 @@ Status Arena<P>::finish_recovery(uint32_t lock_index) {
 
 // ---- one process
 
+// Sorted, and without those that are there twice.
+inline std::vector<uint32_t>& each_once(std::vector<uint32_t>* indices) {
+  std::sort(indices->begin(), indices->end());
+  indices->erase(std::unique(indices->begin(), indices->end()), indices->end());
+  return *indices;
+}
+
 // Recovers what the process has left on each of its locks, and unbinds its slots: all, or those of threads that ended. False:
 // there is no storage for one of the locks, and what it has left is needed once more.
 template <class P>
@@ -191,7 +198,7 @@ bool Arena<P>::recover_slots(const Latched& latched, uint32_t process_index, boo
                              std::vector<uint32_t>* touched) {
   Process<P>& owner = process(process_index);
   std::vector<uint32_t> gone;
-  bool all_recovered = true;
+  std::vector<uint32_t> broken;
   each_slot(owner.slots_head, kByProcess, [&](uint32_t index, Slot<P>& left) {
     const uint64_t word = word_of(left);
     if (left_alone && !is_left(word)) return true;
@@ -199,12 +206,15 @@ bool Arena<P>::recover_slots(const Latched& latched, uint32_t process_index, boo
     if (!refers(word) && (flags_of(left) & kSlotQueued) == 0) return true;
     const uint32_t lock_index = get(left.lock);
     touched->push_back(lock_index);
-    if (all_recovered && refers(word) &&
-        storage_of(word) == storage_of(lock(lock_index).gate.load(std::memory_order_relaxed)))
-      all_recovered = ok(recover_lock(latched, lock_index));
+    if (refers(word) && storage_of(word) == storage_of(lock(lock_index).gate.load(std::memory_order_relaxed)))
+      broken.push_back(lock_index);
     return true;
   });
-  if (!all_recovered || fault_) return false;
+  // Each lock once, for all that was left on it: beside a live writer its storage stays, and each of them would name it again.
+  for (const uint32_t lock_index : each_once(&broken)) {
+    if (!ok(recover_lock(latched, lock_index))) return false;
+  }
+  if (fault_) return false;
   clear_doorbell(latched, owner, left_alone);
   // Those that were looked at above, and no others: a thread may end at any moment, and what it leaves now has not been recovered.
   for (const uint32_t index : gone) {
@@ -237,9 +247,7 @@ void Arena<P>::clear_doorbell(const Latched&, Process<P>& owner, bool left_alone
 // From each lock that the dead were on, once their slots are gone: they may have owed a poke, or swallowed one.
 template <class P>
 void Arena<P>::poke_touched(const Latched& latched, std::vector<uint32_t>* touched) {
-  std::sort(touched->begin(), touched->end());
-  touched->erase(std::unique(touched->begin(), touched->end()), touched->end());
-  for (const uint32_t lock_index : *touched) {
+  for (const uint32_t lock_index : each_once(touched)) {
     if (fault_ || get(lock(lock_index).queue_head) == 0) continue;
     front_changed(latched, lock_index);
     poke_again(latched, lock_index);

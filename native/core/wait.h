@@ -111,11 +111,11 @@ Status Arena<P>::react(const SlotRef& ref, Mode mode, uint64_t* token) {
     const Status status = come_back(ref, &flags);
     if (!ok(status)) return status;
   }
-  if ((flags & kSlotEligible) == 0) return Status::kAgain;
   if (phase_of(ref.slot->word.load(std::memory_order_relaxed)) == Phase::kStale) {
     const Status status = release_duty(ref);  // left over from a call that was stalled
     if (!ok(status)) return status;
   }
+  if ((flags & kSlotEligible) == 0) return Status::kAgain;
   ref.lock->gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);  // W2
   for (int tries = 0; tries < kTriesMax; tries++) {
     // seq_cst fence: W2 before W3, as R2 before R3 in release_duty().
@@ -150,11 +150,16 @@ Status Arena<P>::withdraw(const SlotRef& ref) {
   // could not leave when it wanted to may have been the first.
   const bool was_front = (flags_of(*ref.slot) & (kSlotEligible | kSlotGranted)) != 0 ||
                          front(latched, ref.lock_index) == ref.slot_index;
+  // A try that was frozen, and whose duty could not be done since: see release_duty().
+  const bool owes = phase_of(ref.slot->word.load(std::memory_order_relaxed)) == Phase::kStale;
   remove_waiter(latched, ref.slot_index);
   if (was_front) {
     front_changed(latched, ref.lock_index);
     pass_on(latched, ref.lock_index);
+  } else if (owes && get(ref.lock->queue_head) != 0) {
+    poke_front(latched, ref.lock_index);
   }
+  if (owes) become_idle(ref, std::memory_order_release);
   return latched.status();
 }
 

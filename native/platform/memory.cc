@@ -172,10 +172,10 @@ bool SegmentMemory::lock_byte(short type, int64_t start) const {
   return fcntl(fd_, F_OFD_SETLK, &range) == 0;
 }
 
-// By somebody else than our own open file. What can not be told is locked.
-bool SegmentMemory::is_locked(int64_t start, int64_t length) const {
+// By somebody else than our own open file. Where the system can not tell at the moment, it is `if_untold`.
+bool SegmentMemory::is_locked(int64_t start, int64_t length, bool if_untold) const {
   struct flock range = byte_range(F_WRLCK, start, length);
-  return fcntl(fd_, F_OFD_GETLK, &range) != 0 || range.l_type != F_UNLCK;
+  return fcntl(fd_, F_OFD_GETLK, &range) != 0 ? if_untold : range.l_type != F_UNLCK;
 }
 
 Status SegmentMemory::lock_attach(short type) {
@@ -316,7 +316,7 @@ Status SegmentMemory::check_name() {
 bool SegmentMemory::is_ours() const {
   struct stat file;
   return fstat(fd_, &file) == 0 && static_cast<uint64_t>(file.st_dev) == device_ && file.st_ino == inode_ &&
-         (number_ == 0 || !is_locked(token_byte(number_), 1));
+         (number_ == 0 || !is_locked(token_byte(number_), 1, false));
 }
 
 Status SegmentMemory::reserve(size_t offset, size_t bytes) {
@@ -372,7 +372,7 @@ void SegmentMemory::reset() {
 }
 
 void SegmentMemory::reset_after_fork() {
-  if (fd_ >= 0 && is_ours()) close(fd_);
+  if (fd_ >= 0 && (base_ == nullptr || is_ours())) close(fd_);
   file_.forget_after_fork();
   base_ = nullptr;
   fd_ = -1;

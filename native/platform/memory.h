@@ -49,7 +49,7 @@ class SegmentMemory {
   Status map();
   Status lock_attach(short type);
   bool lock_byte(short type, int64_t start) const;
-  bool is_locked(int64_t start, int64_t length) const;
+  bool is_locked(int64_t start, int64_t length, bool if_untold = true) const;
   bool anybody_alive() const;
   Status fail(int error);
   // Is the descriptor still the file that is mapped? A host that daemonizes closes it, and the number is used again.

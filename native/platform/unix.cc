@@ -50,16 +50,24 @@ int UnixPlatform::above_standard(int fd) {
   return above;
 }
 
+// -1: there is none; an errno below 0, but for -1: that could not be found out.
 int64_t UnixPlatform::group_id(const char* name) {
   constexpr size_t kBytesMax = size_t{1} << 24;  // a group has as many names in it as it has members
-  for (size_t bytes = 1 << 14; bytes <= kBytesMax; bytes *= 4) {
+  for (size_t bytes = 1 << 14;;) {
     std::vector<char> buffer(bytes);
     group entry;
     group* found = nullptr;
-    if (getgrnam_r(name, &entry, buffer.data(), buffer.size(), &found) == ERANGE) continue;
-    return found == nullptr ? -1 : static_cast<int64_t>(found->gr_gid);
+    const int error = getgrnam_r(name, &entry, buffer.data(), buffer.size(), &found);
+    if (found != nullptr) return static_cast<int64_t>(found->gr_gid);
+    if (error == EINTR) continue;
+    if (error == ERANGE && bytes < kBytesMax) {
+      bytes *= 4;
+      continue;
+    }
+    // By POSIX, each of these may stand for "no such group".
+    const bool none = error == 0 || error == ENOENT || error == ESRCH || error == EBADF || error == EPERM;
+    return none ? -1 : -error;
   }
-  return -1;
 }
 
 }  // namespace proclock

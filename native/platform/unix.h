@@ -64,7 +64,7 @@ struct UnixPlatform {
   static bool start_thread(void* (*run)(void*), void* argument);
   static pthread_t thread_id() { return pthread_self(); }
 
-  static int64_t group_id(const char* name);  // -1: there is no such group
+  static int64_t group_id(const char* name);  // -1: there is none; else below 0: an errno
 
   // A descriptor that was just made, or -1 and errno as before. Where a host has closed one of the standard ones, it would be that,
   // and the next line that is printed would go there.

@@ -103,7 +103,8 @@ class Client {
   Status downgrade(uint32_t hold);
   Status abandoned(uint32_t hold, AbandonedInfo* info) const;
   Status finish(uint32_t hold, Finished what);
-  int32_t flights(uint32_t id);  // of this lock, so far; a count that begins anew at 0
+  Status last_token(uint32_t id);  // into the report: that of the last exclusive grant of this lock
+  int32_t flights(uint32_t id);    // of this lock, so far; a count that begins anew at 0
   // whole: waiters as well, and patiently. Otherwise the holders, if that is possible at once.
   Status query(uint32_t id, bool whole, std::vector<HolderInfo>* infos);
   // The whole namespace of that lock.

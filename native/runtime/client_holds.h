@@ -149,6 +149,16 @@ Status Client<P>::finish(uint32_t index, Finished what) {
 }
 
 template <class P>
+Status Client<P>::last_token(uint32_t id) {
+  const OpenLock* lock = open_lock_at(id);
+  if (lock == nullptr || lock->space->state() == Status::kClosed) return Status::kClosed;
+  const uint64_t token = lock->space->arena().last_token(lock->index);
+  report_->token_low = static_cast<int32_t>(token);
+  report_->token_high = static_cast<int32_t>(token >> 32);
+  return Status::kOk;
+}
+
+template <class P>
 int32_t Client<P>::flights(uint32_t id) {
   const OpenLock* lock = open_lock_at(id);
   if (lock == nullptr || lock->space->state() == Status::kClosed)

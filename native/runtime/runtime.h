@@ -63,6 +63,7 @@ class Runtime {
   typename P::LocalMutex mutex_;
   std::unordered_map<std::string, SpacePointer> spaces_;
   std::vector<SpacePointer> unused_;
+  std::vector<std::weak_ptr<Space<P>>> left_;  // given up, with locks that are still open
   ProcessIdentity self_;
   uint32_t last_number_ = 0;
   typename P::template Atomic<bool> runs_{false};
@@ -105,9 +106,13 @@ Runtime<P>::Runtime()
 template <class P>
 void Runtime<P>::reset_after_fork() {
   for (auto& entry : spaces_) entry.second->forget_after_fork();
+  for (auto& left : left_) {
+    if (const SpacePointer space = left.lock()) space->forget_after_fork();
+  }
   new (&serving_) typename P::LocalMutex();
   new (&spaces_) std::unordered_map<std::string, SpacePointer>();
   new (&unused_) std::vector<SpacePointer>();
+  new (&left_) std::vector<std::weak_ptr<Space<P>>>();
   new (&served_) std::vector<SpacePointer>();
   watcher_.reset_after_fork();
   runs_.store(false, std::memory_order_relaxed);
@@ -135,6 +140,9 @@ void Runtime<P>::give_up(const SpacePointer& space) {
   if (found == spaces_.end() || found->second != space) return;
   spaces_.erase(found);
   space->give_up();
+  const auto is_over = [](const std::weak_ptr<Space<P>>& left) { return left.expired(); };
+  left_.erase(std::remove_if(left_.begin(), left_.end(), is_over), left_.end());
+  left_.push_back(space);
 }
 
 template <class P>
@@ -146,6 +154,7 @@ Status Runtime<P>::enter(const std::string& name, int64_t group, SpacePointer* s
     const Status status = (*space)->open(group, failure, opening);
     if (ok(status)) return status;
     give_up(*space);
+    if (is_served()) attend();  // as in exit()
     if (!was_open) return status;
   }
 }
@@ -159,6 +168,11 @@ void Runtime<P>::exit(const SpacePointer& space) {
     const auto found = spaces_.find(space->name());
     if (found == spaces_.end() || found->second != space) {
       leaving = space;
+    } else if (!space->is_usable()) {
+      // Whoever finds nobody in it can make it anew.
+      leaving = space;
+      spaces_.erase(found);
+      space->give_up();
     } else {
       unused_.push_back(space);
       if (unused_.size() <= kUnusedSpacesMax) return;

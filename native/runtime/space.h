@@ -68,6 +68,8 @@ class Space final : public PokeSink {
   // Stays valid, though it may be another process's when this one has left: a ring too many does no harm.
   typename P::template Atomic<uint32_t>* doorbell() const { return doorbell_; }
 
+  // Whether it can be kept for whoever comes next. Needs no system call.
+  bool is_usable() const { return ok(state()) && !arena_->is_corrupt(); }
   // kOk, or why this namespace can not be used any more.
   Status state() const { return state_.load(std::memory_order_relaxed); }
   // Asks whether the segment is still there, and possible, at most once a tick.

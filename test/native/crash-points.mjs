@@ -88,7 +88,7 @@ const POINTS = {
   'wait.h': [
     before('enqueue.queued', 'of.gate.fetch_or(kGateQueued, std::memory_order_seq_cst);  // W2'),
     after('enqueue.W2', 'of.gate.fetch_or(kGateQueued, std::memory_order_seq_cst);  // W2\n'),
-    before('react.begun', 'if ((flags & kSlotEligible) == 0) return Status::kAgain; if (phase_of'),
+    before('react.begun', 'if (phase_of(ref.slot->word.load(std::memory_order_relaxed)) == Phase::kStale) {'),
     after('W2', 'ref.lock->gate.fetch_and(~kGatePoked, std::memory_order_seq_cst);  // W2\n'),
     before('W3', 'if (tried == Try::kCorrupt) return Status::kCorrupt;'),
     before('settle.removed', 'if (get(ref.lock->queue_head) == 0) return latched.status(); ref.lock->gate'),

@@ -191,12 +191,12 @@ bool DarwinPlatform::has_ended(const ProcessIdentity& identity) {
   return identity.start_time != 0 && started != identity.start_time;
 }
 
-bool DarwinPlatform::look_at(const ProcessIdentity& identity, ProcessDetails* details) {
+bool DarwinPlatform::look_at(const ProcessIdentity& identity, bool with_command, ProcessDetails* details) {
   proc_bsdinfo info;
   if (!read_info(identity.pid, &info)) return false;
   if (identity.start_time != 0 && start_of(info) != identity.start_time) return false;
   details->stopped = info.pbi_status == kStopped;
-  details->command = read_command(identity.pid, kCommandMax);
+  if (with_command) details->command = read_command(identity.pid, kCommandMax);
   return true;
 }
 

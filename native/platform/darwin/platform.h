@@ -67,7 +67,7 @@ struct DarwinPlatform : UnixPlatform {
   // Is that process gone, or only a zombie? Of one whose pid is in use, here.
   static bool has_ended(const ProcessIdentity& identity);
   // False: it is not there any more, or another one has its pid, or nothing can be told of it.
-  static bool look_at(const ProcessIdentity& identity, ProcessDetails* details);
+  static bool look_at(const ProcessIdentity& identity, bool with_command, ProcessDetails* details);
 
   // ---- for the command, children.cc
 

@@ -174,12 +174,13 @@ bool LinuxPlatform::has_ended(const ProcessIdentity& identity) {
   return another || zombie;
 }
 
-bool LinuxPlatform::look_at(const ProcessIdentity& identity, ProcessDetails* details) {
+bool LinuxPlatform::look_at(const ProcessIdentity& identity, bool with_command, ProcessDetails* details) {
   if (!identity.same_namespace(self())) return false;
   const ProcessStat stat = read_stat(identity.pid);
   if (stat.start_time == 0) return false;
   if (identity.start_time != 0 && stat.start_time != identity.start_time) return false;
   details->stopped = stat.state == 'T' || stat.state == 't';
+  if (!with_command) return true;
   char path[32];
   snprintf(path, sizeof path, "/proc/%d/cmdline", identity.pid);
   char text[kCommandMax];

@@ -41,6 +41,7 @@ struct LinuxPlatform::Watcher::Thread {
 
   static void* run(void* self);
   bool have_own_table();
+  bool close_copies();
   bool has_pipe();
   void drain_pipe();
   void close_own(int fd);
@@ -102,12 +103,15 @@ bool LinuxPlatform::Watcher::start() {
 
 // ---- the watcher's thread
 
-// Nothing but the pipe in it.
 bool LinuxPlatform::Watcher::Thread::have_own_table() {
   const unsigned end = static_cast<unsigned>(pipe);
-  if (syscall(SYS_close_range, end + 1, ~0u, kUnshare) != 0) return false;
-  if (end > 0 && syscall(SYS_close_range, 0u, end - 1, 0u) != 0) return false;
-  return has_pipe();
+  return syscall(SYS_close_range, end + 1, ~0u, kUnshare) == 0 && has_pipe();
+}
+
+// All but the pipe. Nobody waits for that: a file system that is slow, or hangs, is asked to write back what the host has written.
+bool LinuxPlatform::Watcher::Thread::close_copies() {
+  const unsigned end = static_cast<unsigned>(pipe);
+  return end == 0 || syscall(SYS_close_range, 0u, end - 1, 0u) == 0;
 }
 
 void* LinuxPlatform::Watcher::Thread::run(void* argument) {
@@ -162,7 +166,7 @@ void LinuxPlatform::Watcher::Thread::loop() {
   std::vector<pollfd> polled;
   std::vector<Order> orders;
   std::vector<Event> events;
-  for (;;) {
+  for (const bool alone = close_copies(); alone;) {
     polled.assign(1, {pipe, POLLIN, 0});
     for (const Watched& one : watched) polled.push_back({one.pidfd, POLLIN, 0});
     if (poll(polled.data(), polled.size(), -1) < 0 && errno != EINTR) break;
