@@ -22,7 +22,9 @@ export class Screen {
   readonly isLive: boolean;
   readonly #hasColours: boolean;
   readonly #out: Output;
+  /** Of the picture that is drawn over next; no rows where there is none. */
   #rows = 0;
+  #columns: number | undefined;
   #isHidden = false;
 
   constructor(out: Output) {
@@ -43,23 +45,29 @@ export class Screen {
       .trimEnd();
   }
 
-  /** Over the last picture. Lines are cut to the terminal: one that wraps would spoil the count of rows. */
+  /**
+   * Over the last picture. No line may wrap, or the count of rows would be wrong: each is cut to the terminal, and since one of
+   * wide characters is still too long, the terminal does not wrap meanwhile. A terminal that was resized may have wrapped the
+   * last picture anew: nobody knows its rows any more, and all goes.
+   */
   draw(lines: readonly Line[]): void {
-    const columns = (this.#out.columns ?? 80) - 1;
+    const { columns } = this.#out;
     const rows = Math.max(1, (this.#out.rows ?? 24) - 1);
     const hide = this.#isHidden ? '' : `${ESC}?25l`;
     this.#isHidden = true;
-    const up = this.#rows > 0 ? `${ESC}${this.#rows}A\r` : '';
+    const over = columns === this.#columns ? `${ESC}${this.#rows}A\r` : `${ESC}H${ESC}J`;
     const shown = lines.slice(0, rows);
-    const text = shown.map((line) => `${this.#fit(line, columns)}${ESC}K\n`).join('');
-    this.#out.write(`${hide}${up}${text}${ESC}J`);
+    const text = shown.map((line) => `${this.#fit(line, (columns ?? 80) - 1)}${ESC}K\n`).join('');
+    this.#out.write(`${hide}${this.#rows > 0 ? over : ''}${ESC}?7l${text}${ESC}J${ESC}?7h`);
     this.#rows = shown.length;
+    this.#columns = columns;
   }
 
-  /** Leaves the terminal as it was found, with the last picture on it. */
+  /** Leaves the terminal as it was found, with the last picture on it: another one is drawn below. */
   end(): void {
     if (this.#isHidden) this.#out.write(`${ESC}?25h`);
     this.#isHidden = false;
+    this.#rows = 0;
   }
 
   #fit(line: Line, columns: number): string {

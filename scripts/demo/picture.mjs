@@ -6,7 +6,7 @@ const COLOURS = { 31: '#f07178', 32: '#7fd962', 33: '#e6b450', 36: '#59c2ff' };
 const ESC = String.fromCharCode(27);
 const SGR = new RegExp(`${ESC}\\[(\\d+)m`, 'g');
 const FRAME = new RegExp(`${ESC}\\[\\d+A\\r`);
-const ERASE = new RegExp(`${ESC}\\[(\\?25[lh]|[KJ])`, 'g');
+const ERASE = new RegExp(`${ESC}\\[(\\?(?:7|25)[lh]|[KJ])`, 'g');
 
 /** To be run before a program that is to take its standard output for a terminal. */
 export function terminal(columns, rows) {
