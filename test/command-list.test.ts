@@ -1,10 +1,9 @@
 // `proclock ls`, `watch`, `prune` and `doctor`: what they show, to people and to programs, and what they leave alone.
-import { spawn } from 'node:child_process';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { SharedLock } from '../lib';
 import { contentOf, prune } from '../lib/shm/admin';
 import { startActor } from './support/actor';
-import { MAIN, runCommand, startCommand } from './support/command';
+import { runCommand, startCommand } from './support/command';
 import { untilPending } from './support/locks';
 import { testNamespace, until } from './support/namespace';
 import { Head, Layout, segmentFile, writeAt } from './support/segment';
@@ -185,39 +184,70 @@ describe('watch', () => {
     guard.release();
   });
 
-  test('SIGINT: 130', async () => {
+  test.each([
+    ['SIGINT', 130],
+    ['SIGQUIT', 131],
+  ] as const)('%s: %i', async (signal, code) => {
     const started = startCommand(['watch', '--json', '--namespace', testNamespace()]);
     await until(() => started.written.stdout.includes('[]\n'));
-    process.kill(started.child.pid as number, 'SIGINT');
-    expect(await started.ended).toMatchObject({ code: 130, signal: null, stderr: '' });
+    process.kill(started.child.pid as number, signal);
+    expect(await started.ended).toMatchObject({ code, signal: null, stderr: '' });
   });
 
-  test('on a terminal: drawn again in place, and the cursor comes back', async () => {
-    const namespace = testNamespace();
-    const guard = await new SharedLock('a', { namespace }).exclusive();
-    const terminal = 'Object.assign(process.stdout, { isTTY: true, columns: 80, rows: 24 })';
-    const child = spawn(
-      process.execPath,
-      [
-        '--import',
-        `data:text/javascript,${encodeURIComponent(terminal)}`,
-        MAIN,
-        'watch',
-        '--namespace',
-        namespace,
-      ],
-      { env: { ...process.env, TERM: 'xterm', NO_COLOR: '' }, stdio: ['ignore', 'pipe', 'inherit'] },
-    );
-    let stdout = '';
-    child.stdout.on('data', (text) => {
-      stdout += text;
+  describe('on a terminal', () => {
+    const [hidden, shown] = [`${ESCAPE}[?25l`, `${ESCAPE}[?25h`];
+    const up = `${ESCAPE}[4A`;
+
+    /** `code` is run before it. */
+    function startOnTerminal(namespace: string, code = '') {
+      const terminal = `Object.assign(process.stdout, { isTTY: true, columns: 80, rows: 24 });${code}`;
+      return startCommand(['watch', '--namespace', namespace], {
+        NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(terminal)}`,
+        TERM: 'xterm',
+        NO_COLOR: '',
+      });
+    }
+
+    test('drawn again in place, and the cursor comes back', async () => {
+      const namespace = testNamespace();
+      const guard = await new SharedLock('a', { namespace }).exclusive();
+      const { child, ended, written } = startOnTerminal(namespace);
+      await until(() => written.stdout.includes('● holds exclusive') && written.stdout.includes(up));
+      child.kill('SIGINT');
+      expect(await ended).toMatchObject({ code: 130, signal: null, stderr: '' });
+      expect(written.stdout.startsWith(hidden)).toBe(true);
+      expect(written.stdout.endsWith(shown)).toBe(true);
+      guard.release();
     });
-    await until(() => stdout.includes('● holds exclusive') && stdout.includes(`${ESCAPE}[4A`));
-    child.kill('SIGINT');
-    expect(await new Promise((resolve) => child.once('close', resolve))).toBe(130);
-    expect(stdout.startsWith(`${ESCAPE}[?25l`)).toBe(true);
-    expect(stdout.endsWith(`${ESCAPE}[?25h`)).toBe(true);
-    guard.release();
+
+    test('SIGTSTP: with the cursor it is really stopped, and then goes on below', async () => {
+      const namespace = testNamespace();
+      const guard = await new SharedLock('a', { namespace }).exclusive();
+      // The system stops nobody by SIGTSTP whom no shell would continue, as it may be here.
+      const { child, ended, written } = startOnTerminal(
+        namespace,
+        `const { kill } = process;
+         process.kill = (pid, signal) => {
+           const isDefault = process.listenerCount(signal) === 0;
+           kill(pid, signal === 'SIGTSTP' && isDefault ? 'SIGSTOP' : signal);
+         };`,
+      );
+      const isStopped = () => / T /.test(readFileSync(`/proc/${child.pid}/stat`, 'utf8'));
+      for (let seen = 0, round = 0; round < 2; round++) {
+        await until(() => written.stdout.slice(seen).includes(up));
+        expect(written.stdout.slice(seen).startsWith(hidden)).toBe(true);
+        expect(written.stdout.slice(seen).split(up)[0]).toContain('● holds exclusive');
+        child.kill('SIGTSTP');
+        await until(isStopped);
+        await until(() => written.stdout.endsWith(shown));
+        seen = written.stdout.length;
+        child.kill('SIGCONT');
+      }
+      child.kill('SIGQUIT');
+      expect(await ended).toMatchObject({ code: 131, signal: null, stderr: '' });
+      expect(written.stdout.endsWith(shown)).toBe(true);
+      guard.release();
+    });
   });
 });
 

@@ -38,6 +38,21 @@ async function repeat(source: Source, ms: number, show: (seen: Awaited<ReturnTyp
   }
 }
 
+/** ^Z: the cursor comes back, and what is drawn afterwards is below what the shell has written. */
+function endWhileStopped(screen: Screen): void {
+  // Stopped by the system's own handling: it does not stop a process that no shell would continue.
+  const stop = (): void => {
+    screen.end();
+    process.off('SIGTSTP', stop);
+    process.kill(process.pid, 'SIGTSTP');
+  };
+  process.on('SIGTSTP', stop);
+  process.on('SIGCONT', () => {
+    process.off('SIGTSTP', stop).on('SIGTSTP', stop);
+    process.kill(process.pid, 'SIGWINCH'); // Node.js was not told of a terminal that was resized meanwhile.
+  });
+}
+
 /** Ends by a signal, when its output is closed, or when the locks can not be looked at any more. */
 export async function watch(args: string[]): Promise<number> {
   const { source, values } = await sourceOf(args);
@@ -48,14 +63,16 @@ export async function watch(args: string[]): Promise<number> {
     ['SIGINT', 2],
     ['SIGTERM', 15],
     ['SIGHUP', 1],
+    ['SIGQUIT', 3],
   ] as const)
     process.on(signal, () => process.exit(Exit.BY_SIGNAL + number));
   if (values.json === true) await repeat(source, LINES_MS, ({ locks }) => stdout.write(`${jsonOf(locks)}\n`));
-  else if (screen.isLive)
+  else if (screen.isLive) {
+    endWhileStopped(screen);
     await repeat(source, FRAME_MS, ({ locks, problems }) =>
       screen.draw(pictureOf(locks, problems, new Date())),
     );
-  else
+  } else
     await repeat(source, LINES_MS, ({ locks, problems }) =>
       stdout.write(linesOf(locks, problems, new Date())),
     );
