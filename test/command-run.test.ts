@@ -216,6 +216,24 @@ describe('signals', () => {
     guard.release();
   });
 
+  test('SIGUSR1 while `run` is being loaded ends it, and opens no debugger', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'proclock-run-'));
+    const preload = join(folder, 'signal.cjs');
+    writeFileSync(
+      preload,
+      `const Module = require('node:module');
+       const { _load } = Module;
+       Module._load = (request, ...rest) => {
+         if (request === './run') process.kill(process.pid, 'SIGUSR1');
+         return _load(request, ...rest);
+       };`,
+    );
+    const command = shell('while :; do sleep 0.05; done');
+    const ended = await run([], command, { NODE_OPTIONS: `--require ${JSON.stringify(preload)}` });
+    expect(ended).toEqual({ code: codeOf('SIGUSR1'), signal: null, stdout: '', stderr: '' });
+    rmSync(folder, { recursive: true });
+  });
+
   test('a command that does not react is ended with a `run` that is killed', async () => {
     const started = start([], shell("trap '' TERM INT HUP; echo $$; while :; do sleep 0.05; done"));
     await untilSaid(started, /\d+\n/);

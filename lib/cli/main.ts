@@ -37,8 +37,10 @@ function endWithOutput(error: NodeJS.ErrnoException): void {
 }
 
 async function main([command, ...args]: string[]): Promise<number> {
-  // Standard output is that of the command, where one is run.
-  if (command !== 'run') process.stdout.on('error', endWithOutput);
+  // Standard output is that of the command, where one is run. For a SIGUSR1 that nobody listens to, Node.js would open its
+  // debugger: one that comes from here on is told to `run`, which listens before the event loop turns.
+  if (command === 'run') process.on('SIGUSR1', () => {});
+  else process.stdout.on('error', endWithOutput);
   if (command === undefined) throw new UsageError('no command was given: proclock help');
   if (command === 'help' || command === '--help' || command === '-h') return help(args);
   if (command === '--version') return version();
