@@ -3,9 +3,10 @@
 import { randomInt } from 'node:crypto';
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { SharedLock } from '../lib';
 import { startActor } from './support/actor';
 import { stall } from './support/disturb';
-import { name, testNamespace } from './support/namespace';
+import { name, testNamespace, until } from './support/namespace';
 import { enter, Helper, IN_USE, Layout, readAt, segmentFile, uint32, writeAt } from './support/segment';
 
 const SEEDS = process.env.PROCLOCK_CORRUPT_SEED
@@ -156,6 +157,35 @@ test.each(SEEDS)(
   },
   150_000,
 );
+
+test('a namespace that is refused is made anew once nobody has a lock open in it, in the same process as well', async () => {
+  const namespace = testNamespace();
+  const lock = new SharedLock(name, { namespace });
+  const guard = lock.exclusiveSync();
+  const waiting = lock.exclusive();
+  await until(() => lock.query().pending.length === 1);
+  writeAt(segmentFile(namespace), Layout.LATCH, Buffer.from([4, 0, 0, 0, 0, 0, 0, 0]));
+  await expect(waiting).rejects.toMatchObject({ code: 'ERR_LOCK_CORRUPT' });
+  expect(enter(namespace).code).toBe('ERR_LOCK_CORRUPT');
+  guard.release();
+  lock.close();
+  const open = () => {
+    try {
+      return new SharedLock(name, { namespace });
+    } catch (error) {
+      expect(error).toMatchObject({ code: 'ERR_LOCK_CORRUPT' });
+      return undefined;
+    }
+  };
+  // The native thread lets go of it in its own time.
+  let anew: SharedLock | undefined;
+  await until(() => {
+    anew = open();
+    return anew !== undefined;
+  });
+  anew!.exclusiveSync().release();
+  anew!.close();
+});
 
 test('who dies inside the latch beside nonsense leaves no second grant, and a namespace that is refused stays so', async () => {
   const namespace = testNamespace();

@@ -157,6 +157,27 @@ describe('a namespace that is removed', () => {
   });
 });
 
+describe('the thief', () => {
+  test('is named while he holds the lock, and whoever came after him is not', async () => {
+    const lock = freshLock();
+    const [robbed, later] = [await lock.shared(), await lock.shared()];
+    const end = await steal(lock);
+    const named = expect.objectContaining({
+      cause: expect.objectContaining({ message: `it was stolen by pid ${process.pid} thread 0` }),
+    });
+    expect(() => robbed.release()).toThrow(named);
+    end();
+    await until(() => lock.query().held.length === 0);
+    const innocent = await startActor('fork', { namespace: lock.namespace });
+    await innocent.acquire({ name, mode: 'exclusive' });
+    expect(() => later.release()).toThrow(
+      expect.objectContaining({ cause: expect.objectContaining({ message: 'it was stolen' }) }),
+    );
+    await innocent.release(name);
+    lock.close();
+  });
+});
+
 describe('a guard that is not lost', () => {
   test('has a signal that never aborts, also after it was released', async () => {
     const lock = freshLock();

@@ -46,6 +46,25 @@ const queueMany = (options: string) => `
     lock({ name: args }).exclusive(${options}).then((guard) => { guard.release(); return 'granted'; }, ({ code }) => code)
       .finally(() => globalThis.over++));`;
 
+test('what a thread has left of a thousand shared holds is recovered once, beside the writer that came next', async () => {
+  const busy = await startBusy(namespace);
+  const [readers, writer] = (await startActors(['thread', 'fork'], { namespace })) as [Actor, Actor];
+  await readers.run(
+    'globalThis.held = await Promise.all(Array.from({ length: 1000 }, () => lock({ name: args }).shared()));',
+    name,
+  );
+  const waiting = writer.begin('acquireSync', { name, mode: 'exclusive' });
+  using lock = new SharedLock(name, { namespace });
+  await untilPending(lock, 1);
+  await stopInside(busy, namespace);
+  await readers.terminate();
+  await waiting.promise; // without the latch
+  await unstall(busy);
+  await until(() => lock.query().held.length === 1);
+  await writer.release(name);
+  lock.exclusiveSync().release();
+});
+
 describe('who waits in another namespace, too', () => {
   test.each(['acquire', 'acquireSync'] as const)('is granted there at once (%s)', async (way) => {
     const elsewhere = testNamespace('-elsewhere');

@@ -119,6 +119,25 @@ TEST("a reader that gives up pokes the first of the others alone, and nobody if 
   audit(s.holder);
 }
 
+TEST("a wait that gives up leaves no frozen try behind, and does what that one owes") {
+  Scene s;
+  CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
+  const Ref first = s.waiter(kX);
+  const Ref behind = s.waiter(kX);
+  const uint32_t storage = proclock::storage_of(s.held.slot->word.load());
+  // As a recovery leaves it that came in the middle of its try, with a latch that was stalled since.
+  behind.slot->word.store(proclock::slot_word(proclock::Phase::kStale, kX, storage, behind.tag));
+  CHECK_EQ(s.crowd.arena->withdraw(behind), Status::kOk);
+  CHECK(s.crowd.pokes() == Scene::slots({first}));
+  CHECK_EQ(behind.slot->word.load(), proclock::idle_word(behind.tag));
+  s.holder.release(s.held);
+  CHECK_EQ(s.crowd.react(first, kX), Status::kOk);
+  s.crowd.release(first);
+  CHECK_EQ(s.crowd.acquire(behind, kX), Try::kAcquired);
+  s.crowd.release(behind);
+  audit(s.holder);
+}
+
 TEST("who belongs to the front may try before it reacts, poked or not, and nobody else") {
   Scene s;
   CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
