@@ -113,6 +113,22 @@ describe.each(KINDS)('a leader %s', (kindName) => {
     expect(await led).toBe('led');
   });
 
+  test('within a hold of the same owner that is lost campaigns again, and the outer one tells of the loss', async () => {
+    const reentrant = kind.make(name, 'RLock');
+    let terms = 0;
+    let led: string | undefined;
+    const outer = reentrant.acquire(async () => {
+      led = await kind.lead(reentrant, async () => {
+        terms++;
+        if (terms === 1) await steal();
+        return `term ${terms}`;
+      });
+    });
+    await expect(outer).rejects.toEqual(withCode('ERR_LOCK_LOST'));
+    expect(led).toBe('term 2');
+    reentrant.close();
+  });
+
   test('that has lost the lock and throws something else is through', async () => {
     const leader = office();
     const first = leader.next();

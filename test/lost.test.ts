@@ -22,6 +22,14 @@ async function steal({ namespace }: SharedLock): Promise<() => void> {
   });
 }
 
+function errorOf(fn: () => unknown): unknown {
+  try {
+    return fn();
+  } catch (error) {
+    return error;
+  }
+}
+
 const aborted = (signal: AbortSignal) =>
   signal.aborted
     ? Promise.resolve()
@@ -84,17 +92,74 @@ describe('a theft', () => {
     }
   }
 
-  test('aborts each guard of a reentrant hold', async () => {
+  test('aborts each guard of a reentrant hold, and each says so when it is released', async () => {
     const lock = new SharedRLock(name, { namespace: testNamespace() });
     const outer = lock.exclusiveSync();
     const inner = lock.sharedSync();
     const signals = [outer.lost, inner.lost];
     const end = await steal(lock);
     await Promise.all(signals.map(aborted));
-    expect(() => inner.release()).not.toThrow(); // the hold ends with the outermost
-    expect(() => outer.release()).toThrow(LOST);
+    expect(errorOf(() => inner.release())).toBe(outer.lost.reason);
+    expect(errorOf(() => outer.release())).toBe(outer.lost.reason);
     end();
     await until(() => lock.query().held.length === 0);
+    lock.close();
+  });
+
+  test('is told once, and with the same error, to guards that nest and were not asked, in whatever order', async () => {
+    for (const first of [0, 1, 2]) {
+      const lock = new SharedRLock(name, { namespace: testNamespace() });
+      const told = jest.fn();
+      subscribe(channels.lost, told);
+      const guards = [lock.exclusiveSync(), lock.sharedSync(), lock.exclusiveSync()];
+      guards.unshift(...guards.splice(first, 1));
+      const end = await steal(lock);
+      const errors = guards.map((guard) => errorOf(() => guard.release()));
+      expect(errors[0]).toEqual(LOST);
+      expect(errors).toEqual([errors[0], errors[0], errors[0]]);
+      for (const guard of guards) {
+        expect(guard.lost.reason).toBe(errors[0]);
+        expect(() => guard.release()).toThrow(withCode('ERR_LOCK_NOT_HELD'));
+      }
+      unsubscribe(channels.lost, told);
+      expect(told).toHaveBeenCalledTimes(1);
+      end();
+      await until(() => lock.query().held.length === 0);
+      lock.acquireSync().release();
+      expectIdle(lock);
+      lock.close();
+    }
+  });
+
+  test('of a reentrant hold: the ends of its blocks are silent', async () => {
+    const lock = new SharedRLock(name, { namespace: testNamespace() });
+    {
+      using _outer = lock.exclusiveSync();
+      using inner = lock.sharedSync();
+      const end = await steal(lock);
+      end();
+      inner[Symbol.dispose]();
+      expect(inner.lost.aborted).toBe(true);
+    }
+    await until(() => lock.query().held.length === 0);
+    expectIdle(lock);
+    lock.close();
+  });
+
+  test('rejects each of the callback forms that nest, though their callbacks succeeded', async () => {
+    const lock = new SharedRLock(name, { namespace: testNamespace() });
+    const inner: unknown[] = [];
+    const outer = lock.exclusive(async () => {
+      const waiting = lock.shared(async () => {
+        const end = await steal(lock);
+        end();
+      });
+      inner.push(await waiting.catch((error) => error));
+    });
+    await expect(outer).rejects.toEqual(LOST);
+    expect(inner).toEqual([LOST]);
+    await until(() => lock.query().held.length === 0);
+    expectIdle(lock);
     lock.close();
   });
 
@@ -317,6 +382,17 @@ describe('a namespace that was removed', () => {
   const REMOVED = expect.objectContaining({
     code: 'ERR_LOCK_LOST',
     cause: withCode('ERR_LOCK_NAMESPACE_REMOVED'),
+  });
+
+  test('is what each guard of a reentrant hold says, once one of them has asked', async () => {
+    const lock = new RLock(name, { namespace: testNamespace() });
+    const [outer, inner] = [lock.acquireSync(), lock.acquireSync()];
+    rmSync(segmentFile(lock.namespace));
+    const { reason } = outer.lost;
+    expect(reason).toEqual(REMOVED);
+    expect(errorOf(() => inner.release())).toBe(reason);
+    expect(errorOf(() => outer.release())).toBe(reason);
+    lock.close();
   });
 
   test('aborts the signal of whoever asks for it only then', async () => {

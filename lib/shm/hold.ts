@@ -162,12 +162,15 @@ export class Hold implements Held, Losable, WatchedHold {
   /**
    * One guard less; with the last one the lock is released.
    * @param finished whether its user came to the end of what was to be done: a callback that throws did not
-   * @throws {LockError} `ERR_LOCK_LOST`, with the last one
+   * @throws {LockError} `ERR_LOCK_LOST`, for each guard
    */
   leave(finished: boolean): void {
     this.finished = this.finished && finished;
     if (this.isInContext) this.leaveContext();
-    if (--this.depth > 0) return;
+    if (--this.depth > 0) {
+      this.checkNestedNotLost();
+      return;
+    }
     const { index, mode, native, ready, record, tokenHigh, tokenLow } = this;
     const heldMs = hasReleaseWatchers() ? this.heldMs() : undefined;
     if (this.abandoned !== null || this.isFlight) this.finish();
@@ -195,6 +198,14 @@ export class Hold implements Held, Losable, WatchedHold {
     if (loss !== undefined) throw loss;
     if (result < 0) throw errorOf(result, 'release', record);
     if (heldMs !== undefined) publishRelease(record, mode, heldMs);
+  }
+
+  /** For a guard that is not the last one. All guards of a hold throw the same error, which is the reason of `lost`. */
+  private checkNestedNotLost(): void {
+    // Where nobody has asked, only a theft is known.
+    if (this.stolen === undefined && !this.wasLost()) return;
+    const { lost } = this;
+    if (lost.aborted) throw lost.reason;
   }
 
   /** For how long it has been held. */
