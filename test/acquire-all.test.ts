@@ -102,6 +102,49 @@ describe.each(KINDS)('locks %s', (kindName) => {
     outer.close();
   });
 
+  test('that can not all be taken around a callback change nothing about the end of a hold of the first one', async () => {
+    await kind.abandon('A');
+    const first = kind.make('A', 'RLock');
+    const blocked = await b.exclusive();
+    const work = jest.fn();
+    await first.acquire(async ({ abandoned }) => {
+      expect(abandoned).not.toBeNull();
+      const failing = kind.acquireAll([first, b], { timeout: 1 }, work);
+      await expect(failing).rejects.toEqual(withCode('ERR_LOCK_TIMEOUT'));
+      expect(await modesOf(first)).toEqual({ held: ['exclusive'], pending: [] });
+    });
+    await blocked.release();
+    expect(work).not.toHaveBeenCalled();
+    expect(await first.acquire(({ abandoned }) => abandoned)).toBeNull();
+    expect(await modesOf(first)).toEqual(FREE);
+    first.close();
+  });
+
+  test('that can not all be taken around a callback keep the mark of the first one, which nobody holds', async () => {
+    await kind.abandon('a');
+    const blocked = await b.exclusive();
+    const failing = kind.acquireAll([a, b], { timeout: 1 }, () => {});
+    await expect(failing).rejects.toEqual(withCode('ERR_LOCK_TIMEOUT'));
+    await blocked.release();
+    expect(await a.exclusive(({ abandoned }) => abandoned)).not.toBeNull();
+  });
+
+  test('whose first one is lost meanwhile, with the hold around it, tell of that', async () => {
+    const first = kind.make('A', 'RLock');
+    const blocked = await b.exclusive();
+    let failure: unknown;
+    const outer = first.acquire(async () => {
+      const failing = kind.acquireAll([first, b], { timeout: 50 }, () => {});
+      await kind.manager().request('A', { steal: true }, () => {});
+      failure = await failing.catch((error) => error);
+    });
+    await expect(outer).rejects.toEqual(withCode('ERR_LOCK_LOST'));
+    expect(failure).toEqual(withCode('ERR_LOCK_LOST'));
+    expect(await modesOf(first)).toEqual(FREE);
+    await blocked.release();
+    first.close();
+  });
+
   test('are refused at once where one handle was given back, in whatever place, or a signal is aborted', async () => {
     const closed = kind.make('a');
     closed.close();
@@ -321,6 +364,30 @@ describe('blocking', () => {
     };
     expect(() => local.acquireAllSync([a, b], fail)).toThrow(thrown);
     expect([a.query(), b.query()]).toEqual([FREE, FREE]);
+    a.close();
+    b.close();
+  });
+
+  test('changes nothing about the end of a hold of the first one, if the others can not be taken', async () => {
+    const namespace = testNamespace();
+    const [a, b] = ['a', 'b'].map((name) => new local.RLock(name, { namespace })) as [
+      local.RLock,
+      local.RLock,
+    ];
+    const [dead, other] = await Promise.all([0, 1].map(() => startActor('fork', { namespace })));
+    await dead!.acquire({ name: 'a', mode: 'exclusive' });
+    await dead!.kill('SIGKILL');
+    await other!.acquire({ name: 'b', mode: 'exclusive' });
+    const timeout = withCode('ERR_LOCK_TIMEOUT');
+    expect(() => local.acquireAllSync([a, b], { timeout: 1 }, () => {})).toThrow(timeout);
+    a.acquireSync(({ abandoned }) => {
+      expect(abandoned).toMatchObject({ pid: dead!.pid });
+      expect(() => local.acquireAllSync([a, b], { timeout: 1 }, () => {})).toThrow(timeout);
+      expect(a.query().held).toHaveLength(1);
+    });
+    expect(a.acquireSync(({ abandoned }) => abandoned)).toBeNull();
+    expect(a.query()).toEqual(FREE);
+    await other!.release('b');
     a.close();
     b.close();
   });

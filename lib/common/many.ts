@@ -193,7 +193,14 @@ async function callWithAll<G extends TakenGuard & Ownable, T>(
   const [head, ...others] = steps;
   if (head === undefined) return fn([]);
   return head.lock.run(head.mode, options(), async (outer) => {
-    const inner = await takeAll(others, () => ({ ...options(), within: outer }));
+    let inner: G[];
+    try {
+      inner = await takeAll(others, () => ({ ...options(), within: outer }));
+    } catch (error) {
+      // Before its callback ends as one that has failed.
+      if (outer.hold.isNested) await giveBack([outer]);
+      throw error;
+    }
     const end = new End<T>();
     try {
       end.succeed(await fn([outer, ...inner]));

@@ -115,7 +115,14 @@ export function acquireAllSync<T>(
   return head.lock.runSync(head.mode, deadline(), (outer) => {
     const take = (lock: NamedLock, mode: LockMode) =>
       lock.runSync(mode, { ...deadline(), within: outer }, undefined) as LockGuard;
-    const inner = takeNow(others, take) as LockGuard[];
+    let inner: LockGuard[];
+    try {
+      inner = takeNow(others, take) as LockGuard[];
+    } catch (error) {
+      // Before its callback ends as one that has failed.
+      if (outer.hold.isNested) giveBackNow([outer]);
+      throw error;
+    }
     const end = new End<T>();
     try {
       end.succeed(callNow(all, [outer, ...inner], fn));
