@@ -230,6 +230,20 @@ describe('what init made is used with its prototype', () => {
       expect(other).not.toBeInstanceOf(Local);
   });
 
+  test('a class that extends Local is refused, and told what to do instead', () => {
+    class Extended extends Local<Counter> {
+      constructor() {
+        super(() => new Counter());
+      }
+    }
+    const refused = { name: 'TypeError', message: expect.stringContaining('new Local(() => new MyClass())') };
+    const wanted = expect.objectContaining(refused);
+    expect(() => new Extended()).toThrow(wanted);
+    expect(() => new (class extends Local {})()).toThrow(wanted);
+    expect(() => Reflect.construct(Local, [], Counter)).toThrow(wanted);
+    expect(Reflect.construct(Local, [() => new Counter()])).toBeInstanceOf(Counter);
+  });
+
   test('a method is one and the same at each read, and what it returns of itself is the Local', () => {
     const local = new Local(() => new Counter());
     expect(local.up).toBe(local.up);

@@ -28,8 +28,8 @@ export interface LocalConstructor {
    * @param init - Makes the content, at the first access in a process and thread; where it throws, the next access tries
    * again.
    * @default init: () => ({})
-   * @throws {TypeError} `ERR_INVALID_ARG_TYPE`. On access: `ERR_INVALID_RETURN_VALUE` if `init` did not return an object,
-   * `ERR_INVALID_STATE` if it used the very object that it is to make
+   * @throws {TypeError} `ERR_INVALID_ARG_TYPE`; if a class extends it. On access: `ERR_INVALID_RETURN_VALUE` if `init` did
+   * not return an object, `ERR_INVALID_STATE` if it used the very object that it is to make
    */
   new <T extends object = Content>(init?: () => T): T;
   /** Of no use: a Local has the prototype of its content. */
@@ -80,6 +80,12 @@ function makeContent(cell: Cell): Content {
 function usedItselfError(): Error {
   const message = 'The init function of a Local used this Local; its content is what the function is to make';
   return Object.assign(new Error(message), { code: 'ERR_INVALID_STATE' });
+}
+
+function extendedError(): TypeError {
+  return new TypeError(
+    'A class can not extend Local: a Local is the object that init makes; use new Local(() => new MyClass())',
+  );
 }
 
 /** A function that was read: one that is inherited, by itself or wrapped; any other as it is. */
@@ -162,6 +168,7 @@ const traps: ProxyHandler<Cell> = {
  */
 export const Local = class Local {
   constructor(init?: () => object) {
+    if (new.target !== Local) throw extendedError();
     if (init !== undefined && typeof init !== 'function') {
       throw argumentTypeError('init', 'of type function', init);
     }
