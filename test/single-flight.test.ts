@@ -116,6 +116,17 @@ describe.each(KINDS)('a flight %s', (kindName) => {
     });
   });
 
+  test('of a closed handle is refused as every acquire: after its arguments, and after an abort', async () => {
+    const closed = kind.make(name);
+    closed.close();
+    const fly = (options: object) => kind.singleFlight(closed, () => {}, options);
+    const reason = new Error('enough');
+    const signal = AbortSignal.abort(reason);
+    await expect(fly({ timeout: 'soon', signal })).rejects.toEqual(withCode('ERR_INVALID_ARG_TYPE'));
+    await expect(fly({ signal })).rejects.toBe(reason);
+    await expect(fly({})).rejects.toEqual(withCode('ERR_LOCK_CLOSED'));
+  });
+
   test('takes the options of an acquire', async () => {
     const guard = await lock.exclusive();
     await expect(kind.singleFlight(lock, () => {}, { timeout: 20 })).rejects.toEqual(

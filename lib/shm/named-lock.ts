@@ -152,7 +152,8 @@ export abstract class NamedLock {
 
   /** @internal */
   watchFlights(): () => boolean {
-    this.checkOpen();
+    // Refused by the acquire, which looks at its arguments first.
+    if (this.closed) return () => false;
     const { record } = this;
     const before = record.flights();
     return () => record.flights() !== before;
