@@ -28,7 +28,7 @@ import type { EngineSpace } from './space';
 export class LockManager {
   readonly #space: EngineSpace;
 
-  /** @throws {TypeError} `ERR_INVALID_ARG_TYPE` without a space */
+  /** @throws {TypeError} as the constructor of a lock */
   constructor(options: LockOptions) {
     this.#space = spaceOf(options);
   }

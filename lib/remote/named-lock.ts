@@ -3,7 +3,13 @@ import type { InspectOptions } from 'node:util';
 import { callUntilSettled, modeOf, optionsOf, workOf } from '../common/call';
 import { type AcquireEvent, isWatched, traceAsync } from '../common/channels';
 import { beginContext, currentContext } from '../common/context';
-import { argumentTypeError, closedError, syncError, timeoutError } from '../common/errors';
+import {
+  argumentTypeError,
+  argumentValueError,
+  closedError,
+  syncError,
+  timeoutError,
+} from '../common/errors';
 import { INSPECT, type Inspect, inspectLock, type LockData, lockData } from '../common/inspect';
 import { LeakFinder } from '../common/leaks';
 import { LOCKABLE } from '../common/many';
@@ -59,8 +65,15 @@ const leaks = new LeakFinder();
 /** @internal The space that is meant by the options of a lock or manager. */
 export function spaceOf(options: unknown): EngineSpace {
   if (options !== undefined) checkObject('options', options);
-  const { space } = (options ?? {}) as { space?: unknown };
+  const { group, namespace, space } = (options ?? {}) as Record<string, unknown>;
   if (!isSpace(space)) throw argumentTypeError('options.space', 'an instance of Space', space);
+  if (namespace !== undefined && namespace !== space.namespace)
+    throw argumentValueError(
+      'options.namespace',
+      'must be that of the space, which is given to memory() or connect()',
+      namespace,
+    );
+  if (group !== undefined) throw argumentValueError('options.group', 'is for locks in shared memory', group);
   return space;
 }
 
@@ -82,7 +95,8 @@ export abstract class NamedLock {
   /**
    * Asks nothing of the engine yet.
    * @param name any string; `undefined`: a fresh unique name
-   * @throws {TypeError} `ERR_INVALID_ARG_TYPE` without a space
+   * @throws {TypeError} `ERR_INVALID_ARG_TYPE` without a space; `ERR_INVALID_ARG_VALUE` with a `group`, or a `namespace` that
+   * is not that of the space
    */
   constructor(name: string | undefined, options: LockOptions) {
     if (name !== undefined) checkName(name);

@@ -126,4 +126,27 @@ export const spaces: Cases = (property, traits) => {
       expect(await errorOf(make)).toMatchObject({ name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE' });
     }
   });
+
+  property(
+    'options that would name another lock are refused, and those that name this one are not',
+    async (stage) => {
+      const { classes, namespace, options: own } = stage.world;
+      const makers = [
+        ...(['SharedLock', 'SharedRLock', 'Lock', 'RLock'] as const).map(
+          (className) => (options: object) => new classes[className](name, options as never),
+        ),
+        (options: object) => new classes.LockManager(options as never),
+      ];
+      for (const make of makers) {
+        for (const [key, value] of Object.entries({ namespace: `${namespace}-other`, group: 'staff' })) {
+          expect(await errorOf(() => make({ ...own, [key]: value }))).toMatchObject({
+            name: 'TypeError',
+            code: 'ERR_INVALID_ARG_VALUE',
+            message: expect.stringContaining(`options.${key}`),
+          });
+        }
+        expect(() => make({ ...own, namespace, fair: true, group: undefined })).not.toThrow();
+      }
+    },
+  );
 };
