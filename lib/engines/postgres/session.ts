@@ -27,6 +27,7 @@ import type { Settings } from './config';
 import { forgottenError, missingRightsError, toLockError, transactionPoolerError } from './errors';
 import { checkSchema } from './install';
 import { Names, quoted } from './names';
+import { Place } from './place';
 import { checkServer } from './server';
 import { Wire, type WireEvents } from './wire';
 
@@ -36,22 +37,6 @@ const BEATS_PER_TTL = 3;
 const PROOFS_PER_TTL_MAX = 20;
 /** How often whoever waits looks for the dead. The server lets somebody look every 150 ms at most. */
 const LOOK_MS = 200;
-
-/** What is known here of a hold or wait. */
-interface Place {
-  readonly slot: Slot;
-  readonly key: Buffer;
-  /** `asked`: not yet known whether it waits. `waits`: for the lock, or for an upgrade. */
-  state: 'asked' | 'waits' | 'settled';
-  /** How many questions about it are not answered yet, or the caller does not have the answer. */
-  asked: number;
-  /** What came meanwhile: to be told when the caller has the last answer. */
-  early: Message[] | undefined;
-  /** Of the last grant that was told. What comes late has no greater one. */
-  token: bigint;
-  /** What it was when an upgrade was asked for: a grant that is the answer to that has a greater one. */
-  tokenBefore: bigint;
-}
 
 export class PostgresSession implements Session, WireEvents {
   readonly clientId: string;
@@ -110,15 +95,7 @@ export class PostgresSession implements Session, WireEvents {
 
   async acquire(slot: Slot, how: 'wait' | 'try' | 'steal'): Promise<Answer> {
     const { bytes, key } = this.names.of(slot.name);
-    const place: Place = {
-      slot,
-      key,
-      state: 'asked',
-      asked: 0,
-      early: undefined,
-      token: -1n,
-      tokenBefore: -1n,
-    };
+    const place = new Place(slot, key);
     this.places.set(slot.id, place);
     const exclusively = slot.mode === 'exclusive';
     const asked = this.call<Asked>('acquire', slot.id, key, this.settings.namespace, bytes, exclusively, how);
@@ -324,6 +301,11 @@ export class PostgresSession implements Session, WireEvents {
       return;
     }
     if (message.event === 'robbed') {
+      // An answer may come before a message that is older; and what it tells is heard after a message that came behind it.
+      if (place.waitsForFirst) {
+        place.robbed = message;
+        return;
+      }
       this.settle(place);
       this.places.delete(message.id);
       this.events.robbed(message.id, message.thief);
@@ -336,6 +318,7 @@ export class PostgresSession implements Session, WireEvents {
     this.settle(place);
     place.token = grant.token;
     this.events.granted(place.slot.id, grant);
+    if (place.robbed !== undefined) this.tell(place.robbed);
   }
 
   private wait(place: Place): void {

@@ -24,7 +24,7 @@ describeWithServer('over PostgreSQL', () => {
     const told: string[] = [];
     const settings = checkSettings(fixture.through(proxy), {});
     const session = await PostgresSession.open(settings, {
-      granted: () => {},
+      granted: () => told.push('granted'),
       certainFor: () => {},
       answered: () => {},
       robbed: () => told.push('robbed'),
@@ -100,6 +100,67 @@ describeWithServer('over PostgreSQL', () => {
     proxy.stall('down');
     proxy.resume('up');
     await expectToldInOrder(withdrawn, behindProxy);
+  });
+
+  test('a theft that comes in one piece with the answer that tells of the grant is told behind it', async () => {
+    const { name, server } = fixture;
+    const { proxy, session, told } = await sessionBehindProxy();
+    const [hold, wait]: Slot[] = [1, 2].map((id) => ({ id, name, mode: 'exclusive' }));
+    expect((await session.acquire(hold!, 'wait')).state).toBe('granted');
+    expect((await session.acquire(wait!, 'wait')).state).toBe('queued');
+
+    proxy.stall('down');
+    const released = session.release(hold!, { repaired: false, flight: false });
+    await until(async () => (await server.sql('select from proclock.slots')).length === 0);
+    await new LockManager({ space: await fixture.space() }).request(name, { steal: true }, () => {});
+    proxy.resume();
+    expect(await released).toBe(true);
+    await until(() => told.length > 1);
+    expect(told).toEqual(['granted', 'robbed']);
+    expect(await session.release(wait!, { repaired: false, flight: false })).toBe(false);
+    await until(async () => (await fixture.traces()) === 0);
+  });
+
+  describe('a theft that is heard of before the grant that it ended', () => {
+    /** The session waits, and hears of a theft of that. */
+    async function robbedWait() {
+      const { name } = fixture;
+      const first = await (await fixture.lock()).exclusive();
+      const { session, told } = await sessionBehindProxy();
+      const slot: Slot = { id: 1, name, mode: 'exclusive' };
+      expect((await session.acquire(slot, 'wait')).state).toBe('queued');
+      session.notified(JSON.stringify({ event: 'robbed', id: 1, thief: 'somebody' }));
+      return { first, session, slot, told };
+    }
+
+    test('is told behind that', async () => {
+      const { first, told } = await robbedWait();
+      expect(told).toEqual([]);
+      await first.release();
+      await until(() => told.length > 1);
+      expect(told).toEqual(['granted', 'robbed']);
+    });
+
+    test('is not told where the wait is withdrawn', async () => {
+      const { first, session, slot, told } = await robbedWait();
+      expect(await session.withdraw(slot)).toBeUndefined();
+      await first.release();
+      await (await (await fixture.lock()).exclusive()).release();
+      expect(told).toEqual([]);
+    });
+
+    test('does not hide the theft of a hold that waits for an upgrade', async () => {
+      const { name } = fixture;
+      const beside = await (await fixture.lock()).shared();
+      const { session, told } = await sessionBehindProxy();
+      const slot: Slot = { id: 1, name, mode: 'shared' };
+      expect((await session.acquire(slot, 'wait')).state).toBe('granted');
+      expect((await session.upgrade(slot, 'wait')).state).toBe('queued');
+      await new LockManager({ space: await fixture.space() }).request(name, { steal: true }, () => {});
+      await until(() => told.length > 0);
+      expect(told).toEqual(['robbed']);
+      await beside[Symbol.asyncDispose]();
+    });
   });
 
   test('a session that gives much back tells that the server answers', async () => {
