@@ -25,7 +25,8 @@ export interface GrantText {
 
 export type Message =
   | ({ event: 'granted'; id: number } & GrantText)
-  | { event: 'robbed'; id: number; thief: string };
+  /** `thief` is null where the server does not know the session of it any more. */
+  | { event: 'robbed'; id: number; thief: string | null };
 
 /** What every verb answers with: what else happened, and to whom of us. */
 export interface Told {
@@ -47,6 +48,41 @@ export interface InfoText {
   pid: number;
   threadId: number;
   host: string;
+}
+
+/** What was sent to our channel, if it has the form of a message: anybody may send something there. */
+export function messageIn(payload: string): Message | undefined {
+  let sent: unknown;
+  try {
+    sent = JSON.parse(payload);
+  } catch {
+    return undefined;
+  }
+  return isMessage(sent) ? sent : undefined;
+}
+
+function isMessage(sent: unknown): sent is Message {
+  if (!isObject(sent) || !Number.isSafeInteger(sent.id)) return false;
+  if (sent.event === 'robbed') return typeof sent.thief === 'string' || sent.thief === null;
+  return (
+    sent.event === 'granted' &&
+    isToken(sent.token) &&
+    Number.isSafeInteger(sent.flights) &&
+    (sent.abandoned === null || isAbandoned(sent.abandoned))
+  );
+}
+
+function isAbandoned(sent: unknown): boolean {
+  if (!isObject(sent)) return false;
+  return [sent.pid, sent.threadId, sent.since].every(Number.isSafeInteger) && isToken(sent.token);
+}
+
+function isToken(sent: unknown): boolean {
+  return typeof sent === 'string' && /^\d{1,19}$/.test(sent);
+}
+
+function isObject(sent: unknown): sent is Record<string, unknown> {
+  return typeof sent === 'object' && sent !== null;
 }
 
 export function grantOf({ token, abandoned, flights }: GrantText): Grant {

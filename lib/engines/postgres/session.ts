@@ -19,6 +19,7 @@ import {
   infoOf,
   type MarkText,
   type Message,
+  messageIn,
   nameIn,
   type Told,
 } from './answers';
@@ -171,13 +172,8 @@ export class PostgresSession implements Session, WireEvents {
   // ---- what the connection tells
 
   notified(payload: string): void {
-    let message: Message;
-    try {
-      message = JSON.parse(payload) as Message;
-    } catch {
-      return; // Anybody may notify our channel.
-    }
-    this.tell(message);
+    const message = messageIn(payload);
+    if (message !== undefined) this.tell(message);
   }
 
   proved(sent: Moment): void {
@@ -308,7 +304,7 @@ export class PostgresSession implements Session, WireEvents {
       }
       this.settle(place);
       this.places.delete(message.id);
-      this.events.robbed(message.id, message.thief);
+      this.events.robbed(message.id, message.thief ?? 'somebody unknown');
       // Its row has served its purpose.
       this.call('withdraw', message.id, place.key).catch(() => {});
       return;

@@ -163,6 +163,54 @@ describeWithServer('over PostgreSQL', () => {
     });
   });
 
+  const GRANT = { event: 'granted', id: 1, token: '999', abandoned: null, flights: 0 };
+  const DEAD = { pid: 1, threadId: 0, since: 1, token: '1' };
+
+  test.each(
+    [
+      null,
+      1,
+      [],
+      {},
+      { event: 'granted' },
+      { event: 'granted', id: 1 },
+      { event: 'robbed', id: 1 },
+      { ...GRANT, event: 'other' },
+      { ...GRANT, id: '1' },
+      { ...GRANT, token: 999 },
+      { ...GRANT, token: 'x' },
+      { ...GRANT, token: '-1' },
+      { ...GRANT, flights: undefined },
+      { ...GRANT, abandoned: undefined },
+      { ...GRANT, abandoned: 1 },
+      { ...GRANT, abandoned: { ...DEAD, pid: null } },
+      { ...GRANT, abandoned: { ...DEAD, token: undefined } },
+    ].map((sent) => JSON.stringify(sent)),
+  )('what somebody else sends to the channel of a session is ignored: %s', async (payload) => {
+    const { name, server } = fixture;
+    const first = await (await fixture.lock()).exclusive();
+    const { session, told } = await sessionBehindProxy();
+    expect((await session.acquire({ id: 1, name, mode: 'exclusive' }, 'wait')).state).toBe('queued');
+    await turn();
+    expect(() => session.notified(payload)).not.toThrow();
+    const send = 'select pg_notify(proclock.channel_of(session), $1) from proclock.sessions';
+    await server.sql(send, [payload]);
+    await first.release();
+    await until(() => told.length > 0);
+    expect(told).toEqual(['granted']);
+  });
+
+  test('a grant of a lock whose holder died, and a thief without a name, are understood', async () => {
+    const { name } = fixture;
+    await (await fixture.lock()).exclusive();
+    const { session, told } = await sessionBehindProxy();
+    expect((await session.acquire({ id: 1, name, mode: 'exclusive' }, 'wait')).state).toBe('queued');
+    await turn();
+    session.notified(JSON.stringify({ ...GRANT, abandoned: DEAD }));
+    session.notified(JSON.stringify({ event: 'robbed', id: 1, thief: null }));
+    expect(told).toEqual(['granted', 'robbed']);
+  });
+
   test('a session that gives much back tells that the server answers', async () => {
     let answers = 0;
     const settings = checkSettings(fixture.where, {});
