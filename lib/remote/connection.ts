@@ -15,9 +15,9 @@ export const ANSWER_MS_MAX = 5000;
 /** An engine that goes on to answer others first may take so many times as long. */
 const PATIENCE = 6;
 
-/** How long until what the engine has refused to take back is offered again: at first, and at most. */
-const AGAIN_MS_MIN = 100;
-const AGAIN_MS_MAX = 2000;
+/** How long until what the engine has refused is asked for again: at first, and at most. */
+export const AGAIN_MS_MIN = 100;
+export const AGAIN_MS_MAX = 2000;
 
 /** After so many refusals in a row the session is ended, which gives everything back. */
 const REFUSALS_MAX = 6;

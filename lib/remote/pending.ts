@@ -48,7 +48,9 @@ export abstract class Pending implements Waiting {
     connection.addWait(this.slot.id, this);
     question().then(
       (answer) => this.answered(connection, answer),
-      (error) => this.failed(connection, error),
+      (error) => {
+        if (this.state === 'waiting' && connection === this.connection) this.failed(error);
+      },
     );
   }
 
@@ -71,9 +73,9 @@ export abstract class Pending implements Waiting {
     this.take(grant);
   }
 
-  /** The engine refuses it. */
-  private failed(connection: Connection, error: unknown): void {
-    if (this.state === 'waiting' && connection === this.connection) this.fail(error);
+  /** The engine refuses it, and the session goes on. */
+  protected failed(error: unknown): void {
+    this.fail(error);
   }
 
   sessionEnded(why: Error): void {

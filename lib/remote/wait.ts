@@ -1,17 +1,17 @@
 // A lock that is waited for, and what becomes of the wait: see pending.ts.
 import type { AcquireEvent } from '../common/channels';
-import { now } from '../common/clock';
+import { now, startTimer } from '../common/clock';
 import { type LockError, shown, timeoutError, unavailableError } from '../common/errors';
 import type { Acquire } from '../common/options';
 import type { LockInfo, LockMode } from '../common/types';
-import { ANSWER_MS_MAX, type Connection } from './connection';
+import { AGAIN_MS_MAX, AGAIN_MS_MIN, ANSWER_MS_MAX, type Connection } from './connection';
 import type { Grant, Session, Slot } from './engine';
 import { Hold, type LockRecord } from './hold';
 import { Pending, WITHDRAWAL_MS_MAX } from './pending';
 
 /** What an acquire needs of its space. */
 export interface WaitedSpace {
-  /** From now on `submit` is called whenever there is a new session, until it is removed. */
+  /** Calls `submit` if there is a session, and from now on whenever there is a new one, until it is removed. */
   addRequest(request: Wait): void;
   removeRequest(request: Wait): void;
   /** Why there is no session, if there is none. */
@@ -32,6 +32,10 @@ export class Wait extends Pending {
   protected slot: Slot;
   /** How many flights were finished when it was queued first. */
   private flights: number | undefined = undefined;
+  /** Why the engine could not do it, until it is asked again. */
+  private refusal: unknown = undefined;
+  /** How long it waits before that. */
+  private againMs = AGAIN_MS_MIN;
 
   private constructor(
     private readonly space: WaitedSpace,
@@ -72,12 +76,31 @@ export class Wait extends Pending {
     const { how, mode, record } = this;
     const slot = { id: connection.newId(), name: record.name, mode };
     this.slot = slot;
+    this.refusal = undefined;
     this.put(connection, () => connection.session.acquire(slot, how));
   }
 
   protected queued(flights: number): void {
     this.flights ??= flights;
     if (this.watchers.event !== undefined) this.watchers.event.contended = true;
+  }
+
+  /** Whoever waits goes on until its time is up, also where the engine can not do what it was asked for at the moment. */
+  protected override failed(error: unknown): void {
+    if (this.how !== 'wait' || (error as LockError).code !== 'ERR_LOCK_UNAVAILABLE') {
+      super.failed(error);
+      return;
+    }
+    const connection = this.connection as Connection;
+    connection.removeWait(this.slot.id);
+    connection.discard(this.slot);
+    this.connection = undefined;
+    this.refusal = error;
+    startTimer(() => {
+      // Meanwhile it may have been asked in a new session.
+      if (this.state === 'waiting' && this.connection === undefined) this.space.addRequest(this);
+    }, this.againMs);
+    this.againMs = Math.min(this.againMs * 2, AGAIN_MS_MAX);
   }
 
   protected take(grant: Grant): void {
@@ -113,7 +136,7 @@ export class Wait extends Pending {
     const { mode, options, record, space } = this;
     const what = `acquire ${shown(record.name)} (${mode})`;
     if (this.how !== 'wait' || this.connection === undefined)
-      return unavailableError(what, space.unreachable);
+      return unavailableError(what, this.refusal ?? space.unreachable);
     const { connection } = this;
     const askedAt = now();
     try {

@@ -50,6 +50,7 @@ class Line implements Session, Client {
   readonly asked: string[] = [];
   /** How often each is still refused. */
   readonly refusals = new Map<string, number>();
+  refusal = refusal;
 
   constructor(
     private readonly server: Server,
@@ -108,7 +109,7 @@ class Line implements Session, Client {
     const refusals = this.refusals.get(what) ?? 0;
     if (refusals > 0) {
       this.refusals.set(what, refusals - 1);
-      throw refusal;
+      throw this.refusal;
     }
     const result = answer();
     await this.back.pass();
@@ -678,6 +679,105 @@ describe('an engine that refuses to take something back', () => {
     expect(state()).toEqual(IDLE);
     await sleep(200);
     expect(line.asked.filter((what) => what === 'release')).toHaveLength(1);
+  });
+});
+
+describe('an engine that can not do what it is asked for at the moment, while the session goes on', () => {
+  const acquires = (line: Line) => line.asked.filter((what) => what === 'acquire').length;
+
+  /** Enters the session, which refuses so many acquires from now on. */
+  async function refuse(times: number, why = unavailable): Promise<Line> {
+    await begin();
+    const { line } = engine;
+    line.refusal = why;
+    line.refusals.set('acquire', times);
+    line.asked.length = 0;
+    return line;
+  }
+
+  test('who waits goes on, and is granted when it can', async () => {
+    const line = await refuse(3);
+    const guard = await lock.exclusive();
+    expect(engine.line).toBe(line);
+    expect(acquires(line)).toBe(4);
+    expect(state()).toEqual([['exclusive'], []]);
+    await guard.release();
+    expect(state()).toEqual(IDLE);
+  });
+
+  test.each(['granted', 'queued'])('what it has %s nevertheless is given back', async (what) => {
+    await begin();
+    const theirs = what === 'queued' ? await others.exclusive() : undefined;
+    const { line } = engine;
+    const acquire = line.acquire.bind(line);
+    const slots: number[] = [];
+    line.acquire = async (slot, how) => {
+      slots.push(slot.id);
+      const answer = await acquire(slot, how);
+      if (slots.length === 1) throw unavailable;
+      return answer;
+    };
+    const wait = lock.exclusive();
+    await until(() => slots.length === 2);
+    if (theirs !== undefined) expect(state()).toEqual([['exclusive'], ['exclusive']]);
+    await theirs?.release();
+    const guard = await wait;
+    expect(state()).toEqual([['exclusive'], []]);
+    expect(guard.hold.id).toBe(slots[1]);
+    expect(new Set(slots).size).toBe(2);
+    await guard.release();
+    expect(state()).toEqual(IDLE);
+  });
+
+  test('it waits until its time is up, and is told why', async () => {
+    const line = await refuse(Number.POSITIVE_INFINITY);
+    const error = await errorOf(() => lock.exclusive({ timeout: 200 }));
+    expect(error).toMatchObject({ code: 'ERR_LOCK_UNAVAILABLE', cause: unavailable });
+    expect(acquires(line)).toBe(2);
+  });
+
+  test.each(['an abort', 'a handle that is closed', 'a space that is closed'])(
+    'it waits until %s',
+    async (why) => {
+      const line = await refuse(Number.POSITIVE_INFINITY);
+      const controller = new AbortController();
+      const wait = track(lock.exclusive({ signal: controller.signal }));
+      await until(() => line.asked.includes('withdraw'));
+      expect(wait.settled).toBe(false);
+      const reason = new Error('changed its mind');
+      if (why === 'an abort') controller.abort(reason);
+      if (why === 'a handle that is closed') lock.close();
+      if (why === 'a space that is closed') await space.close();
+      const error = await errorOf(() => wait.promise);
+      if (why === 'an abort') expect(error).toBe(reason);
+      else expect(error).toMatchObject({ code: 'ERR_LOCK_CLOSED' });
+      await sleep(150);
+      expect(acquires(line)).toBe(1);
+      expect(state()).toEqual(IDLE);
+    },
+  );
+
+  test('in another session it asks at once, and only once', async () => {
+    const line = await refuse(1);
+    const wait = lock.exclusive();
+    await until(() => line.asked.includes('withdraw'));
+    line.events.ended(new Error('the cable was cut'));
+    line.drop();
+    const guard = await wait;
+    await sleep(150);
+    expect([engine.lines.length, acquires(line), acquires(engine.line)]).toEqual([2, 1, 1]);
+    await guard.release();
+    expect(state()).toEqual(IDLE);
+  });
+
+  test('who does not wait is told at once, as is who can not hope', async () => {
+    await refuse(2);
+    expect(await errorOf(() => lock.tryExclusive())).toBe(unavailable);
+    const steal = () => new LockManager({ space }).request(name, { steal: true }, () => {});
+    expect(await errorOf(steal)).toBe(unavailable);
+    await refuse(1, refusal);
+    expect(await errorOf(() => lock.exclusive())).toBe(refusal);
+    expect(state()).toEqual(IDLE);
   });
 });
 

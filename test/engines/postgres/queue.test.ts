@@ -54,6 +54,17 @@ describeWithServer('over PostgreSQL', () => {
     expect(told).toEqual(['granted', 'robbed']);
   }
 
+  /** Keeps all verbs waiting that have to do with the name, until the function is called. */
+  async function keepLatch(): Promise<() => Promise<unknown>> {
+    const { name, server } = fixture;
+    const client = new Client(server.url());
+    await client.connect();
+    fixture.atEnd(() => client.end());
+    const latch = 'select pg_advisory_lock(proclock.latch_of(key)) from proclock.locks where name = $1';
+    await client.query(latch, [Buffer.from(name)]);
+    return () => client.query('select pg_advisory_unlock_all()');
+  }
+
   test('thousands of readers are granted together', async () => {
     const lock = await fixture.lock();
     const writer = await lock.exclusive();
@@ -232,7 +243,7 @@ describeWithServer('over PostgreSQL', () => {
   });
 
   test('what the server was made to cancel is given back nevertheless: a hold, and the place of a wait', async () => {
-    const { name, server } = fixture;
+    const { server } = fixture;
     const lock = await fixture.lock();
     const beside = await fixture.lock();
     const guard = await lock.exclusive();
@@ -240,11 +251,7 @@ describeWithServer('over PostgreSQL', () => {
     const wait = track(beside.exclusive({ signal: controller.signal }));
     await fixture.untilPending(lock, 1);
 
-    const client = new Client(server.url());
-    await client.connect();
-    fixture.atEnd(() => client.end());
-    const latch = 'select pg_advisory_lock(proclock.latch_of(key)) from proclock.locks where name = $1';
-    await client.query(latch, [Buffer.from(name)]);
+    const unlock = await keepLatch();
     const released = track(guard.release());
     const reason = new Error('changed its mind');
     controller.abort(reason);
@@ -259,12 +266,34 @@ describeWithServer('over PostgreSQL', () => {
       cause: { code: '57014' },
     });
     expect(await errorOf(() => wait.promise)).toBe(reason);
-    await client.query('select pg_advisory_unlock_all()');
+    await unlock();
 
     await until(async () => (await fixture.traces()) === 0);
     expect(guard.lost.aborted).toBe(false);
     const next = await beside.exclusive();
     expect(next.abandoned).toBeNull();
     await next.release();
+  });
+
+  test('a wait goes on, though the server was made to cancel its question', async () => {
+    const { server } = fixture;
+    const lock = await fixture.lock();
+    const beside = await fixture.lock();
+    const guard = await beside.exclusive();
+    const unlock = await keepLatch();
+    const wait = track(lock.exclusive());
+    const cancel = `select pg_cancel_backend(pid) from pg_stat_activity
+      where wait_event_type = 'Lock' and (query like '%.acquire(%' or query like '%.withdraw(%')`;
+    // It is asked again behind the question that gives the first place back.
+    for (let times = 0; times < 3; times++) {
+      await until(async () => (await server.sql(cancel)).length > 0);
+      await sleep(50);
+    }
+    expect(wait.settled).toBe(false);
+    await unlock();
+    await fixture.untilPending(beside, 1);
+    await guard.release();
+    await (await wait.promise).release();
+    await until(async () => (await fixture.traces()) === 0);
   });
 });
