@@ -28,7 +28,7 @@ import type { Settings } from './config';
 import { forgottenError, missingRightsError, toLockError, transactionPoolerError } from './errors';
 import { checkSchema } from './install';
 import { Names, quoted } from './names';
-import { Place } from './place';
+import { type Place, Places } from './place';
 import { checkServer } from './server';
 import { Wire, type WireEvents } from './wire';
 
@@ -47,7 +47,7 @@ export class PostgresSession implements Session, WireEvents {
   private readonly names: Names;
   /** What calls each verb. */
   private readonly texts = new Map<string, string>();
-  private readonly places = new Map<number, Place>();
+  private readonly places = new Places();
   private waits = 0;
   private beatTimer: Timer | undefined = undefined;
   private lookTimer: Timer | undefined = undefined;
@@ -96,33 +96,33 @@ export class PostgresSession implements Session, WireEvents {
 
   async acquire(slot: Slot, how: 'wait' | 'try' | 'steal'): Promise<Answer> {
     const { bytes, key } = this.names.of(slot.name);
-    const place = new Place(slot, key);
-    this.places.set(slot.id, place);
+    const place = this.places.add(slot, key);
+    const { number } = place;
     const exclusively = slot.mode === 'exclusive';
-    const asked = this.call<Asked>('acquire', slot.id, key, this.settings.namespace, bytes, exclusively, how);
+    const asked = this.call<Asked>('acquire', number, key, this.settings.namespace, bytes, exclusively, how);
     const answer = await this.answerOf(place, asked);
-    if (answer.state === 'refused') this.places.delete(slot.id);
+    if (answer.state === 'refused') this.places.delete(place);
     return answer;
   }
 
   async upgrade(slot: Slot, how: 'wait' | 'try'): Promise<Answer> {
-    const place = this.places.get(slot.id);
+    const place = this.places.of(slot);
     if (place === undefined) return { state: 'refused' };
     this.tellEarly(place);
     place.state = 'asked';
     place.tokenBefore = place.token;
-    return this.answerOf(place, this.call<Asked>('upgrade', slot.id, place.key, how));
+    return this.answerOf(place, this.call<Asked>('upgrade', place.number, place.key, how));
   }
 
   async withdraw(slot: Slot): Promise<Grant | undefined> {
-    const place = this.places.get(slot.id);
+    const place = this.places.of(slot);
     if (place === undefined) return undefined;
-    const withdrawn = this.call<Told & { grant?: GrantText }>('withdraw', slot.id, place.key);
+    const withdrawn = this.call<Told & { grant?: GrantText }>('withdraw', place.number, place.key);
     const { grant: text } = await this.keepEarly(place, withdrawn);
     const wasHeld = place.token >= 0n;
     this.settle(place);
     if (text === undefined) {
-      if (!wasHeld) this.places.delete(slot.id);
+      if (!wasHeld) this.places.delete(place);
       return undefined;
     }
     const grant = grantOf(text);
@@ -133,16 +133,16 @@ export class PostgresSession implements Session, WireEvents {
   }
 
   async release(slot: Slot, { repaired, flight }: Leaving): Promise<boolean> {
-    return this.leavePlace(slot, (key) => this.call('release', slot.id, key, repaired, flight));
+    return this.leavePlace(slot, ({ number, key }) => this.call('release', number, key, repaired, flight));
   }
 
   async downgrade(slot: Slot, repaired: boolean): Promise<boolean> {
-    const place = this.places.get(slot.id);
+    const place = this.places.of(slot);
     if (place === undefined) return false;
     this.tellEarly(place);
-    const { key } = place;
-    const { known } = await this.call<Told & { known: boolean }>('downgrade', slot.id, key, repaired);
-    if (!known) this.places.delete(slot.id);
+    const { number, key } = place;
+    const { known } = await this.call<Told & { known: boolean }>('downgrade', number, key, repaired);
+    if (!known) this.places.delete(place);
     return known;
   }
 
@@ -276,20 +276,20 @@ export class PostgresSession implements Session, WireEvents {
   }
 
   private async leavePlace(
-    { id }: Slot,
-    ask: (key: Buffer) => Promise<Told & { known: boolean }>,
+    slot: Slot,
+    ask: (place: Place) => Promise<Told & { known: boolean }>,
   ): Promise<boolean> {
-    const place = this.places.get(id);
+    const place = this.places.of(slot);
     if (place === undefined) return false;
     this.tellEarly(place);
     this.settle(place);
-    const { known } = await ask(place.key);
-    this.places.delete(id);
+    const { known } = await ask(place);
+    this.places.delete(place);
     return known;
   }
 
   private tell(message: Message): void {
-    const place = this.places.get(message.id);
+    const place = this.places.numbered(message.id);
     if (place === undefined || this.over) return;
     // A hold that is to be upgraded is there, and can hear of a theft at once.
     if (place.early !== undefined && (message.event === 'granted' || place.tokenBefore < 0n)) {
@@ -303,10 +303,10 @@ export class PostgresSession implements Session, WireEvents {
         return;
       }
       this.settle(place);
-      this.places.delete(message.id);
-      this.events.robbed(message.id, message.thief ?? 'somebody unknown');
+      this.places.delete(place);
+      this.events.robbed(place.slot.id, message.thief ?? 'somebody unknown');
       // Its row has served its purpose.
-      this.call('withdraw', message.id, place.key).catch(() => {});
+      this.call('withdraw', place.number, place.key).catch(() => {});
       return;
     }
     const grant = grantOf(message);
@@ -319,7 +319,7 @@ export class PostgresSession implements Session, WireEvents {
 
   private wait(place: Place): void {
     // It may have been robbed by what came in one piece with the answer.
-    if (this.places.get(place.slot.id) !== place) return;
+    if (this.places.of(place.slot) !== place) return;
     place.state = 'waits';
     if (++this.waits === 1 && this.lookTimer === undefined) this.lookLater();
   }

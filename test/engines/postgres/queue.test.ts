@@ -54,6 +54,12 @@ describeWithServer('over PostgreSQL', () => {
     expect(told).toEqual(['granted', 'robbed']);
   }
 
+  /** Something waits: what does the server call it? */
+  async function idOfWait(): Promise<number> {
+    const rows = await fixture.server.sql("select id::text from proclock.slots where state = 'waiting'");
+    return Number((rows[0] as { id: string }).id);
+  }
+
   /** Keeps all verbs waiting that have to do with the name, until the function is called. */
   async function keepLatch(): Promise<() => Promise<unknown>> {
     const { name, server } = fixture;
@@ -140,7 +146,7 @@ describeWithServer('over PostgreSQL', () => {
       const { session, told } = await sessionBehindProxy();
       const slot: Slot = { id: 1, name, mode: 'exclusive' };
       expect((await session.acquire(slot, 'wait')).state).toBe('queued');
-      session.notified(JSON.stringify({ event: 'robbed', id: 1, thief: 'somebody' }));
+      session.notified(JSON.stringify({ event: 'robbed', id: await idOfWait(), thief: 'somebody' }));
       return { first, session, slot, told };
     }
 
@@ -197,12 +203,13 @@ describeWithServer('over PostgreSQL', () => {
       { ...GRANT, abandoned: { ...DEAD, pid: null } },
       { ...GRANT, abandoned: { ...DEAD, token: undefined } },
     ].map((sent) => JSON.stringify(sent)),
-  )('what somebody else sends to the channel of a session is ignored: %s', async (payload) => {
+  )('what somebody else sends to the channel of a session is ignored: %s', async (sent) => {
     const { name, server } = fixture;
     const first = await (await fixture.lock()).exclusive();
     const { session, told } = await sessionBehindProxy();
     expect((await session.acquire({ id: 1, name, mode: 'exclusive' }, 'wait')).state).toBe('queued');
-    await turn();
+    const id = await idOfWait();
+    const payload = sent.replace(/"id":("?)1\b/, `"id":$1${id}`);
     expect(() => session.notified(payload)).not.toThrow();
     const send = 'select pg_notify(proclock.channel_of(session), $1) from proclock.sessions';
     await server.sql(send, [payload]);
@@ -211,14 +218,38 @@ describeWithServer('over PostgreSQL', () => {
     expect(told).toEqual(['granted']);
   });
 
+  test('nobody else can say that a wait is granted: it can not be guessed what the server calls it', async () => {
+    const { name, server } = fixture;
+    const first = await (await fixture.lock()).exclusive();
+    const { session, told } = await sessionBehindProxy();
+    const ids: number[] = [];
+    for (let id = 0; id < 3; id++) {
+      const slot: Slot = { id, name, mode: 'exclusive' };
+      expect((await session.acquire(slot, 'wait')).state).toBe('queued');
+      ids.push(await idOfWait());
+      await session.withdraw(slot);
+    }
+    expect(Math.abs(ids[1]! - ids[0]!)).not.toBe(Math.abs(ids[2]! - ids[1]!));
+    expect((await session.acquire({ id: 3, name, mode: 'exclusive' }, 'wait')).state).toBe('queued');
+    await turn();
+    const send = `select pg_notify(proclock.channel_of(session), jsonb_set($1, '{id}', to_jsonb(id))::text)
+      from proclock.sessions, generate_series(0, 100) as id`;
+    await server.sql(send, [JSON.stringify(GRANT)]);
+    await session.query(); // its answer comes behind the messages
+    await sleep(100);
+    expect(told).toEqual([]);
+    await first.release();
+    await until(() => told.length > 0);
+  });
+
   test('a grant of a lock whose holder died, and a thief without a name, are understood', async () => {
     const { name } = fixture;
     await (await fixture.lock()).exclusive();
     const { session, told } = await sessionBehindProxy();
     expect((await session.acquire({ id: 1, name, mode: 'exclusive' }, 'wait')).state).toBe('queued');
-    await turn();
-    session.notified(JSON.stringify({ ...GRANT, abandoned: DEAD }));
-    session.notified(JSON.stringify({ event: 'robbed', id: 1, thief: null }));
+    const id = await idOfWait();
+    session.notified(JSON.stringify({ ...GRANT, id, abandoned: DEAD }));
+    session.notified(JSON.stringify({ event: 'robbed', id, thief: null }));
     expect(told).toEqual(['granted', 'robbed']);
   });
 
