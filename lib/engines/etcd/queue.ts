@@ -99,9 +99,8 @@ export function acquire(entry: Entry, how: 'wait' | 'try'): Txn {
   const { keys } = entry;
   const isExclusive = entry.mode === 'exclusive';
   const isNew = [none(only(queueKey(entry))), none(only(entry.mailbox))];
-  const isFree = isExclusive
-    ? [none(startingWith(keys.queue))]
-    : [none(startingWith(keys.exclusive)), none(only(keys.ahead))];
+  // Who holds it is in queue/ as well. A thief that bars it is not.
+  const isFree = [none(startingWith(isExclusive ? keys.queue : keys.exclusive)), none(only(keys.ahead))];
   const before: Op[] = [flights(entry), ...blockers(entry)];
   return {
     as: 'free',

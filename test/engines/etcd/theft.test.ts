@@ -8,6 +8,8 @@ import { Fixture } from './fixture';
 
 /** More than are robbed at once, of which the one with the first number is among the first. */
 const READERS = 12;
+/** After so many looks of a thief nobody gets in his way any more. */
+const LOOKS_MAX = 4;
 
 describeWithServer('over etcd', () => {
   const fixture = new Fixture();
@@ -41,6 +43,34 @@ describeWithServer('over etcd', () => {
     await until(() => readers.robbed.has(1));
     expect(await thief.session.release(slot(1), leaving)).toBe(true);
     expect(await readers.session.acquire(slot(9), 'try')).toMatchObject({ state: 'granted' });
+  });
+
+  test('so is one that is released, and taken exclusively by another one, after each look', async () => {
+    const takers = await fixture.session();
+    const thief = await fixture.session();
+    const states: string[] = [];
+    afterEachLook(async (looks) => {
+      if (looks > LOOKS_MAX) return;
+      await takers.session.release(slot(looks - 1), leaving);
+      states.push((await takers.session.acquire(slot(looks, 'exclusive'), 'try')).state);
+    });
+    expect(await thief.session.acquire(slot(1, 'exclusive'), 'steal')).toMatchObject({ state: 'granted' });
+    expect(states).toEqual(['granted', 'refused']);
+  });
+
+  test('an exclusive one that comes during the theft has the lock after the thief', async () => {
+    const others = await fixture.session();
+    const thief = await fixture.session();
+    afterEachLook(async (looks) => {
+      if (looks === 1) await others.session.acquire(slot(1), 'try');
+      else await others.session.release(slot(1), leaving);
+      if (looks > 1)
+        expect(await others.session.acquire(slot(2, 'exclusive'), 'wait')).toMatchObject({ state: 'queued' });
+    });
+    expect(await thief.session.acquire(slot(1, 'exclusive'), 'steal')).toMatchObject({ state: 'granted' });
+    expect(others.granted.has(2)).toBe(false);
+    expect(await thief.session.release(slot(1), leaving)).toBe(true);
+    await until(() => others.granted.has(2));
   });
 
   test('one that takes several steps, and is given up between them, keeps nobody out', async () => {
