@@ -20,6 +20,9 @@ const BEATS_PER_TTL = 5;
 /** How many keep-alives are on their way at a time. */
 const BEATS_MAX = 2;
 
+/** How long until something is asked again that the database was too full for, and that has to be done. */
+export const NO_SPACE_PAUSE_MS = 500;
+
 const ID_BITS = 63;
 
 export interface LeaseEvents {
@@ -190,7 +193,8 @@ export class Lease {
       if (reply.did('there')) this.epoch = Math.max(this.epoch, reply.revision);
       else this.end(expiredError());
     } catch (error) {
-      if (!isUncertain(error)) this.end(error as LockError);
+      if (isFull(error)) await new Promise<void>((resolve) => startTimer(resolve, NO_SPACE_PAUSE_MS));
+      else if (!isUncertain(error)) this.end(error as LockError);
     }
   }
 
@@ -223,6 +227,11 @@ export class Lease {
     this.provedAt = sent.time;
     this.events.certainFor(this.ttlMs * CERTAIN_PART, sent);
   }
+}
+
+/** The database is. Keep-alives are answered all the same, and what is only deleted is. */
+export function isFull(error: unknown): boolean {
+  return (error as LockError).code === 'ERR_LOCK_NO_SPACE';
 }
 
 export function isUncertain(error: unknown): boolean {

@@ -5,7 +5,7 @@ import type { LockMode } from '../../common/types';
 import type { Answer, Grant, Leaving, Slot } from '../../remote/engine';
 import { flightsIn, grantIn } from './answers';
 import { type LockKeys, lastPart, numberOf, type SpaceKeys, sessionOf, slotOf } from './keys';
-import type { Lease } from './lease';
+import { isFull, NO_SPACE_PAUSE_MS } from './lease';
 import type { KeyValue } from './messages';
 import {
   acquire,
@@ -22,14 +22,14 @@ import {
 } from './queue';
 import { takeByForce } from './theft';
 import type { Reply, Txn } from './txn';
-import type { Watcher } from './watcher';
+import { Waking, type WakingHost } from './waking';
 
 /** What a place needs of its session. */
-export interface Host {
+export interface Host extends WakingHost {
   readonly clientId: string;
   readonly keys: SpaceKeys;
-  readonly lease: Lease;
-  readonly watcher: Watcher;
+  /** The session has ended, or is being closed. */
+  readonly over: boolean;
   /** As others are to see it. */
   readonly thief: string;
   describe(name: string, mode: LockMode): string;
@@ -44,7 +44,6 @@ export interface Host {
   readMail(): Promise<void>;
   /** Its keys are not what they have to be. */
   forgotten(): void;
-  failed(error: unknown): void;
 }
 
 /** `new`: nothing was asked yet. `asked`: it is not known what has come of it. `waits`: in the queue. `upgrades`: held, and waits for the others to leave. */
@@ -68,7 +67,7 @@ export class Place implements Entry {
   private grant: Grant | undefined = undefined;
   /** Its waiter has given up. */
   private unwanted = false;
-  private watchId: number | undefined = undefined;
+  private readonly waking: Waking;
   private turn: Promise<unknown> = Promise.resolve();
 
   constructor(
@@ -82,6 +81,7 @@ export class Place implements Entry {
     this.slot = slotOf(host.clientId, id);
     this.mailbox = host.keys.robbed(this.slot);
     this.lease = host.lease.id;
+    this.waking = new Waking(host, () => this.wake());
   }
 
   describe(mode: LockMode): string {
@@ -137,7 +137,7 @@ export class Place implements Entry {
     return this.inTurn(async () => {
       const { state } = this;
       this.unwanted = false;
-      this.unwatch();
+      this.waking.off();
       if (state === 'held') return this.grant;
       if (state === 'upgrades') {
         await this.transact(standBack(this));
@@ -159,7 +159,7 @@ export class Place implements Entry {
 
   release({ repaired, flight }: Leaving): Promise<boolean> {
     return this.inTurn(async () => {
-      this.unwatch();
+      this.waking.off();
       if (this.state !== 'held' && this.state !== 'upgrades') return false;
       const { lease } = this.host;
       const { reply, repeated } = await lease.transact('release a lock', release(this, repaired, flight));
@@ -209,7 +209,7 @@ export class Place implements Entry {
   /** Nothing comes of it any more. */
   end(): void {
     this.state = 'over';
-    this.unwatch();
+    this.waking.off();
   }
 
   // ---- to wait
@@ -221,37 +221,7 @@ export class Place implements Entry {
   }
 
   private watchWhomItWaitsFor(reply: Reply): void {
-    const blocker = this.blockerIn(reply);
-    // It is gone by now, then.
-    if (blocker === undefined) {
-      startSoon(() => this.wake(), false);
-      return;
-    }
-    const { key } = blocker;
-    const { watcher } = this.host;
-    this.watchId = watcher.watch({ key }, true, {
-      begun: () => void this.lookWhetherItIsGone(key),
-      happened: () => this.wake(),
-      missed: (why) => {
-        if ('code' in why) this.host.failed(why);
-        else this.wake();
-      },
-    });
-  }
-
-  /** Before the watch of that key had begun, which tells of what comes later. */
-  private async lookWhetherItIsGone(key: Buffer): Promise<void> {
-    const { watchId } = this;
-    try {
-      const reply = await this.host.lease.read('look whom a lock waits for', {
-        as: 'looked',
-        when: [],
-        does: [{ as: 'blocker', get: { key } }],
-      });
-      if (this.watchId === watchId && reply.first('blocker') === undefined) this.wake();
-    } catch (error) {
-      this.host.failed(error);
-    }
+    this.waking.whenGone(this.blockerIn(reply));
   }
 
   private blockerIn(reply: Reply): KeyValue | undefined {
@@ -261,11 +231,20 @@ export class Place implements Entry {
   }
 
   private wake(): void {
-    this.unwatch();
-    this.inTurn(async () => {
-      const answer = await this.tryTurn();
-      if (answer?.state === 'granted') this.host.granted(this, answer.grant);
-    }).catch((error) => this.host.failed(error));
+    void this.inTurn(async () => {
+      try {
+        const answer = await this.tryTurn();
+        if (answer?.state === 'granted') this.host.granted(this, answer.grant);
+      } catch (error) {
+        this.turnFailed(error);
+      }
+    });
+  }
+
+  /** A full database takes nothing away from those who have something: the place is kept, and the session goes on. */
+  private turnFailed(error: unknown): void {
+    if (isFull(error) && !this.host.over) this.waking.after(NO_SPACE_PAUSE_MS);
+    else this.host.failed(error);
   }
 
   /** Takes the lock, if it is its turn, and watches somebody else if not. */
@@ -295,12 +274,6 @@ export class Place implements Entry {
   private async hearWhyItIsLost(): Promise<void> {
     await this.host.readMail();
     if (this.state !== 'over') this.host.forgotten();
-  }
-
-  private unwatch(): void {
-    if (this.watchId === undefined) return;
-    this.host.watcher.unwatch(this.watchId);
-    this.watchId = undefined;
   }
 
   // ---- to have

@@ -35,13 +35,13 @@ export class EtcdSession implements Session, Host, LeaseEvents {
   readonly lease: Lease;
   readonly watcher: Watcher;
   readonly thief: string;
+  over = false;
   private readonly wire: Wire;
   private readonly places = new Map<number, Place>();
   /** By name: when the last one who asked to get in has been answered. */
   private readonly entrances = new Map<string, Promise<void>>();
   private readonly host = hostname();
   private opened = false;
-  private over = false;
   private stopped = false;
   /** The last one, of those from the beginning of the lease on. */
   private proof!: Parameters<LeaseEvents['certainFor']>;

@@ -1,17 +1,27 @@
 // What a hold or wait makes of an etcd that refuses to take it back: it stays where it is, and can be taken back later.
 
+import { setTimeout as sleep } from 'node:timers/promises';
 import { LockError } from '../../../lib/common/errors';
 import { SpaceKeys } from '../../../lib/engines/etcd/keys';
 import { type Host, Place } from '../../../lib/engines/etcd/place';
 import type { Reply, Txn } from '../../../lib/engines/etcd/txn';
+import { until } from '../../support/until';
 import { errorOf, name } from '../stage';
 
 const refusal = new LockError('ERR_LOCK_PERMISSION', 'not now');
+const full = new LockError('ERR_LOCK_NO_SPACE', 'the database is full');
 
-/** Tells that these conditions were met, in this order; `refused` is a refusal. */
+/** Longer than the pause after which a turn is tried again. */
+const PAUSE_MS = 700;
+
+/** Tells that these conditions were met, in this order; `refused` and `full` are refusals. */
 class Script {
   readonly asked: string[] = [];
   readonly removed: Place[] = [];
+  readonly granted: Place[] = [];
+  readonly failures: unknown[] = [];
+  /** Whether the session is over. */
+  readonly session = { over: false };
   /** What is found by whoever looks before a theft. */
   onRead = () => ({ revision: 7, all: () => [] });
   readonly place: Place;
@@ -21,6 +31,7 @@ class Script {
       const answer = answers.shift();
       this.asked.push(as);
       if (answer === 'refused') throw refusal;
+      if (answer === 'full') throw full;
       const reply = {
         revision: 7,
         did: (condition: string) => condition === answer,
@@ -36,11 +47,13 @@ class Script {
       describe: () => '',
       inOrder: (_name: string, work: () => Promise<unknown>) => work(),
       readMail: async () => {},
-      failed: () => {},
+      granted: (place: Place) => this.granted.push(place),
+      failed: (error: unknown) => this.failures.push(error),
       remove: (place: Place) => this.removed.push(place) > 0,
       watcher: { watch: () => 1, unwatch: () => {} },
     };
-    this.place = new Place(host as unknown as Host, { id: 1, name, mode: 'shared' });
+    const session = Object.assign(this.session, host);
+    this.place = new Place(session as unknown as Host, { id: 1, name, mode: 'shared' });
   }
 }
 
@@ -119,4 +132,49 @@ test('a downgrade', async () => {
   expect(await place.downgrade(false)).toBe(true);
   expect(removed).toEqual([]);
   expect(asked).toEqual(['free', 'free', 'held', 'held']);
+});
+
+describe('a turn for which the database is full', () => {
+  test('is tried again after a pause, until there is space', async () => {
+    const script = new Script('new', 'full', 'full', 'free');
+    await script.place.acquire('wait');
+    await until(() => script.granted.length > 0);
+    expect(script.asked).toEqual(['free', 'free', 'free', 'free']);
+    expect(script.failures).toEqual([]);
+  });
+
+  test('is that of an upgrade as well', async () => {
+    const script = new Script('free', 'barred', 'full', 'free');
+    await script.place.acquire('wait');
+    await script.place.upgrade('wait');
+    await until(() => script.granted.length > 0);
+    expect(script.place.mode).toBe('exclusive');
+    expect(script.failures).toEqual([]);
+  });
+
+  test('is not tried again for one that has given up', async () => {
+    const script = new Script('new', 'full', 'waited');
+    await script.place.acquire('wait');
+    await until(() => script.asked.length === 2);
+    expect(await script.place.withdraw()).toBeUndefined();
+    await sleep(PAUSE_MS);
+    expect(script.asked).toEqual(['free', 'free', 'waited']);
+    expect(script.failures).toEqual([]);
+  });
+
+  test('is not tried again in a session that is over', async () => {
+    const script = new Script('new', 'full', 'full');
+    await script.place.acquire('wait');
+    await until(() => script.asked.length === 2);
+    script.session.over = true;
+    await sleep(2 * PAUSE_MS);
+    expect(script.asked).toEqual(['free', 'free', 'free']);
+  });
+
+  test('any other refusal ends the session', async () => {
+    const script = new Script('new', 'refused');
+    await script.place.acquire('wait');
+    await until(() => script.failures.length > 0);
+    expect(script.failures).toEqual([refusal]);
+  });
 });

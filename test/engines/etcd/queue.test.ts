@@ -1,6 +1,5 @@
 // The queue over etcd; whom a release wakes, and what is asked of etcd for it.
 import { Client, type ClientUnaryCall } from '@grpc/grpc-js';
-import { toLockError } from '../../../lib/engines/etcd/errors';
 import { txn } from '../../../lib/engines/etcd/messages';
 import { Watcher } from '../../../lib/engines/etcd/watcher';
 import { CALLS_MAX } from '../../../lib/engines/etcd/wire';
@@ -101,12 +100,6 @@ describeWithServer('over etcd', () => {
     spy.mockRestore();
     expect(held.lost.aborted).toBe(false);
     expect(await fixture.traces()).toBe(0);
-  });
-
-  test('a full database is told at once', () => {
-    const details = 'etcdserver: mvcc: database space exceeded';
-    const error = Object.assign(new Error(), { code: 8, details });
-    expect(toLockError('acquire', error, '')).toMatchObject({ code: 'ERR_LOCK_NO_SPACE' });
   });
 
   test('the queue is moved on for whoever waits for one that goes before its watch has begun', async () => {
