@@ -74,8 +74,8 @@ export interface SessionEvents {
 /**
  * One session with the engine: what its holds and waits live and die with.
  *
- * Methods reject with a `LockError`. After `ERR_LOCK_UNAVAILABLE` it is not known whether the engine did what was asked. When
- * a session ends, all questions that are not answered yet reject; `ended` is told before.
+ * Methods reject with a `LockError`. After `ERR_LOCK_UNAVAILABLE` or `ERR_LOCK_NO_SPACE` it is not known whether the engine did
+ * what was asked. When a session ends, all questions that are not answered yet reject; `ended` is told before.
  *
  * `withdraw`, `release` and `downgrade` can be repeated after they have rejected, until one resolves: what they give back
  * stays known to the session until the engine has said that it has it.

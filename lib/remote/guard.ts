@@ -117,8 +117,8 @@ export class LockGuard {
   /**
    * Exclusive to shared, atomically: nobody gets the lock exclusively in between.
    * @throws {LockError} `ERR_LOCK_NOT_HELD` if it is not held exclusively by this guard; `ERR_LOCK_NOT_REENTRANT` if
-   * guards of nested acquires are still open; `ERR_LOCK_LOST`; `ERR_LOCK_UNAVAILABLE` if it is not known whether it was done:
-   * then it counts as shared
+   * guards of nested acquires are still open; `ERR_LOCK_LOST`; `ERR_LOCK_UNAVAILABLE` if it is not known whether it was done.
+   * It counts as shared then, and after every other refusal of the engine
    */
   async downgrade(): Promise<void> {
     if (this.#done) throw notHeldError(this.lock);

@@ -146,17 +146,14 @@ export class Hold implements Held, Slot, WatchedHold {
     }
   }
 
-  /** Exclusive to shared. It counts as shared at once: whoever asks meanwhile is not to nest in what is about to go. */
+  /**
+   * Exclusive to shared. It counts as shared at once: whoever asks meanwhile is not to nest in what is about to go. That stays
+   * so where it fails: an engine may have done what it refuses, or may do it yet.
+   */
   async downgrade(): Promise<void> {
     this.checkNotLost();
     this.mode = 'shared';
-    try {
-      await this.ask('downgrade', (session) => session.downgrade(this, true));
-    } catch (error) {
-      // Where it is not known whether it was done, it may be done yet.
-      if ((error as LockError).code !== 'ERR_LOCK_UNAVAILABLE') this.mode = 'exclusive';
-      throw error;
-    }
+    await this.ask('downgrade', (session) => session.downgrade(this, true));
   }
 
   /** It was upgraded. */

@@ -273,6 +273,16 @@ describe('an engine that does not answer', () => {
     await until(() => state().flat().length === 0);
   });
 
+  test('so does one that is refused, which may have been done all the same', async () => {
+    const guard = await lock.exclusive();
+    engine.line.refusals.set('downgrade', 1);
+    expect(await errorOf(() => guard.downgrade())).toBe(refusal);
+    expect([guard.mode, guard.released, guard.lost.aborted]).toEqual(['shared', false, false]);
+    await expectError(() => guard.downgrade(), 'ERR_LOCK_NOT_HELD');
+    await guard.release();
+    expect(state()).toEqual(IDLE);
+  });
+
   test('one that only says that the session is there is not waited for', async () => {
     const guard = await lock.shared();
     const { line } = engine;

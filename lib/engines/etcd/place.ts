@@ -14,11 +14,12 @@ import {
   release,
   robberyOf,
   standBack,
+  takeBack,
   takeTurn,
   takeTurnToUpgrade,
+  undoUpgrade,
   upgrade,
   type Victim,
-  withdraw,
 } from './queue';
 import { takeByForce } from './theft';
 import type { Reply, Txn } from './txn';
@@ -58,13 +59,14 @@ export class Place implements Entry {
   mode: LockMode;
   position = 0;
   heldAt = 0;
-  ahead = false;
   /** Whether its waiter has heard that it was granted. */
   isHeard = false;
   private readonly name: string;
   private state: State = 'new';
   /** Of the wait or upgrade that was asked for last, if it was granted. */
   private grant: Grant | undefined = undefined;
+  /** It may bar the queue. */
+  private isThief = false;
   /** Its waiter has given up. */
   private unwanted = false;
   private readonly waking: Waking;
@@ -115,10 +117,9 @@ export class Place implements Entry {
     return this.inOrder(async () => {
       if (this.state !== 'held') return { state: 'refused' };
       this.grant = undefined;
-      const reply = await this.transact(upgrade(this, how));
+      const reply = await this.transact(upgrade(this, how)).catch((error) => this.standBackAfter(error));
       if (reply.did('free') || reply.first('own mark') !== undefined) return this.becomeExclusive(reply);
       if (reply.did('barred') ? how === 'wait' : this.isAhead(reply)) {
-        this.ahead = true;
         this.state = 'upgrades';
         return this.wait(reply);
       }
@@ -140,16 +141,16 @@ export class Place implements Entry {
       this.waking.off();
       if (state === 'held') return this.grant;
       if (state === 'upgrades') {
-        await this.transact(standBack(this));
-        if (this.state === state) this.state = 'held';
-        this.ahead = false;
-      } else if (state === 'waits' || state === 'asked') {
-        const reply = await this.transact(withdraw(this));
-        // It was refused, and may have been done before that, by a question whose answer was lost.
-        if (state === 'asked' && !reply.did('waited')) {
-          await this.transact(release(this, false, false));
-          if (this.ahead) await this.transact(standBack(this));
-        }
+        const reply = await this.transact(standBack(this));
+        if (this.state !== state) return undefined;
+        this.state = 'held';
+        // It was granted, by a question that was refused all the same.
+        if (reply.first('own mark') !== undefined) this.becomeExclusive(reply);
+        return this.grant;
+      }
+      if (state === 'waits' || state === 'asked') {
+        await this.transact(takeBack(this));
+        if (this.isThief) await this.transact(standBack(this));
         this.state = 'over';
         this.host.remove(this);
       }
@@ -178,7 +179,6 @@ export class Place implements Entry {
       if (this.state !== 'held') return false;
       const reply = await this.transact(downgrade(this, repaired));
       this.mode = 'shared';
-      this.ahead = false;
       this.grant = undefined;
       if (reply.did('held')) return true;
       await this.host.readMail();
@@ -195,7 +195,7 @@ export class Place implements Entry {
     return this.inTurn(async () => {
       const { state } = this;
       this.end();
-      if (state === 'waits') return withdraw(this);
+      if (state === 'waits' || state === 'asked') return takeBack(this);
       if (state === 'held' || state === 'upgrades') return release(this, false, false);
       return undefined;
     });
@@ -210,6 +210,12 @@ export class Place implements Entry {
   end(): void {
     this.state = 'over';
     this.waking.off();
+  }
+
+  /** An upgrade was refused, and may have been done all the same. Where this is refused as well, the release sees to it. */
+  private async standBackAfter(refusal: unknown): Promise<never> {
+    await this.transact(undoUpgrade(this)).catch(() => {});
+    throw refusal;
   }
 
   // ---- to wait
@@ -304,7 +310,6 @@ export class Place implements Entry {
 
   private becomeExclusive(reply: Reply): Answer {
     this.mode = 'exclusive';
-    this.ahead = true;
     return this.granted(reply);
   }
 
@@ -336,6 +341,7 @@ export class Place implements Entry {
 
   private async steal(): Promise<Answer> {
     const { keys, lease, thief: name } = this.host;
+    this.isThief = true;
     const reply = await takeByForce({
       entry: this,
       name,

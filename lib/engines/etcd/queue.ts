@@ -49,6 +49,9 @@
 // queue/, a grant is in held/, a release is not any more, and what was granted and robbed since has mail. Nothing that others
 // can see is done twice.
 //
+// What a refusal leaves: perhaps all that was asked for, since etcd looks once more for space when a change has been made. So
+// whoever takes back what was refused takes back what may have come of it; who asks again finds its own keys, as above.
+//
 // What the end of a lease leaves: the waits are gone, whoever watched them wakes; the exclusive hold leaves its mark. The
 // session can do nothing any more: the key of the session is gone as well, and so the condition fails.
 //
@@ -83,8 +86,6 @@ export interface Entry {
   position: number;
   /** The revision at which held/SLOT was created; 0 until that is known. */
   heldAt: number;
-  /** Whether `ahead` may be its own. */
-  ahead: boolean;
   /** What queue/SLOT and held/SLOT say, for those who ask who is there. */
   describe(mode: LockMode): string;
 }
@@ -96,11 +97,13 @@ export const ROBBED_MAX = 10;
 
 /** `free`: it is granted. Else, with `wait`, it is in the queue; `new`: since this very question. */
 export function acquire(entry: Entry, how: 'wait' | 'try'): Txn {
-  const { keys } = entry;
-  const isExclusive = entry.mode === 'exclusive';
+  const { keys, mode } = entry;
   const isNew = [none(only(queueKey(entry))), none(only(entry.mailbox))];
   // Who holds it is in queue/ as well. A thief that bars it is not.
-  const isFree = [none(startingWith(isExclusive ? keys.queue : keys.exclusive)), none(only(keys.ahead))];
+  const isFree = [
+    none(startingWith(mode === 'exclusive' ? keys.queue : keys.exclusive)),
+    none(only(keys.ahead)),
+  ];
   const before: Op[] = [flights(entry), ...blockers(entry)];
   return {
     as: 'free',
@@ -200,18 +203,19 @@ function robbery({ keys }: Entry, victims: readonly Victim[], thief: string): Op
 
 // ---- to get out
 
-/** `waited`: it was in the queue, without the lock. */
-export function withdraw(entry: Entry): Txn {
+/** `waited`: it was in the queue, without the lock. If it has the lock by a question that was refused, that is released. */
+export function takeBack(entry: Entry): Txn {
   return {
     as: 'waited',
     when: [exists(queueKey(entry)), none(only(heldKey(entry)))],
     does: [...leaveQueue(entry), lastOneOut(entry, [])],
+    otherwise: [release(entry, false, false)],
   };
 }
 
-/** `held`: it had the lock. */
+/** `held`: it had the lock. What an upgrade may have left that was refused goes as well. */
 export function release(entry: Entry, repaired: boolean, flight: boolean): Txn {
-  const { keys, mode } = entry;
+  const { keys, slot } = entry;
   const counted: Op[] = flight ? [{ put: Buffer.from(keys.flights), value: '' }] : [];
   return {
     as: 'held',
@@ -219,8 +223,8 @@ export function release(entry: Entry, repaired: boolean, flight: boolean): Txn {
     does: [
       ...leaveQueue(entry),
       { delete: only(heldKey(entry)) },
-      ...noMoreAhead(entry),
-      ...(mode === 'exclusive' ? [{ delete: marksGoneWith(entry, repaired) }] : []),
+      leaveAhead(keys, slot),
+      { delete: marksGoneWith(entry, repaired) },
       lastOneOut(entry, counted),
     ],
   };
@@ -240,10 +244,6 @@ function lastOneOut({ keys, position }: Entry, otherwise: Op[]): Txn {
   };
 }
 
-function noMoreAhead({ keys, slot, ahead }: Entry): Op[] {
-  return ahead ? [leaveAhead(keys, slot)] : [];
-}
-
 function leaveAhead(keys: LockKeys, slot: string): Txn {
   return { as: 'was ahead', when: [hasValue(keys.ahead, slot)], does: [{ delete: only(keys.ahead) }] };
 }
@@ -261,12 +261,13 @@ function marksGoneWith(entry: Entry, repaired: boolean): Keys {
 
 /** `held`: it had the lock, and is shared now. */
 export function downgrade(entry: Entry, repaired: boolean): Txn {
+  const { keys, slot } = entry;
   return {
     as: 'held',
     when: [exists(heldKey(entry))],
     does: [
       { delete: only(exclusiveKey(entry)) },
-      ...noMoreAhead(entry),
+      leaveAhead(keys, slot),
       { delete: marksGoneWith(entry, repaired) },
       hold(entry, 'shared'),
     ],
@@ -307,14 +308,22 @@ export function takeTurnToUpgrade(entry: Entry): Txn {
   };
 }
 
-/** Takes a pending upgrade back, or the bar of a theft that was given up. */
+/** Takes a pending upgrade back, if its mark does not tell that it was granted; or the bar of a theft that was given up. */
 export function standBack(entry: Entry): Txn {
   const { keys, slot } = entry;
   return {
     as: 'stood ahead',
     when: [hasValue(keys.ahead, slot), none(only(markKey(entry)))],
     does: [{ delete: only(keys.ahead) }],
+    otherwise: own(entry),
   };
+}
+
+/** Of a holder whose upgrade was refused: what may have come of that. */
+export function undoUpgrade(entry: Entry): Txn {
+  const { keys, slot } = entry;
+  const does = [only(keys.ahead), only(markKey(entry))].map((key) => ({ delete: key }));
+  return { as: 'undone', when: [hasValue(keys.ahead, slot)], does };
 }
 
 // ---- what these have in common

@@ -32,7 +32,6 @@ export interface Thief {
 /** @returns what tells that the lock was granted, now or before; `undefined` if it is not wanted any more */
 export async function takeByForce(thief: Thief): Promise<Reply | undefined> {
   const { entry, keys, lease, name } = thief;
-  entry.ahead = true;
   for (let looks = 1; ; looks++) {
     const seen = await lease.read('look who holds a lock', lookAtHolders(entry));
     // Nobody is robbed for one that has given up.

@@ -2,13 +2,112 @@
 import { LockError } from '../../../lib/common/errors';
 import { toLockError } from '../../../lib/engines/etcd/errors';
 import { Lease } from '../../../lib/engines/etcd/lease';
+import type { EtcdSession } from '../../../lib/engines/etcd/session';
 import type { Reply, Txn } from '../../../lib/engines/etcd/txn';
 import { SharedLock } from '../../../lib/remote';
+import { until } from '../../support/until';
 import { describeWithServer } from './describe';
 import { Fixture } from './fixture';
 
 describeWithServer('over etcd', () => {
   const fixture = new Fixture();
+  const leaving = { repaired: false, flight: false };
+  const slot = (id: number, mode: 'shared' | 'exclusive') => ({ id, name: fixture.name, mode });
+  const full = new LockError('ERR_LOCK_NO_SPACE', 'the database is full');
+
+  afterEach(() => {
+    jest.restoreAllMocks();
+  });
+
+  /** All grants and upgrades are refused to that session from now on, and made all the same. */
+  function refuseWhatIsDone({ lease }: EtcdSession): { times: number } {
+    const { transact } = Lease.prototype;
+    const refused = { times: 0 };
+    jest.spyOn(lease, 'transact').mockImplementation(async (what, wanted) => {
+      const outcome = await transact.call(lease, what, wanted);
+      if (wanted.as !== 'free') return outcome;
+      refused.times++;
+      throw full;
+    });
+    return refused;
+  }
+
+  async function expectFree(): Promise<void> {
+    const { session } = await fixture.session();
+    expect(await session.acquire(slot(1, 'exclusive'), 'try')).toMatchObject({
+      state: 'granted',
+      grant: { abandoned: null },
+    });
+    expect(await session.release(slot(1, 'exclusive'), leaving)).toBe(true);
+    expect(await fixture.traces()).toBe(0);
+  }
+
+  describe('what was refused, and done all the same:', () => {
+    test('an acquire is taken back', async () => {
+      const { session } = await fixture.session();
+      refuseWhatIsDone(session);
+      await expect(session.acquire(slot(1, 'exclusive'), 'wait')).rejects.toBe(full);
+      expect(await session.withdraw(slot(1, 'exclusive'))).toBeUndefined();
+      await expectFree();
+    });
+
+    test.each(['withdrawn', 'closed'])('the grant of a wait, which is %s', async (how) => {
+      const holder = await fixture.session();
+      const { session, granted } = await fixture.session();
+      await holder.session.acquire(slot(1, 'exclusive'), 'wait');
+      await session.acquire(slot(2, 'exclusive'), 'wait');
+      const refused = refuseWhatIsDone(session);
+      await holder.session.release(slot(1, 'exclusive'), leaving);
+      await until(() => refused.times > 0);
+      if (how === 'closed') await session.close();
+      else expect(await session.withdraw(slot(2, 'exclusive'))).toBeUndefined();
+      expect(granted.size).toBe(0);
+      await expectFree();
+    });
+
+    test('the grant of a wait that goes on is found', async () => {
+      const holder = await fixture.session();
+      const { session, granted } = await fixture.session();
+      await holder.session.acquire(slot(1, 'exclusive'), 'wait');
+      await session.acquire(slot(2, 'exclusive'), 'wait');
+      const refused = refuseWhatIsDone(session);
+      await holder.session.release(slot(1, 'exclusive'), leaving);
+      await until(() => refused.times > 0);
+      jest.restoreAllMocks();
+      await until(() => granted.has(2));
+      expect(await session.release(slot(2, 'exclusive'), leaving)).toBe(true);
+      await expectFree();
+    });
+
+    test.each(['alone', 'barring'])('an upgrade (%s) keeps nobody out, and leaves no mark', async (how) => {
+      const { session } = await fixture.session();
+      const others = await fixture.session();
+      await session.acquire(slot(1, 'shared'), 'wait');
+      if (how === 'barring') await others.session.acquire(slot(1, 'shared'), 'wait');
+      refuseWhatIsDone(session);
+      await expect(session.upgrade(slot(1, 'shared'), 'wait')).rejects.toBe(full);
+      expect(await others.session.acquire(slot(2, 'shared'), 'try')).toMatchObject({ state: 'granted' });
+      for (const id of [1, 2]) await others.session.release(slot(id, 'shared'), leaving);
+      expect(await session.release(slot(1, 'shared'), leaving)).toBe(true);
+      await expectFree();
+    });
+
+    test('the grant of an upgrade that is withdrawn is told', async () => {
+      const { session } = await fixture.session();
+      const others = await fixture.session();
+      for (const one of [session, others.session]) await one.acquire(slot(1, 'shared'), 'wait');
+      await session.upgrade(slot(1, 'shared'), 'wait');
+      const refused = refuseWhatIsDone(session);
+      await others.session.release(slot(1, 'shared'), leaving);
+      await until(() => refused.times > 0);
+      expect(await session.withdraw(slot(1, 'shared'))).toMatchObject({ abandoned: null });
+      expect(await session.downgrade(slot(1, 'shared'), false)).toBe(true);
+      expect(await others.session.acquire(slot(2, 'shared'), 'try')).toMatchObject({ state: 'granted' });
+      await others.session.release(slot(2, 'shared'), leaving);
+      await session.release(slot(1, 'shared'), leaving);
+      await expectFree();
+    });
+  });
 
   test('a full database ends no session: who waits has the lock once there is space', async () => {
     const space = await fixture.space();

@@ -71,18 +71,12 @@ test('a release', async () => {
 });
 
 test('an acquire, which may have been done before it was refused', async () => {
-  for (const [answers, questions] of [
-    [['waited'], ['waited']],
-    [
-      ['neither', 'held'],
-      ['waited', 'held'],
-    ],
-  ] as const) {
-    const { asked, place, removed } = new Script('refused', ...answers);
+  for (const answer of ['waited', 'held']) {
+    const { asked, place, removed } = new Script('refused', answer);
     expect(await errorOf(() => place.acquire('wait'))).toBe(refusal);
     expect(await place.withdraw()).toBeUndefined();
     expect(removed).toEqual([place]);
-    expect(asked).toEqual(['free', ...questions]);
+    expect(asked).toEqual(['free', 'waited']);
   }
 });
 
@@ -121,6 +115,18 @@ test('an upgrade', async () => {
   expect(await place.release(leaving)).toBe(true);
   expect(removed).toEqual([place]);
   expect(asked).toEqual(['free', 'free', 'stood ahead', 'stood ahead', 'free', 'held']);
+});
+
+test('an upgrade that was refused is undone, for it may have been done; where that is refused, by the release', async () => {
+  for (const answer of ['undone', 'refused']) {
+    const { asked, place } = new Script('free', 'refused', answer, 'held');
+    await place.acquire('wait');
+    expect(await errorOf(() => place.upgrade('wait'))).toBe(refusal);
+    expect(place.mode).toBe('shared');
+    expect(await place.withdraw()).toBeUndefined();
+    expect(await place.release(leaving)).toBe(true);
+    expect(asked).toEqual(['free', 'free', 'undone', 'held']);
+  }
 });
 
 test('a downgrade', async () => {
