@@ -99,11 +99,11 @@ export function oncePerTurn(then: () => void): () => void {
   let isDue = false;
   return () => {
     if (isDue) return;
-    isDue = true;
     startSoon(() => {
       isDue = false;
       then();
     });
+    isDue = true;
   };
 }
 

@@ -43,8 +43,8 @@ export function runInContext<A, T>(context: HoldSet, fn: (argument: A) => T, arg
 }
 
 function lookAfterTurn(): void {
-  lookIsDue = true;
   startSoon(look, false);
+  lookIsDue = true;
 }
 
 function look(): void {

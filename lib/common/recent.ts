@@ -22,11 +22,11 @@ export class Recent<T> {
   }
 
   private lookLater(): void {
-    this.lookIsDue = true;
     startSoon(() => {
       this.lookIsDue = false;
       this.flush();
     });
+    this.lookIsDue = true; // not before: at the end of the stack that throws, and nobody would look any more
   }
 
   private flush(): void {

@@ -19,8 +19,8 @@ const PATIENCE = 6;
 export const AGAIN_MS_MIN = 100;
 export const AGAIN_MS_MAX = 2000;
 
-/** After so many refusals in a row the session is ended, which gives everything back. */
-const REFUSALS_MAX = 6;
+/** After so many refusals in a row it does not change its mind: a session that can not give something back is ended, a wait fails. */
+export const REFUSALS_MAX = 6;
 
 /** After a suspension, so soon the timer finds out that the holds are lost, though it stood still as well. */
 const LOOK_MS_MAX = 1000;

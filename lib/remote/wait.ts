@@ -4,7 +4,7 @@ import { now, startTimer } from '../common/clock';
 import { type LockError, shown, timeoutError, unavailableError } from '../common/errors';
 import type { Acquire } from '../common/options';
 import type { LockInfo, LockMode } from '../common/types';
-import { AGAIN_MS_MAX, AGAIN_MS_MIN, ANSWER_MS_MAX, type Connection } from './connection';
+import { AGAIN_MS_MAX, AGAIN_MS_MIN, ANSWER_MS_MAX, type Connection, REFUSALS_MAX } from './connection';
 import type { Grant, Session, Slot } from './engine';
 import { Hold, type LockRecord } from './hold';
 import { Pending, WITHDRAWAL_MS_MAX } from './pending';
@@ -32,8 +32,9 @@ export class Wait extends Pending {
   protected slot: Slot;
   /** How many flights were finished when it was queued first. */
   private flights: number | undefined = undefined;
-  /** Why the engine could not do it, until it is asked again. */
+  /** Why the engine could not do it, until it is asked again; and how often in a row it could not. */
   private refusal: unknown = undefined;
+  private refusals = 0;
   /** How long it waits before that. */
   private againMs = AGAIN_MS_MIN;
 
@@ -87,7 +88,8 @@ export class Wait extends Pending {
 
   /** Whoever waits goes on until its time is up, also where the engine can not do what it was asked for at the moment. */
   protected override failed(error: unknown): void {
-    if (this.how !== 'wait' || (error as LockError).code !== 'ERR_LOCK_UNAVAILABLE') {
+    const mayPass = (error as LockError).code === 'ERR_LOCK_UNAVAILABLE' && ++this.refusals < REFUSALS_MAX;
+    if (this.how !== 'wait' || !mayPass) {
       super.failed(error);
       return;
     }

@@ -92,7 +92,6 @@ export class Losses {
 
   private lookLater(): void {
     if (this.lookIsDue) return;
-    this.lookIsDue = true;
     startTimer(() => {
       this.lookIsDue = false;
       for (const [hold, controller] of this.signals) {
@@ -102,5 +101,6 @@ export class Losses {
       }
       if (this.signals.size > 0) this.lookLater();
     }, LOOK_MS);
+    this.lookIsDue = true;
   }
 }

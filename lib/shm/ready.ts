@@ -126,11 +126,11 @@ export class Ready {
 
   /** One timer for all waits, that goes on for as long as there are any. */
   private lookLater(ms: number): void {
-    this.lookIsDue = true;
     startTimer(() => {
       this.lookIsDue = false;
       this.lookForDeadlocks();
     }, ms);
+    this.lookIsDue = true;
   }
 
   /** Of the waits that are to look, those that had better: where there are many, one look for all finds the others out. */
@@ -260,18 +260,17 @@ export class Ready {
   /** No native thread can be had (a limit of threads or memory): until there is one, this event loop serves those who wait. */
   private serveIfNeeded(): void {
     if (this.serviceIsDue || this.native.reported(Report.UNSERVED) === 0) return;
-    this.serviceIsDue = true;
     startTimer(() => {
       this.serviceIsDue = false;
       this.native.binding.serve(0);
       this.settle();
       if (this.pending > 0 || this.listeners.size > 0) this.serveIfNeeded();
     }, SERVE_MS);
+    this.serviceIsDue = true;
   }
 
   private retryLater(): void {
     if (this.retryIsDue) return;
-    this.retryIsDue = true;
     startTimer(() => {
       this.retryIsDue = false;
       const left = this.native.binding.settleOwed(0);
@@ -281,5 +280,6 @@ export class Ready {
       this.settle();
       if (left > 0 || this.unqueued.size > 0) this.retryLater();
     }, STALLED_RETRY_MS);
+    this.retryIsDue = true;
   }
 }

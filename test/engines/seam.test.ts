@@ -767,6 +767,13 @@ describe('an engine that can not do what it is asked for at the moment, while th
     },
   );
 
+  test('one that does not change its mind is believed in the end, and keeps nothing', async () => {
+    const line = await refuse(Number.POSITIVE_INFINITY);
+    expect(await errorOf(() => lock.exclusive())).toBe(unavailable);
+    expect(acquires(line)).toBe(6);
+    expect(state()).toEqual(IDLE);
+  });
+
   test('in another session it asks at once, and only once', async () => {
     const line = await refuse(1);
     const wait = lock.exclusive();
