@@ -124,12 +124,13 @@ TEST("a wait that gives up leaves no frozen try behind, and does what that one o
   CHECK_EQ(s.holder.acquire(s.held, kX), Try::kAcquired);
   const Ref first = s.waiter(kX);
   const Ref behind = s.waiter(kX);
-  const uint32_t storage = proclock::storage_of(s.held.slot->word.load());
+  const uint32_t storage = proclock::storage_of(s.held.slot->word.load(std::memory_order_relaxed));
   // As a recovery leaves it that came in the middle of its try, with a latch that was stalled since.
-  behind.slot->word.store(proclock::slot_word(proclock::Phase::kStale, kX, storage, behind.tag));
+  behind.slot->word.store(proclock::slot_word(proclock::Phase::kStale, kX, storage, behind.tag),
+                          std::memory_order_relaxed);
   CHECK_EQ(s.crowd.arena->withdraw(behind), Status::kOk);
   CHECK(s.crowd.pokes() == Scene::slots({first}));
-  CHECK_EQ(behind.slot->word.load(), proclock::idle_word(behind.tag));
+  CHECK_EQ(behind.slot->word.load(std::memory_order_relaxed), proclock::idle_word(behind.tag));
   s.holder.release(s.held);
   CHECK_EQ(s.crowd.react(first, kX), Status::kOk);
   s.crowd.release(first);
