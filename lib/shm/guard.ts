@@ -239,10 +239,11 @@ export class LockGuard {
   private end(finished: boolean): void {
     this.#done = true;
     this.watcher?.forget(this);
-    const { upgrade: pending } = this.hold;
+    const { isNested, upgrade: pending } = this.hold;
     if (pending?.guard === this) pending.withdraw(releasedInUpgradeError(this.lock));
     try {
       this.hold.leave(finished);
+      if (isNested) this.hold.checkNestedNotLost();
     } catch (error) {
       if (isLoss(error) && signals.get(this)?.aborted !== true) signals.set(this, AbortSignal.abort(error));
       throw error;

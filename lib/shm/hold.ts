@@ -162,15 +162,12 @@ export class Hold implements Held, Losable, WatchedHold {
   /**
    * One guard less; with the last one the lock is released.
    * @param finished whether its user came to the end of what was to be done: a callback that throws did not
-   * @throws {LockError} `ERR_LOCK_LOST`, for each guard
+   * @throws {LockError} `ERR_LOCK_LOST`, with the last one; for the others there is {@link checkNestedNotLost}
    */
   leave(finished: boolean): void {
     this.finished = this.finished && finished;
     if (this.isInContext) this.leaveContext();
-    if (--this.depth > 0) {
-      this.checkNestedNotLost();
-      return;
-    }
+    if (--this.depth > 0) return;
     const { index, mode, native, ready, record, tokenHigh, tokenLow } = this;
     const heldMs = hasReleaseWatchers() ? this.heldMs() : undefined;
     if (this.abandoned !== null || this.isFlight) this.finish();
@@ -200,8 +197,11 @@ export class Hold implements Held, Losable, WatchedHold {
     if (heldMs !== undefined) publishRelease(record, mode, heldMs);
   }
 
-  /** For a guard that is not the last one. All guards of a hold throw the same error, which is the reason of `lost`. */
-  private checkNestedNotLost(): void {
+  /**
+   * For a guard that is not the last one. All guards of a hold throw the same error, which is the reason of `lost`. Not a part of
+   * {@link leave}, which has to need as little of the stack as can be: at its end, a guard could not be given back otherwise.
+   */
+  checkNestedNotLost(): void {
     // Where nobody has asked, only a theft is known.
     if (this.stolen === undefined && !this.wasLost()) return;
     const { lost } = this;

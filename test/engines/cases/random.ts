@@ -234,6 +234,9 @@ class Story {
     } else if (lock.held.length > 1) {
       lock.upgrading = place;
       place.pending = await this.stage.queueUpgrade(upgrade, lock.name);
+      // Where somebody exclusive waits, newcomers are barred in any case. What is asked next is answered after the upgrade.
+      await party.acquire('exclusive', { name: `beside ${place.key}`, as: 'beside' });
+      await party.release('beside');
     } else {
       place.mode = 'exclusive';
       lock.check(await upgrade(), place);
