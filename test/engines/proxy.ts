@@ -14,7 +14,6 @@ export class NetworkProxy {
   port = 0;
   /** What is stalled is kept, and goes on when the stall ends. */
   private readonly stalled = new Set<Direction>();
-  private readonly kept: Record<Direction, number> = { up: 0, down: 0 };
   private readonly links = new Set<Link>();
   private delayMs = 0;
   private bytesPerSecond = Number.POSITIVE_INFINITY;
@@ -60,11 +59,6 @@ export class NetworkProxy {
     }
   }
 
-  /** Whether anything that came while it is stalled waits to go on. */
-  keeps(direction: Direction): boolean {
-    return this.kept[direction] > 0;
-  }
-
   /** How many connections go through it. */
   get count(): number {
     return this.links.size;
@@ -102,7 +96,6 @@ export class NetworkProxy {
           return;
         }
         const { data } = queue.shift()!;
-        this.kept[direction]--;
         if (data === undefined) {
           to.end();
           this.pumps.delete(pump);
@@ -115,14 +108,12 @@ export class NetworkProxy {
         to.write(data.subarray(0, 1));
         if (data.length > 1) {
           queue.unshift({ due: Date.now() + 1000 / this.bytesPerSecond, data: data.subarray(1) });
-          this.kept[direction]++;
         }
       }
     };
     this.pumps.add(pump);
     const push = (data: Buffer | undefined): void => {
       queue.push({ due: Date.now() + this.delayMs, data });
-      this.kept[direction]++;
       pump();
     };
     from.on('data', push);

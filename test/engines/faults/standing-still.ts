@@ -1,4 +1,5 @@
 // A process that stands still for longer than its lease finds its holds lost before it does anything else.
+import { setTimeout as sleep } from 'node:timers/promises';
 import { SharedLock } from '../../../lib/remote';
 import { Connection } from '../../../lib/remote/connection';
 import { SuspendedMachine } from '../../support/suspended';
@@ -10,6 +11,8 @@ import type { Worker } from '../worker';
 const BLOCKED_MS = 6000;
 const DELAY_MS = 200;
 const SUSPENDED_TTL_MS = 20_000;
+/** So often, at least, a session says that it is there. */
+const BEATS_PER_TTL_MIN = 3;
 /** The questions are on their way when the event loop stands still, and the next thing that it looks at are timers. */
 const ASK_AND_BLOCK = `
   const { name, other, DELAY_MS, BLOCKED_MS } = args;
@@ -95,14 +98,16 @@ export function standingStill(fixture: EngineFixture): void {
       const proxy = await fixture.proxy();
       const lock = await fixture.lock({ ttl: SUSPENDED_TTL_MS }, fixture.through(proxy));
       const guard = await lock.exclusive();
+      let answered = proofs.mock.calls.length;
+      await until(() => proofs.mock.calls.length > answered, { within: SUSPENDED_TTL_MS });
       proxy.stall('down');
-      await until(() => proxy.keeps('down'), { within: SUSPENDED_TTL_MS });
-      await machine.suspend(0.4 * SUSPENDED_TTL_MS); // less than what was certain before
-      const answered = proofs.mock.calls.length;
+      await sleep(SUSPENDED_TTL_MS / BEATS_PER_TTL_MIN + 500); // the next beat is on its way
+      await machine.suspend(0.3 * SUSPENDED_TTL_MS); // less than what was certain before
+      answered = proofs.mock.calls.length;
       proxy.resume();
       await until(() => proofs.mock.calls.length > answered);
       expect(guard.lost.aborted).toBe(false);
-      await machine.suspend(0.45 * SUSPENDED_TTL_MS);
+      await machine.suspend(0.6 * SUSPENDED_TTL_MS);
       expect(guard.lost.aborted).toBe(true);
       await expect(guard.release()).rejects.toMatchObject({ code: 'ERR_LOCK_LOST' });
     });
