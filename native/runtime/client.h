@@ -214,6 +214,7 @@ class Client {
   void waive(uint32_t index, uint8_t what);
   Status settle(uint32_t index);
   [[gnu::always_inline]] Status granted(uint32_t index, Hold& hold, uint64_t token);
+  void report_token(uint64_t token);
   void fill_report(const Hold& hold, uint64_t token);
   int32_t spin(uint32_t key, OpenLock& lock);
   Status react(uint32_t hold, int spin_rounds);

@@ -6,9 +6,14 @@
 namespace proclock {
 
 template <class P>
-void Client<P>::fill_report(const Hold& hold, uint64_t token) {
+void Client<P>::report_token(uint64_t token) {
   report_->token_low = static_cast<int32_t>(token);
   report_->token_high = static_cast<int32_t>(token >> 32);
+}
+
+template <class P>
+void Client<P>::fill_report(const Hold& hold, uint64_t token) {
+  report_token(token);
   report_->abandoned = is_abandoned(hold.ref.lock->abandoned.load(std::memory_order_relaxed)) ? 1 : 0;
 }
 
@@ -152,9 +157,7 @@ template <class P>
 Status Client<P>::last_token(uint32_t id) {
   const OpenLock* lock = open_lock_at(id);
   if (lock == nullptr || lock->space->state() == Status::kClosed) return Status::kClosed;
-  const uint64_t token = lock->space->arena().last_token(lock->index);
-  report_->token_low = static_cast<int32_t>(token);
-  report_->token_high = static_cast<int32_t>(token >> 32);
+  report_token(lock->space->arena().last_token(lock->index));
   return Status::kOk;
 }
 

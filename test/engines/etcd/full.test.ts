@@ -43,6 +43,18 @@ describeWithServer('over etcd', () => {
   }
 
   describe('what was refused, and done all the same:', () => {
+    /** Its wait of number 2 was granted, which etcd refuses to tell. */
+    async function sessionWithRefusedGrant() {
+      const holder = await fixture.session();
+      const waiter = await fixture.session();
+      await holder.session.acquire(slot(1, 'exclusive'), 'wait');
+      await waiter.session.acquire(slot(2, 'exclusive'), 'wait');
+      const refused = refuseWhatIsDone(waiter.session);
+      await holder.session.release(slot(1, 'exclusive'), leaving);
+      await until(() => refused.times > 0);
+      return waiter;
+    }
+
     test('an acquire is taken back', async () => {
       const { session } = await fixture.session();
       refuseWhatIsDone(session);
@@ -52,13 +64,7 @@ describeWithServer('over etcd', () => {
     });
 
     test.each(['withdrawn', 'closed'])('the grant of a wait, which is %s', async (how) => {
-      const holder = await fixture.session();
-      const { session, granted } = await fixture.session();
-      await holder.session.acquire(slot(1, 'exclusive'), 'wait');
-      await session.acquire(slot(2, 'exclusive'), 'wait');
-      const refused = refuseWhatIsDone(session);
-      await holder.session.release(slot(1, 'exclusive'), leaving);
-      await until(() => refused.times > 0);
+      const { session, granted } = await sessionWithRefusedGrant();
       if (how === 'closed') await session.close();
       else expect(await session.withdraw(slot(2, 'exclusive'))).toBeUndefined();
       expect(granted.size).toBe(0);
@@ -66,13 +72,7 @@ describeWithServer('over etcd', () => {
     });
 
     test('the grant of a wait that goes on is found', async () => {
-      const holder = await fixture.session();
-      const { session, granted } = await fixture.session();
-      await holder.session.acquire(slot(1, 'exclusive'), 'wait');
-      await session.acquire(slot(2, 'exclusive'), 'wait');
-      const refused = refuseWhatIsDone(session);
-      await holder.session.release(slot(1, 'exclusive'), leaving);
-      await until(() => refused.times > 0);
+      const { session, granted } = await sessionWithRefusedGrant();
       jest.restoreAllMocks();
       await until(() => granted.has(2));
       expect(await session.release(slot(2, 'exclusive'), leaving)).toBe(true);
