@@ -2,11 +2,12 @@
 // acquires, the order of Node's own tracing, what runs inside of it, guards that were dropped.
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { channel, tracingChannel } from 'node:diagnostics_channel';
-import { channels, type LockError, SharedLock, SharedRLock } from '../lib';
+import { setImmediate } from 'node:timers/promises';
+import { channels, type LockError, LockManager, RLock, SharedLock, SharedRLock } from '../lib';
 import { channels as remoteChannels } from '../lib/remote';
 import { startActor } from './support/actor';
 import { eventsOf, publishedBy } from './support/channels';
-import { freshLock, name } from './support/locks';
+import { expectIdle, freshLock, name } from './support/locks';
 import { testNamespace, until } from './support/namespace';
 
 test('the names are part of the interface, and the same for remote locks', () => {
@@ -138,6 +139,64 @@ test('a store that is bound to `start` is there while the lock is taken, and not
   } finally {
     started.unbindStore(store);
   }
+});
+
+/** Calls something at an event, once. */
+function onceAt(event: string, call: () => void): void {
+  const found = channel(event);
+  const listener = (): void => {
+    found.unsubscribe(listener);
+    call();
+  };
+  found.subscribe(listener);
+}
+
+test('a subscriber may release what a nested acquire is to nest in', async () => {
+  const tree = new RLock(name, { namespace: testNamespace() });
+  const refused = expect.objectContaining({ code: 'ERR_LOCK_NOT_HELD' });
+  const outer = tree.acquireSync();
+  onceAt('tracing:proclock:acquire:end', () => outer.release());
+  expect(() => tree.acquireSync()).toThrow(refused);
+  expectIdle(tree);
+  await tree.acquire(async (guard) => {
+    onceAt('tracing:proclock:acquire:end', () => guard.release());
+    await expect(tree.acquire(() => {})).rejects.toEqual(refused);
+  });
+  expectIdle(tree);
+});
+
+describe('a subscriber that acquires on the way from a grant to its holder', () => {
+  const lock = () => new SharedLock(name, { namespace });
+  let namespace: string;
+  beforeEach(async () => {
+    namespace = testNamespace();
+    const actor = await startActor('fork', { namespace });
+    await actor.acquire({ name, mode: 'exclusive' });
+    await actor.kill();
+    const other = new SharedLock('other', { namespace });
+    onceAt('proclock:abandoned', () => other.tryExclusive()?.release());
+  });
+  const turns = async () => {
+    for (let i = 0; i < 3; i++) await setImmediate();
+  };
+
+  test('takes nothing from a guard', async () => {
+    const guard = await lock().exclusive();
+    await turns();
+    expect(guard.abandoned).not.toBeNull();
+    expect(lock().query().held).toHaveLength(1);
+    guard.release();
+  });
+
+  test('takes nothing from a request', async () => {
+    const manager = new LockManager({ namespace });
+    await until(() => lock().query().held.length === 0);
+    await manager.request(name, async () => {
+      await turns();
+      expect(lock().query().held).toHaveLength(1);
+    });
+    expectIdle(lock());
+  });
 });
 
 test('a guard that was dropped', async () => {

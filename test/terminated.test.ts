@@ -1,5 +1,6 @@
 // Code that does not come to its end: terminated by a time-out of `vm`, out of stack, or waiting for what never comes. No
 // `finally` of ours runs then, and still nothing stays held or queued.
+import { setImmediate } from 'node:timers/promises';
 import { SharedLock } from '../lib';
 import { type Actor, startActor } from './support/actor';
 import { expectIdle, name } from './support/locks';
@@ -116,6 +117,87 @@ test('a callback that waits for what can not come any more leaves its lock to th
   await actor.run('lock({ name: args }).exclusive(() => new Promise(() => {})); await 0', name);
   expect(isFree()).toBe(false);
   await collectUntil(isFree);
+  expectIdle(lock);
+});
+
+// Each is called again and again: it is ended anywhere in it.
+const FORMS = {
+  guard: 'lock.exclusiveSync().release()',
+  'guard, with options': 'lock.sharedSync({ timeout: 60_000 }).release()',
+  'try..()': 'lock.tryExclusive().release()',
+  callback: 'lock.exclusiveSync(() => {})',
+};
+
+// What a guard that was not released holds is given back by the garbage collection, all else when the turn is over.
+const FREED = `
+  const freed = async (lock) => {
+    for (let turns = 0; turns < 3; turns++) {
+      await new Promise(setImmediate);
+      if (lock.query().held.length > 0) global.gc();
+    }
+  };`;
+
+test.each(Object.entries(FORMS))('tight loops leave nothing held: %s', async (_, source) => {
+  const codes = await actor.run<string[]>(
+    `${FREED}
+    const it = lock({ name: args.name });
+    const vm = require('node:vm');
+    const codes = [];
+    for (let i = 0; i < 60; i++) {
+      try { vm.runInNewContext('for (;;) ' + args.source, { lock: it }, { timeout: 3 + (i % 4) }); }
+      catch (error) { codes.push(error.code); }
+      await freed(it);
+      if (it.query().held.length > 0) break;
+    }
+    return codes;`,
+    { name, source },
+  );
+  await collectUntil(isFree);
+  expect(new Set(codes)).toEqual(new Set(['ERR_SCRIPT_EXECUTION_TIMEOUT']));
+  expect(codes).toHaveLength(60);
+  expectIdle(lock);
+});
+
+test.each(Object.entries(FORMS))('a recursion without end leaves nothing held: %s', async (_, source) => {
+  const errors = await actor.run<string[]>(
+    `${FREED}
+    const it = lock({ name: args.name });
+    const work = new Function('lock', args.source);
+    const errors = [];
+    const deep = () => { work(it); deep(); };
+    const begin = (frames) => (frames === 0 ? deep() : begin(frames - 1));
+    for (let frames = 0; frames < 100; frames++) {
+      try { begin(frames); } catch (error) { errors.push(error.name); }
+      await freed(it);
+    }
+    return errors;`,
+    { name, source },
+  );
+  await collectUntil(isFree);
+  expect(new Set(errors)).toEqual(new Set(['RangeError']));
+  expectIdle(lock);
+});
+
+test('a release that did not come to its end is no release, and can be repeated', () => {
+  const guard = lock.exclusiveSync();
+  const { record } = lock;
+  const ending = jest.spyOn(record, 'forgetHold').mockImplementationOnce(() => {
+    throw new RangeError('the end of the stack');
+  });
+  expect(() => guard.release()).toThrow('the end of the stack');
+  expect(guard.released).toBe(false);
+  expect(isFree()).toBe(false);
+  guard.release();
+  expect(guard.released).toBe(true);
+  expectIdle(lock);
+  ending.mockRestore();
+});
+
+test('a hold has time to come to its guard', async () => {
+  const guard = await lock.exclusive({ timeout: 0 });
+  for (let turns = 0; turns < 3; turns++) await setImmediate();
+  expect(isFree()).toBe(false);
+  guard.release();
   expectIdle(lock);
 });
 

@@ -1,8 +1,8 @@
 // How every form of an acquire is called: with options, with a function, with both.
-import { endContext, runInContext } from './context';
+import { beginContext, endContext, runInContext } from './context';
 import { argumentTypeError, isLoss } from './errors';
 import { checkFunction } from './options';
-import type { HoldSet } from './owner';
+import type { Held, HoldSet, Owner } from './owner';
 import type { LockMode } from './types';
 
 /** A function that is given the guard. */
@@ -39,24 +39,37 @@ export interface Settling {
   settle(finished: boolean): void | Promise<void>;
 }
 
+/** A lock, as far as a callback needs it that is called with a guard. */
+export interface Guarding<H extends Held, G extends Settling> {
+  /** A guard that is missed when it is dropped. */
+  watchedGuard(hold: H, mode: LockMode, owner: Owner): G;
+}
+
+/** For whom a callback is called. */
+export interface Caller {
+  readonly wanted: LockMode;
+  /** Who was named by `within`. */
+  readonly owner: Owner | undefined;
+  /** The callback around the caller. */
+  readonly context: HoldSet | undefined;
+}
+
 /** Calls a function as an owner of its own, and ends its guard when it returns. */
-export function callSync<G extends Settling & { settle(finished: boolean): void }, T>(
-  context: HoldSet,
-  guard: G,
+export function callSync<H extends Held, G extends Settling & { settle(finished: boolean): void }, T>(
+  lock: Guarding<H, G>,
+  { context: outer, owner, wanted }: Caller,
+  hold: H,
   fn: Work<G, T>,
 ): T {
+  const context = beginContext(hold, outer, owner);
+  const guard = lock.watchedGuard(hold, wanted, context);
   let finished = false;
   try {
     const result = runInContext(context, fn, guard);
     finished = true;
     return result;
   } finally {
-    // Whatever goes wrong, as at the end of the stack: the lock is given back.
-    try {
-      endContext(context);
-    } finally {
-      guard.settle(finished);
-    }
+    end(context, guard, finished);
   }
 }
 
@@ -64,55 +77,79 @@ export function callSync<G extends Settling & { settle(finished: boolean): void 
  * Calls a function as an owner of its own, and ends its guard when what it returned has settled. Whatever of the user's
  * runs until then runs as that owner: also the `then()` of what is no promise, in which a query of some libraries begins.
  */
-export function callUntilSettled<G extends Settling, T>(
-  context: HoldSet,
-  guard: G,
+export function callUntilSettled<H extends Held, G extends Settling, T>(
+  lock: Guarding<H, G>,
+  caller: Caller,
+  hold: H,
   fn: Work<G, T | PromiseLike<T>>,
-): T | PromiseLike<T> {
-  const call = new Call(context, guard, fn);
-  let result: T | PromiseLike<T>;
+): T | Promise<T> {
+  const call = new Call(lock, caller, hold, fn);
+  let result: T | Promise<T>;
   try {
-    result = runInContext(context, beginCall<G, T>, call);
+    result = call.begin();
   } catch (error) {
     return call.fail(error);
   }
-  return call.pending ? result : call.succeed(result as T);
+  if (!(result instanceof Promise)) return call.succeed(result);
+  return result.then(
+    (value) => call.succeed(value),
+    (error) => call.fail(error),
+  );
 }
 
-function beginCall<G extends Settling, T>(call: Call<G, T>): T | PromiseLike<T> {
-  return call.begin();
+/**
+ * The same as soon as the lock is granted. One function from the wait to the end: a promise of what {@link callUntilSettled}
+ * returns would have to follow another one.
+ */
+export async function callWhenGranted<H extends Held, G extends Settling, T>(
+  lock: Guarding<H, G>,
+  caller: Caller,
+  granted: Promise<H>,
+  fn: Work<G, T | PromiseLike<T>>,
+): Promise<T> {
+  const call = new Call(lock, caller, await granted, fn);
+  let value: T;
+  try {
+    const result = call.begin();
+    value = result instanceof Promise ? await result : result;
+  } catch (error) {
+    return call.fail(error);
+  }
+  return call.succeed(value);
 }
 
 /** One callback that runs, as few objects as can be. */
-class Call<G extends Settling, T> {
-  pending = false;
+class Call<H extends Held, G extends Settling, T> {
+  private readonly context: HoldSet;
+  private readonly guard: G;
 
   constructor(
-    private readonly context: HoldSet,
-    private readonly guard: G,
+    lock: Guarding<H, G>,
+    { context, owner, wanted }: Caller,
+    hold: H,
     private readonly fn: Work<G, T | PromiseLike<T>>,
-  ) {}
+  ) {
+    this.context = beginContext(hold, context, owner);
+    this.guard = lock.watchedGuard(hold, wanted, this.context);
+  }
 
-  /** To be called in the context. */
-  begin(): T | PromiseLike<T> {
-    const { fn } = this;
-    const result = fn(this.guard);
-    if (!isObject(result)) return result;
-    if (isPromise(result)) return this.settleWith(result);
-    const { then } = result as { then?: unknown };
-    if (typeof then !== 'function') return result;
-    return this.settleWith(
-      new Promise((resolve, reject) => adopt(this.context, result, then as Then, resolve, reject)),
-    );
+  /** @returns what the function returned, or a promise for what that comes to */
+  begin(): T | Promise<T> {
+    const { context } = this;
+    const result = runInContext(context, this.fn, this.guard);
+    if (!isObject(result) || isPromise(result)) return result as T | Promise<T>;
+    const then = runInContext(context, thenOf, result);
+    if (typeof then !== 'function') return result as T;
+    return new Promise((resolve, reject) => adopt(context, result, then as Then, resolve, reject));
   }
 
   succeed(value: T): T | Promise<T> {
-    const released = this.end(true);
+    const released = end(this.context, this.guard, true);
     return released === undefined ? value : released.then(() => value);
   }
 
   fail(error: unknown): Promise<never> {
-    const released = this.end(false);
+    const released = end(this.context, this.guard, false);
     if (released === undefined) throw error;
     return released.then(
       () => {
@@ -124,24 +161,21 @@ class Call<G extends Settling, T> {
       },
     );
   }
+}
 
-  private settleWith(promise: Promise<T>): Promise<T> {
-    this.pending = true;
-    return promise.then(
-      (value) => this.succeed(value),
-      (error) => this.fail(error),
-    );
-  }
+function thenOf(value: object): unknown {
+  return (value as { then?: unknown }).then;
+}
 
-  private end(finished: boolean): void | Promise<void> {
-    let released: void | Promise<void>;
-    try {
-      endContext(this.context);
-    } finally {
-      released = this.guard.settle(finished);
-    }
-    return released;
+function end(context: HoldSet, guard: Settling, finished: boolean): void | Promise<void> {
+  let released: void | Promise<void>;
+  // Whatever goes wrong, as at the end of the stack: the lock is given back.
+  try {
+    endContext(context);
+  } finally {
+    released = guard.settle(finished);
   }
+  return released;
 }
 
 type Then = (resolve: (value: unknown) => void, reject: (reason: unknown) => void) => unknown;

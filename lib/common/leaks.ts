@@ -14,8 +14,8 @@ export interface Watched {
   readonly mode: LockMode;
   readonly released: boolean;
   readonly hold: Leaving;
-  /** Who has to be told when it is released. */
-  watcher: LeakFinder | undefined;
+  /** What is to be done if it is garbage-collected before it was released; set if it lives for longer than a turn. */
+  leak: Leak | undefined;
 }
 
 interface Leaving {
@@ -26,47 +26,58 @@ interface Leaving {
   leave(finished: boolean): void | Promise<void>;
 }
 
-interface Leak {
-  readonly hold: Leaving;
-  readonly name: string;
-  readonly namespace: string;
-  readonly mode: LockMode;
+/** What is done when a guard is garbage-collected. */
+export class Leak {
+  /** Whether the guard was released: to be set at once, since what is called after that may not come to its end. */
+  ended = false;
+
+  constructor(
+    private readonly registry: FinalizationRegistry<Leak>,
+    readonly hold: Leaving,
+    readonly lock: { readonly name: string; readonly namespace: string },
+    public mode: LockMode,
+  ) {}
+
+  /** To be called when the guard was released. */
+  forget(guard: Watched): void {
+    this.registry.unregister(guard);
+  }
 }
 
 export class LeakFinder {
   private readonly registry = new FinalizationRegistry<Leak>(giveBack);
-  private readonly recent = new Recent<Watched>((guards, count) => {
-    for (let i = 0; i < count; i++) this.register(guards[i] as Watched);
-  });
+  private readonly recent = new Recent<Watched>(
+    (guard) => this.register(guard),
+    (guard) => guard.released,
+    () => this.then(),
+  );
+
+  /** @param then is called after each turn in which there were guards, or were to be */
+  constructor(private readonly then: () => void = () => {}) {}
+
+  /** To be called before something is acquired: `then` will be called, also if it comes to no guard. */
+  expect(): void {
+    this.recent.expect();
+  }
 
   /** From now on a garbage collection of this guard is a leak. */
   watch(guard: Watched): void {
     this.recent.add(guard);
   }
 
-  /** To be called when a guard that has this watcher is released. */
-  forget(guard: Watched): void {
-    this.registry.unregister(guard);
-  }
-
-  /** To be called when the mode of a guard that has this watcher has changed. */
-  modeChanged(guard: Watched): void {
-    this.registry.unregister(guard);
-    this.register(guard);
-  }
-
   private register(guard: Watched): void {
-    // One that a program has frozen takes no watcher.
+    // One that a program has frozen can not be told of it.
     if (guard.released || Object.isFrozen(guard)) return;
-    guard.watcher = this;
     const { hold, mode } = guard;
     const { name, namespace } = guard.lock;
-    this.registry.register(guard, { hold, name, namespace, mode }, guard);
+    guard.leak = new Leak(this.registry, hold, { name, namespace }, mode);
+    this.registry.register(guard, guard.leak, guard);
   }
 }
 
 function giveBack(leak: Leak): void {
-  const { hold, name, mode } = leak;
+  if (leak.ended) return;
+  const { hold, lock, mode } = leak;
   const wasLost = hold.wasLost();
   // Whoever closes a space has given back what it held.
   if (wasLost && isClosing(hold.lost.reason as LockError)) return;
@@ -75,9 +86,9 @@ function giveBack(leak: Leak): void {
   } catch {
     // It was lost: nobody is there to be told.
   }
-  publishLeak(leak, mode);
+  publishLeak(lock, mode);
   warn(
-    `A guard of lock ${shown(name)} (${mode}) was garbage-collected before it was released; ` +
+    `A guard of lock ${shown(lock.name)} (${mode}) was garbage-collected before it was released; ` +
       `${wasLost ? 'the hold had been lost before' : 'the lock is released now'}. ` +
       'Release guards in a finally block, or use `using`, or the callback forms',
     'PROCLOCK_LEAKED_GUARD',

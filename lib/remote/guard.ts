@@ -10,7 +10,7 @@ import {
   syncError,
 } from '../common/errors';
 import { type GuardData, guardData, INSPECT, type Inspect, inspectGuard } from '../common/inspect';
-import type { LeakFinder } from '../common/leaks';
+import type { Leak } from '../common/leaks';
 import { checkAcquireOptions, throwIfAborted } from '../common/options';
 import { HoldSet, OWNER, type Owner } from '../common/owner';
 import type { Abandoned, LockMode, LockSnapshot, WaitOptions } from '../common/types';
@@ -48,8 +48,8 @@ export class LockGuard {
   readonly lock: GuardedLock;
   /** @internal */
   readonly hold: Hold;
-  /** @internal Registered with it, to be missed when it is garbage-collected. */
-  watcher: LeakFinder | undefined = undefined;
+  /** @internal */
+  leak: Leak | undefined = undefined;
   #mode: LockMode;
   #token: bigint;
   #abandoned: Abandoned | null;
@@ -130,7 +130,7 @@ export class LockGuard {
       await this.hold.downgrade();
     } finally {
       this.#mode = this.hold.mode;
-      this.watcher?.modeChanged(this);
+      if (this.leak !== undefined) this.leak.mode = this.#mode;
     }
   }
 
@@ -210,15 +210,18 @@ export class LockGuard {
       this.#mode = 'exclusive';
       this.#token = hold.token;
       this.#abandoned = hold.abandoned;
-      this.watcher?.modeChanged(this);
+      if (this.leak !== undefined) this.leak.mode = this.#mode;
     }
     return upgraded;
   }
 
   private async end(finished: boolean): Promise<void> {
     this.#done = true;
-    this.watcher?.forget(this);
-    const { hold } = this;
+    const { hold, leak } = this;
+    if (leak !== undefined) {
+      leak.ended = true;
+      leak.forget(this);
+    }
     // With the last guard goes all.
     if (hold.isNested && hold.upgrade?.guard === this)
       hold.upgrade.withdraw(releasedInUpgradeError(this.lock));

@@ -1,8 +1,8 @@
 // What all lock classes have in common: a handle on a named lock, and one way behind all that acquire it.
 import type { InspectOptions } from 'node:util';
-import { callUntilSettled, modeOf, optionsOf, workOf } from '../common/call';
+import { type Caller, callUntilSettled, callWhenGranted, modeOf, optionsOf, workOf } from '../common/call';
 import { type AcquireEvent, isWatched, traceAsync } from '../common/channels';
-import { beginContext, currentContext } from '../common/context';
+import { currentContext } from '../common/context';
 import {
   argumentTypeError,
   argumentValueError,
@@ -49,15 +49,10 @@ export type Work<T> = (guard: LockGuard) => T | PromiseLike<T>;
 type Options = AcquireOptions & { exclusive?: boolean };
 
 /** One acquire that may go on: all that can be refused without asking the engine was looked at. */
-interface Plan {
-  readonly wanted: LockMode;
+interface Plan extends Caller {
   readonly options: Acquire;
   /** The hold of the same owner that it nests in. */
   readonly nested: Hold | undefined;
-  /** Who was named by `within`. */
-  readonly owner: Owner | undefined;
-  /** The callback around the caller. */
-  readonly context: HoldSet | undefined;
 }
 
 const leaks = new LeakFinder();
@@ -171,8 +166,11 @@ export abstract class NamedLock {
       plan = this.plan(mode, options);
       return plan.nested ?? this.wait(plan, event);
     };
-    const hold = await (isWatched() ? traceAsync(this, mode ?? modeOf(options), take) : take());
-    return this.use(plan, hold, fn);
+    const granted = isWatched() ? traceAsync(this, mode ?? modeOf(options), take) : take();
+    if (fn === undefined) return this.guardFor(plan, await granted);
+    return granted instanceof Promise
+      ? callWhenGranted(this, plan, granted, fn)
+      : callUntilSettled(this, plan, granted, fn);
   }
 
   /**
@@ -196,7 +194,7 @@ export abstract class NamedLock {
     if (held !== undefined && !mayNest(this.reentrant, held.mode, wanted)) return null;
     const hold = held?.reenter() ?? (await this.ask(wanted, 'try', NO_OPTIONS));
     const plan = { wanted, options: NO_OPTIONS, nested: held, owner: undefined, context };
-    return hold === undefined ? null : ((await this.use(plan, hold, undefined)) as LockGuard);
+    return hold === undefined ? null : this.guardFor(plan, hold);
   }
 
   /** What is refused is refused here, in this order: wrong arguments, an abort, a closed handle, the owner table. */
@@ -234,19 +232,16 @@ export abstract class NamedLock {
     return this.space.acquire(this.record, wanted, how, options, { group: this.waits, event });
   }
 
-  /** A guard for the caller, or the result of the callback that is given one. */
-  private use<T>(plan: Plan, hold: Hold, fn: Work<T> | undefined): LockGuard | T | PromiseLike<T> {
-    const { wanted, owner, context: outer } = plan;
-    if (fn === undefined) {
-      if (plan.nested === undefined) owner?.add(hold);
-      return this.watchedGuard(hold, wanted, owner);
-    }
-    const context = beginContext(hold, outer, owner);
-    return callUntilSettled(context, this.watchedGuard(hold, wanted, context), fn);
+  private guardFor({ nested, owner, wanted }: Plan, hold: Hold): LockGuard {
+    if (nested === undefined) owner?.add(hold);
+    return this.watchedGuard(hold, wanted, owner);
   }
 
-  /** A guard that is missed when it is dropped; so is that of a callback which waits for what never comes. */
-  private watchedGuard(hold: Hold, mode: LockMode, owner: Owner | undefined): LockGuard {
+  /**
+   * A guard that is missed when it is dropped; so is that of a callback which waits for what never comes.
+   * @internal
+   */
+  watchedGuard(hold: Hold, mode: LockMode, owner: Owner | undefined): LockGuard {
     const guard = new LockGuard(this, hold, mode, owner);
     leaks.watch(guard);
     return guard;

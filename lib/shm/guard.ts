@@ -9,12 +9,12 @@ import {
   releasedInUpgradeError,
 } from '../common/errors';
 import { type GuardData, guardData, INSPECT, type Inspect, inspectGuard } from '../common/inspect';
-import type { LeakFinder } from '../common/leaks';
+import type { Leak } from '../common/leaks';
 import { checkAcquireOptions, throwIfAborted } from '../common/options';
 import { HoldSet, innermostOf, OWNER, type Owner } from '../common/owner';
 import type { Abandoned, LockMode, LockSnapshot, QueryOptions, WaitOptions } from '../common/types';
 import { tokenOf } from './binding';
-import type { Hold } from './hold';
+import { type Hold, NESTED } from './hold';
 import { tryUpgrade, upgrade } from './upgrade';
 
 /** Of guards that were asked for theirs, or were lost. They are few, and the others need no room for it. */
@@ -63,8 +63,8 @@ export class LockGuard {
   #mode: LockMode;
   #owner: Owner | undefined;
   #done = false;
-  /** @internal Registered with it, to be missed when it is garbage-collected. */
-  watcher: LeakFinder | undefined = undefined;
+  /** @internal */
+  leak: Leak | undefined = undefined;
 
   /** @internal Guards come from locks. */
   constructor(lock: GuardedLock, hold: Hold, mode: LockMode, owner: Owner | undefined) {
@@ -135,7 +135,7 @@ export class LockGuard {
     if (this.hold.isNested) throw nestedDowngradeError(this.lock);
     this.hold.downgrade();
     this.#mode = 'shared';
-    this.watcher?.modeChanged(this);
+    if (this.leak !== undefined) this.leak.mode = this.#mode;
   }
 
   /**
@@ -233,17 +233,25 @@ export class LockGuard {
     this.#tokenLow = hold.tokenLow;
     this.#tokenHigh = hold.tokenHigh;
     this.#abandoned = hold.abandoned;
-    this.watcher?.modeChanged(this);
+    if (this.leak !== undefined) this.leak.mode = this.#mode;
   }
 
   private end(finished: boolean): void {
-    this.#done = true;
-    this.watcher?.forget(this);
-    const { isNested, upgrade: pending } = this.hold;
-    if (pending?.guard === this) pending.withdraw(releasedInUpgradeError(this.lock));
+    const { hold } = this;
+    if (hold.upgrade?.guard === this) {
+      hold.upgrade.withdraw(releasedInUpgradeError(this.lock));
+      if (this.#done) return; // by somebody who was told of that
+    }
+    const status = hold.release(finished);
+    this.#done = true; // not before: what was not released is left to the garbage collection
+    const { leak } = this;
+    if (leak !== undefined) {
+      leak.ended = true;
+      leak.forget(this);
+    }
     try {
-      this.hold.leave(finished);
-      if (isNested) this.hold.checkNestedNotLost();
+      if (status === NESTED) hold.checkNestedNotLost();
+      else hold.tellReleased(status);
     } catch (error) {
       if (isLoss(error) && signals.get(this)?.aborted !== true) signals.set(this, AbortSignal.abort(error));
       throw error;

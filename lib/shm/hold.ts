@@ -34,6 +34,9 @@ export interface PendingUpgrade {
   withdraw(reason: unknown): void;
 }
 
+/** In place of a status, of a release: other guards go on holding. */
+export const NESTED = 1;
+
 /**
  * One hold of the native lock: what all guards of nested acquires have in common. One object per native index, used
  * again and again; `serial` grows when a hold ends.
@@ -44,7 +47,6 @@ export class Hold implements Held, Losable, WatchedHold {
   serial = 0;
   abandoned: Abandoned | null = null;
   owner: Owner | undefined = undefined;
-  private depth = 0;
   private finished = true;
   private stolen: (() => void) | undefined = undefined;
   /** Whether it is going to be looked at, for this or an earlier hold of its native index. */
@@ -55,11 +57,17 @@ export class Hold implements Held, Losable, WatchedHold {
   isInContext = false;
   /** Whether its end is that of a flight. */
   isFlight = false;
+  /** How many guards it has, or the like; none on the way from the grant to the first one. -1: it is not held. */
+  guards = -1;
   /** There is one at most. */
   upgrade: PendingUpgrade | undefined = undefined;
   /** By `now()`, of the hold with that serial: known where somebody watched. */
   private granted = 0;
   private grantedSerial = -1;
+  // Between the two halves of leave(): for how long it was held if somebody wants to know, and by what its holder was told that it
+  // was lost.
+  private heldMs: number | undefined = undefined;
+  private told: AbortController | undefined = undefined;
 
   private readonly native: Native;
 
@@ -75,7 +83,7 @@ export class Hold implements Held, Losable, WatchedHold {
   begin(record: LockOfHold, mode: LockMode): this {
     this.record = record;
     this.mode = mode;
-    this.depth = 1;
+    this.guards = 0;
     this.finished = true;
     this.readToken();
     this.abandoned = null;
@@ -102,7 +110,7 @@ export class Hold implements Held, Losable, WatchedHold {
   }
 
   grantedAt(time: number): void {
-    if (this.depth > 1) return;
+    if (this.guards > 0) return; // of a nested acquire
     this.granted = time;
     this.grantedSerial = this.serial;
   }
@@ -119,14 +127,22 @@ export class Hold implements Held, Losable, WatchedHold {
     this.stolen = stolen;
     // Most holds end within the same turn of the event loop: the native part learns of the others only.
     if (this.isListed) return;
-    this.isListed = true;
     this.holds.listening.add(this);
+    this.isListed = true;
   }
 
-  listenIfHeld(): void {
+  /** Whether it has ended since. */
+  stopsListening(): boolean {
+    if (this.stolen !== undefined) return false;
     this.isListed = false;
-    const { index, ready, stolen } = this;
-    if (stolen === undefined || ready.hasListener(index)) return;
+    return true;
+  }
+
+  listenNow(): void {
+    this.isListed = false;
+    const { index, ready } = this;
+    if (ready.hasListener(index)) return;
+    const stolen = this.stolen as () => void;
     const status = ready.native.binding.listen(index);
     ready.listen(index, () => {
       if (this.wasLost()) stolen();
@@ -150,13 +166,7 @@ export class Hold implements Held, Losable, WatchedHold {
   }
 
   get isNested(): boolean {
-    return this.depth > 1;
-  }
-
-  /** A nested acquire of the same owner. */
-  reenter(): Hold {
-    this.depth++;
-    return this;
+    return this.guards > 1;
   }
 
   /**
@@ -165,41 +175,80 @@ export class Hold implements Held, Losable, WatchedHold {
    * @throws {LockError} `ERR_LOCK_LOST`, with the last one; for the others there is {@link checkNestedNotLost}
    */
   leave(finished: boolean): void {
+    const status = this.release(finished);
+    if (status !== NESTED) this.tellReleased(status);
+  }
+
+  /**
+   * The first half of {@link leave}, in which nobody else's code runs. Where it does not come to its end, since its code is
+   * terminated or the stack is at its end, the guard still holds, and may be released again.
+   * @returns `NESTED`, or a status that {@link tellReleased} is to be called with
+   */
+  release(finished: boolean): number {
     this.finished = this.finished && finished;
     if (this.isInContext) this.leaveContext();
-    if (--this.depth > 0) return;
-    const { index, mode, native, ready, record, tokenHigh, tokenLow } = this;
-    const heldMs = hasReleaseWatchers() ? this.heldMs() : undefined;
-    if (this.abandoned !== null || this.isFlight) this.finish();
-    let told: AbortController | undefined;
-    if (this.stolen !== undefined) {
-      this.stolen = undefined;
-      ready.unlisten(index);
-      told = this.holds.losses.forget(this);
+    if (this.guards > 1) {
+      this.guards--;
+      return NESTED;
     }
+    const { index, native, record } = this;
+    if (hasReleaseWatchers()) this.heldMs = this.timeHeld();
+    if (this.abandoned !== null || this.isFlight) this.finish();
+    if (this.stolen !== undefined) {
+      this.ready.unlisten(index);
+      this.told = this.holds.losses.forget(this);
+      this.stolen = undefined;
+    }
+    // Nobody may believe to hold what is free: they forget it before.
     if (this.owner !== undefined) {
       this.owner.forget(this);
       this.owner = undefined;
     }
     record.forgetHold(this);
     this.serial++;
-    const result = native.release(index);
+    const status = native.release(index);
+    this.guards = -1;
+    return status;
+  }
+
+  /**
+   * The second half: what others are to know of it.
+   * @throws {LockError} `ERR_LOCK_LOST`
+   */
+  tellReleased(status: number): void {
+    const { heldMs, mode, ready, record, told, tokenHigh, tokenLow } = this;
+    if (heldMs !== undefined) this.heldMs = undefined;
+    if (told !== undefined) this.told = undefined;
     // Whoever is told of a grant now may be a subscriber, and acquire: this object may soon be another hold.
-    if (result !== Status.OK) ready.settle();
+    if (status !== Status.OK) ready.settle();
     let loss: LockError | undefined = told?.signal.aborted === true ? told.signal.reason : undefined;
-    const isNew = loss === undefined && result === Status.STOLEN;
+    const isNew = loss === undefined && status === Status.STOLEN;
     // Before its use ends: then nobody may be left who has the lock open.
     if (isNew) loss = stolenError(record, tokenOf(tokenHigh, tokenLow));
     record.endUse();
     if (isNew) tellLoss(record, mode, loss as LockError, told);
     if (loss !== undefined) throw loss;
-    if (result < 0) throw errorOf(result, 'release', record);
+    if (status < 0) throw errorOf(status, 'release', record);
     if (heldMs !== undefined) publishRelease(record, mode, heldMs);
   }
 
+  /** Gives it back if this is the hold with that serial, and it came to no guard. */
+  giveBackUnguarded(serial: number): void {
+    if (this.serial !== serial || this.guards > 0) return;
+    if (this.guards < 0) {
+      this.native.release(this.index);
+      this.ready.settle();
+      return;
+    }
+    try {
+      this.leave(false);
+    } catch {
+      // It was lost: nobody is there to be told.
+    }
+  }
+
   /**
-   * For a guard that is not the last one. All guards of a hold throw the same error, which is the reason of `lost`. Not a part of
-   * {@link leave}, which has to need as little of the stack as can be: at its end, a guard could not be given back otherwise.
+   * For a guard that is not the last one. All guards of a hold throw the same error, which is the reason of `lost`.
    */
   checkNestedNotLost(): void {
     // Where nobody has asked, only a theft is known.
@@ -209,7 +258,7 @@ export class Hold implements Held, Losable, WatchedHold {
   }
 
   /** For how long it has been held. */
-  private heldMs(): number {
+  private timeHeld(): number {
     const { granted, grantedSerial, serial } = this;
     return grantedSerial === serial ? now() - granted : this.record.heldMs(this.mode);
   }
@@ -247,9 +296,17 @@ export class Holds {
   /** Those whose holders want to know when they are lost. */
   readonly losses = new Losses();
   /** Those that are to be told if they are stolen, unless they end before. */
-  readonly listening = new Recent<Hold>((holds, count) => {
-    for (let i = 0; i < count; i++) (holds[i] as Hold).listenIfHeld();
-  });
+  readonly listening = new Recent<Hold>(
+    (hold) => hold.listenNow(),
+    (hold) => hold.stopsListening(),
+  );
+  /**
+   * The native index of what was granted last, if it is not known to have a guard; -1. Where the code ends in between, terminated
+   * or at the end of the stack, it is given back when this turn of the event loop is over.
+   */
+  fresh = -1;
+  /** The earlier ones, with their serials: most likely they have guards, or will have. */
+  private readonly aside: [hold: Hold, serial: number][] = [];
   private readonly all: Hold[] = [];
 
   constructor(private readonly ready: Ready) {}
@@ -261,6 +318,19 @@ export class Holds {
       this.all[index] = hold;
     }
     return hold;
+  }
+
+  /** To be called before the next grant. */
+  setAside(): void {
+    const hold = this.at(this.fresh);
+    this.aside.push([hold, hold.serial]);
+    this.fresh = -1;
+  }
+
+  /** To be called when the turn is over: no code can be on its way from a grant to its guard. */
+  giveBackUnguarded(): void {
+    if (this.fresh >= 0) this.setAside();
+    for (const [hold, serial] of this.aside.splice(0)) hold.giveBackUnguarded(serial);
   }
 
   /** The hold that a native call has just granted. */

@@ -29,6 +29,12 @@ const LOOKED_MS = 1;
 /** How many names stay open after their last request, because the next one is likely to be for one of them. */
 const RECENT_NAMES_MAX = 64;
 
+/** What a request holds has no guard, and is not to be taken for one that has come to none. */
+function asGuarded(hold: Hold | undefined): Hold | undefined {
+  if (hold !== undefined) hold.guards++;
+  return hold;
+}
+
 /** The locks of a manager: those of the names that it used last are open. */
 class RecentNames {
   /** The least recently used one first. */
@@ -76,11 +82,11 @@ class RecentNames {
       const waits = !request.steal && !request.ifAvailable;
       const hold =
         request.steal || (waits && record.isExclusiveHere()) ? undefined : record.tryNow(way, mode);
-      if (hold !== undefined) return hold;
+      if (hold !== undefined) return asGuarded(hold);
       // Nobody waits for somebody, or robs somebody, in a namespace that was removed.
       record.checkNamespace(request.steal || request.ifAvailable ? 0 : LOOKED_MS);
       if (request.steal) return Wait.steal(record, way, mode);
-      if (request.ifAvailable) return record.tryAgain(way, mode);
+      if (request.ifAvailable) return asGuarded(record.tryAgain(way, mode));
       if (event !== undefined) event.contended = true;
       return Wait.begin(record, way, mode, signal === undefined ? NO_OPTIONS : { ...NO_OPTIONS, signal });
     });

@@ -1,13 +1,12 @@
 // What all lock classes have in common: a handle on a named lock, and one way behind all that acquire it.
 import type { InspectOptions } from 'node:util';
-import { callSync, callUntilSettled, modeOf, optionsOf, workOf } from '../common/call';
-import { type AcquireEvent, isWatched, traceAsync, traceSync } from '../common/channels';
-import { beginContext, currentContext } from '../common/context';
-import { argumentValueError, closedError } from '../common/errors';
+import { callSync, callUntilSettled, callWhenGranted, modeOf, optionsOf, workOf } from '../common/call';
+import { isWatched, traceAsync, traceSync } from '../common/channels';
+import { currentContext } from '../common/context';
+import { closedError } from '../common/errors';
 import { INSPECT, type Inspect, inspectLock, type LockData, lockData } from '../common/inspect';
 import { LOCKABLE } from '../common/many';
 import {
-  type Acquire,
   checkAcquireOptions,
   checkName,
   checkNamespace,
@@ -18,11 +17,12 @@ import {
 import { checkNested, type HoldSet, innermostOf, mayNest, OWNER, type Owner } from '../common/owner';
 import type { LockMode, LockSnapshot, QueryOptions } from '../common/types';
 import { wayOf } from './binding';
-import { errorOf, Status } from './errors';
+import { groupId } from './group';
 import { LockGuard } from './guard';
 import type { Hold } from './hold';
 import { type AcquireOptions, checkLockOptions, type LockOptions } from './options';
 import { timedOut } from './pending';
+import { checkStillHeld, contended, type Plan } from './plan';
 import { latestOf, type Waiting } from './ready';
 import { type LockRecord, threadOwner } from './record';
 import { droppedHandles, leaks, records } from './thread';
@@ -32,42 +32,6 @@ import { Wait, waitSync } from './wait';
 export type Work<T> = (guard: LockGuard) => T | PromiseLike<T>;
 type SyncWork<T> = (guard: LockGuard) => T;
 type Options = AcquireOptions & { exclusive?: boolean };
-
-/** One acquire that may go on: all that can be refused without looking at the lock was looked at. */
-interface Plan {
-  /** Whether it blocks, or does not wait at all: then the thread is the owner where nobody else is. */
-  readonly sync: boolean;
-  readonly wanted: LockMode;
-  readonly options: Acquire;
-  /** The hold of the same owner that it nests in. */
-  readonly nested: Hold | undefined;
-  /** Who was named by `within`. */
-  readonly owner: Owner | undefined;
-  /** The callback around the caller. */
-  readonly context: HoldSet | undefined;
-}
-
-function groupId(group: string | number | undefined): number {
-  if (group === undefined) return -1;
-  if (typeof group === 'number') return group;
-  const { native } = records().ready;
-  const id = native.binding.groupId(group);
-  if (id === -1) throw argumentValueError('options.group', 'must be a group of this system', group);
-  if (id < 0)
-    throw errorOf(
-      Status.SYSTEM,
-      'find the group of',
-      { name: group, file: 'the list of groups' },
-      { ...native.failure(), errno: -id },
-    );
-  return id;
-}
-
-/** It has to wait, unless it only tries. */
-function contended(plan: Plan, event: AcquireEvent): Plan {
-  event.contended = plan.options.timeout > 0;
-  return plan;
-}
 
 export abstract class NamedLock {
   /** The name, also of an anonymous lock: pass it on to whoever is to share it. */
@@ -182,9 +146,7 @@ export abstract class NamedLock {
       if (isWatched()) return this.runWatched(mode, first, second);
       const plan = this.plan(mode, optionsOf<Options>(first, second), false);
       const fn = workOf<Options, Work<T>>(first, second);
-      const hold = plan.nested ?? this.tryBeforeWait(plan.wanted);
-      if (hold !== undefined) return Promise.resolve(this.use(plan, hold, fn));
-      return this.wait(plan).then((granted) => this.use(plan, granted, fn));
+      return this.useAsync(plan, plan.nested ?? this.tryBeforeWait(plan.wanted) ?? this.wait(plan), fn);
     } catch (error) {
       return Promise.reject(error);
     }
@@ -208,7 +170,7 @@ export abstract class NamedLock {
     if (isWatched()) return this.runSyncWatched(mode, options, fn);
     const plan = this.plan(mode, options, true);
     const hold = plan.nested ?? this.tryNow(plan.wanted) ?? this.waitSync(plan);
-    return this.use(plan, hold, fn) as LockGuard | T;
+    return this.useSync(plan, hold, fn);
   }
 
   /**
@@ -218,24 +180,22 @@ export abstract class NamedLock {
   tryRun(wanted: LockMode): LockGuard | null {
     const guard = this.quick(wanted, true);
     if (guard) return guard;
-    if (!isWatched()) return this.tryPlanned(wanted);
-    let watched: LockGuard | null = null;
-    traceSync(this, wanted, () => {
-      watched = this.tryPlanned(wanted);
-      return watched?.hold;
-    });
-    return watched;
+    let plan: Plan | undefined;
+    const take = (): Hold | undefined => {
+      plan = this.tryPlan(wanted);
+      return plan && (plan.nested ?? this.tryNow(wanted) ?? this.tryAgain(wanted));
+    };
+    const hold = isWatched() ? traceSync(this, wanted, take) : take();
+    return hold === undefined ? null : (this.useSync(plan as Plan, hold, undefined) as LockGuard);
   }
 
-  private tryPlanned(wanted: LockMode): LockGuard | null {
+  /** @returns `undefined` where its owner may not acquire it once more */
+  private tryPlan(wanted: LockMode): Plan | undefined {
     const held = this.heldBy(undefined, currentContext(), true);
-    if (held !== undefined && !mayNest(this.reentrant, held.mode, wanted)) {
-      this.checkOpen();
-      return null;
-    }
-    const plan = this.plan(wanted, undefined, true);
-    const hold = plan.nested ?? this.tryNow(wanted) ?? this.tryAgain(wanted);
-    return hold === undefined ? null : (this.use(plan, hold, undefined) as LockGuard);
+    if (held === undefined || mayNest(this.reentrant, held.mode, wanted))
+      return this.plan(wanted, undefined, true);
+    this.checkOpen();
+    return undefined;
   }
 
   /** As {@link run}, where somebody wants to hear of it. */
@@ -251,8 +211,7 @@ export abstract class NamedLock {
       plan = this.plan(mode, options, false);
       return plan.nested ?? this.tryBeforeWait(plan.wanted) ?? this.wait(contended(plan, event));
     });
-    if (!(hold instanceof Promise)) return Promise.resolve(this.use(plan, hold, fn));
-    return hold.then((granted) => this.use(plan, granted, fn));
+    return this.useAsync(plan, hold, fn);
   }
 
   /** As {@link runSync}, where somebody wants to hear of it. */
@@ -266,7 +225,7 @@ export abstract class NamedLock {
       plan = this.plan(mode, options, true);
       return plan.nested ?? this.tryNow(plan.wanted) ?? this.waitSync(contended(plan, event));
     });
-    return this.use(plan, hold, fn) as LockGuard | T;
+    return this.useSync(plan, hold, fn);
   }
 
   /**
@@ -277,15 +236,12 @@ export abstract class NamedLock {
   private quick(wanted: LockMode, sync: boolean): LockGuard | null | undefined {
     const { record } = this;
     if (this.closed || currentContext() !== undefined || isWatched()) return undefined;
-    if (!sync) {
-      const hold = this.tryBeforeWait(wanted);
-      return hold === undefined ? null : this.watchedGuard(hold, wanted, undefined);
-    }
-    if (record.threadHold() !== undefined) return undefined;
-    const hold = this.tryNow(wanted);
+    if (sync && record.threadHold() !== undefined) return undefined;
+    leaks.expect();
+    const hold = sync ? this.tryNow(wanted) : this.tryBeforeWait(wanted);
     if (hold === undefined) return null;
-    record.setThreadHold(hold);
-    return this.watchedGuard(hold, wanted, threadOwner);
+    if (sync) record.setThreadHold(hold);
+    return this.watchedGuard(hold, wanted, sync ? threadOwner : undefined);
   }
 
   /** What is refused is refused here, in this order: wrong arguments, an abort, a closed handle, the owner table. */
@@ -296,9 +252,10 @@ export abstract class NamedLock {
     const context = currentContext();
     throwIfAborted(options.signal);
     this.checkOpen();
+    leaks.expect();
     const held = this.heldBy(owner, context, sync);
     if (held !== undefined) checkNested(this, this.reentrant, held.mode, wanted);
-    return { sync, wanted, options, nested: held?.reenter(), owner, context };
+    return { sync, wanted, options, nested: held, serial: held?.serial, owner, context };
   }
 
   /** The hold that a call would nest in. */
@@ -311,23 +268,53 @@ export abstract class NamedLock {
   }
 
   /** A guard for the caller, or the result of the callback that is given one. */
-  private use<T>(plan: Plan, hold: Hold, fn: Work<T> | undefined): LockGuard | T | PromiseLike<T> {
-    const { sync, wanted } = plan;
-    // A sync call may nest in what the callback around it holds, of which the thread does not know.
-    const inContext = plan.nested !== undefined && plan.nested !== this.record.threadHold();
-    const owner = plan.owner ?? (sync ? (inContext ? plan.context : threadOwner) : undefined);
-    // A callback is an owner by itself, but its thread is one as well while it runs.
-    if (plan.nested === undefined && (sync || fn === undefined)) owner?.add(hold);
-    if (fn === undefined) return this.watchedGuard(hold, wanted, owner);
-    const context = beginContext(hold, plan.context, plan.owner);
-    const guard = this.watchedGuard(hold, wanted, context);
-    return sync ? callSync(context, guard, fn) : callUntilSettled(context, guard, fn);
+  private useAsync<T>(
+    plan: Plan,
+    granted: Hold | Promise<Hold>,
+    fn: Work<T> | undefined,
+  ): Promise<LockGuard | T> {
+    if (granted instanceof Promise) {
+      return fn === undefined
+        ? granted.then((hold) => this.guardFor(plan, hold))
+        : callWhenGranted(this, plan, granted, fn);
+    }
+    checkStillHeld(this, plan);
+    return Promise.resolve(
+      fn === undefined ? this.guardFor(plan, granted) : callUntilSettled(this, plan, granted, fn),
+    );
   }
 
-  /** A guard that is missed when it is dropped; so is that of a callback which is terminated, or waits for what never comes. */
-  private watchedGuard(hold: Hold, mode: LockMode, owner: Owner | undefined): LockGuard {
+  /** The same for a sync call. */
+  private useSync<T>(plan: Plan, hold: Hold, fn: SyncWork<T> | undefined): LockGuard | T {
+    checkStillHeld(this, plan);
+    if (fn === undefined) return this.guardFor(plan, hold);
+    // A callback is an owner by itself, but its thread is one as well while it runs.
+    this.own(plan, hold);
+    return callSync(this, plan, hold, fn);
+  }
+
+  private guardFor(plan: Plan, hold: Hold): LockGuard {
+    return this.watchedGuard(hold, plan.wanted, this.own(plan, hold));
+  }
+
+  /** Adds it to what the caller owns. @returns as whom it calls */
+  private own(plan: Plan, hold: Hold): Owner | undefined {
+    // A sync call may nest in what the callback around it holds, of which the thread does not know.
+    const inContext = plan.nested !== undefined && plan.nested !== this.record.threadHold();
+    const owner = plan.owner ?? (plan.sync ? (inContext ? plan.context : threadOwner) : undefined);
+    if (plan.nested === undefined) owner?.add(hold);
+    return owner;
+  }
+
+  /**
+   * A guard that is missed when it is dropped; so is that of a callback which is terminated, or waits for what never comes.
+   * @internal
+   */
+  watchedGuard(hold: Hold, mode: LockMode, owner: Owner | undefined): LockGuard {
     const guard = new LockGuard(this, hold, mode, owner);
     leaks.watch(guard);
+    hold.guards++; // not before: until then the guard is none
+    this.record.holds.fresh = -1;
     return guard;
   }
 

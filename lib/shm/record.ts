@@ -129,16 +129,22 @@ export class LockRecord implements LockOfHold {
     return this.exclusive?.mode === 'exclusive';
   }
 
-  /** Takes the lock if it is free. `way` says the same as `mode`, and whether strictly in order. */
+  /**
+   * Takes the lock if it is free. `way` says the same as `mode`, and whether strictly in order. A hold that has no guard when the
+   * turn is over is given back.
+   */
   tryNow(way: number, mode: LockMode): Hold | undefined {
+    const { holds } = this;
+    if (holds.fresh >= 0) holds.setAside();
     const index = this.native.tryAcquire(keyOf(this.id, way));
-    if (index >= 0 && index < ATTENTION) return this.holds.at(index).begin(this, mode);
+    if (index >= 0) holds.fresh = index & ~ATTENTION;
+    if (index >= 0 && index < ATTENTION) return holds.at(index).begin(this, mode);
     if (this.id === ASLEEP) {
       this.open();
       return this.tryNow(way, mode);
     }
     // The grant first: settling makes native calls, and they write the report.
-    const hold = index >= 0 ? this.holds.granted(this, index & ~ATTENTION, mode) : undefined;
+    const hold = index >= 0 ? holds.granted(this, index & ~ATTENTION, mode) : undefined;
     this.ready.settle();
     if (hold === undefined && index !== Status.BUSY) throw errorOf(index, `acquire (${mode})`, this);
     return hold;

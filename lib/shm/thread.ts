@@ -11,7 +11,7 @@ export function records(): Records {
   return opened;
 }
 
-export const leaks = new LeakFinder();
+export const leaks = new LeakFinder(() => opened?.holds.giveBackUnguarded());
 
 /** What handles that are garbage-collected had open. */
 export const droppedHandles = new FinalizationRegistry<{ leave(): void }>((open) => open.leave());

@@ -118,7 +118,8 @@ export class Wait<T> extends Pending {
 
 /** Blocks this thread until the lock is granted. */
 export function waitSync(record: LockRecord, way: number, mode: LockMode, options: Acquire): Hold {
-  const { ready } = record;
+  const { holds, ready } = record;
+  if (holds.fresh >= 0) holds.setAside();
   ready.watchBlocked();
   if (record.isHeldByThread()) throw wouldDeadlockError(record, mode);
   try {
@@ -159,7 +160,10 @@ function block(record: LockRecord, way: number, mode: LockMode, options: Acquire
   }
   if (index === Status.STALLED) return { ahead: undefined };
   if (index < 0) throw errorOf(index, `acquire (${mode})`, record);
-  if (native.reported(Report.GRANTED) !== 0) return record.holds.granted(record, index, mode);
+  if (native.reported(Report.GRANTED) !== 0) {
+    record.holds.fresh = index;
+    return record.holds.granted(record, index, mode);
+  }
   let looksAt = begun + LOOK_MS;
   ready.blocked = index;
   for (;;) {
@@ -168,6 +172,7 @@ function block(record: LockRecord, way: number, mode: LockMode, options: Acquire
     // a hold, it is to be given back.
     if (status === Status.OK) {
       const hold = record.holds.at(index).begin(record, mode);
+      record.holds.fresh = index;
       ready.blocked = -1;
       return record.holds.told(hold);
     }
