@@ -104,7 +104,7 @@ export function callUntilSettled<H extends Held, G extends Settling, T>(
 export async function callWhenGranted<H extends Held, G extends Settling, T>(
   lock: Guarding<H, G>,
   caller: Caller,
-  granted: Promise<H>,
+  granted: H | Promise<H>,
   fn: Work<G, T | PromiseLike<T>>,
 ): Promise<T> {
   const call = new Call(lock, caller, await granted, fn);

@@ -1,6 +1,6 @@
 // What all lock classes have in common: a handle on a named lock, and one way behind all that acquire it.
 import type { InspectOptions } from 'node:util';
-import { type Caller, callUntilSettled, callWhenGranted, modeOf, optionsOf, workOf } from '../common/call';
+import { type Caller, callWhenGranted, modeOf, optionsOf, workOf } from '../common/call';
 import { type AcquireEvent, isWatched, traceAsync } from '../common/channels';
 import { currentContext } from '../common/context';
 import {
@@ -167,10 +167,7 @@ export abstract class NamedLock {
       return plan.nested ?? this.wait(plan, event);
     };
     const granted = isWatched() ? traceAsync(this, mode ?? modeOf(options), take) : take();
-    if (fn === undefined) return this.guardFor(plan, await granted);
-    return granted instanceof Promise
-      ? callWhenGranted(this, plan, granted, fn)
-      : callUntilSettled(this, plan, granted, fn);
+    return fn === undefined ? this.guardFor(plan, await granted) : callWhenGranted(this, plan, granted, fn);
   }
 
   /**
