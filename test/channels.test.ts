@@ -2,12 +2,20 @@
 // acquires, the order of Node's own tracing, what runs inside of it, guards that were dropped.
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { channel, tracingChannel } from 'node:diagnostics_channel';
-import { setImmediate } from 'node:timers/promises';
-import { channels, type LockError, LockManager, RLock, SharedLock, SharedRLock } from '../lib';
+import { setImmediate, setTimeout as sleep } from 'node:timers/promises';
+import {
+  channels,
+  type LockError,
+  LockManager,
+  type ReleaseEvent,
+  RLock,
+  SharedLock,
+  SharedRLock,
+} from '../lib';
 import { channels as remoteChannels } from '../lib/remote';
 import { startActor } from './support/actor';
 import { eventsOf, publishedBy } from './support/channels';
-import { expectIdle, freshLock, name } from './support/locks';
+import { expectIdle, freshLock, name, state } from './support/locks';
 import { testNamespace, until } from './support/namespace';
 
 test('the names are part of the interface, and the same for remote locks', () => {
@@ -163,6 +171,31 @@ test('a subscriber may release what a nested acquire is to nest in', async () =>
     await expect(tree.acquire(() => {})).rejects.toEqual(refused);
   });
   expectIdle(tree);
+});
+
+test('a subscriber may downgrade what a nested acquire is to nest in', () => {
+  const tree = new SharedRLock(name, { namespace: testNamespace() });
+  const outer = tree.exclusiveSync();
+  onceAt('tracing:proclock:acquire:end', () => outer.downgrade());
+  expect(() => tree.exclusiveSync()).toThrow(expect.objectContaining({ code: 'ERR_LOCK_NOT_HELD' }));
+  expect(tree.query()).toEqual(state(['shared'], []));
+  outer.release();
+  expectIdle(tree);
+});
+
+test('for how long a request has held, beside an older one', async () => {
+  const namespace = testNamespace();
+  const manager = new LockManager({ namespace });
+  const held: number[] = [];
+  const listener = (event: unknown): void => void held.push((event as ReleaseEvent).holdMs);
+  channel('proclock:release').subscribe(listener);
+  const older = manager.request(name, { mode: 'shared' }, () => sleep(300));
+  await sleep(200);
+  await manager.request(name, { mode: 'shared' }, () => {});
+  await older;
+  channel('proclock:release').unsubscribe(listener);
+  expect(held).toHaveLength(2);
+  expect(held[0]).toBeLessThan(held[1]! / 2);
 });
 
 describe('a subscriber that acquires on the way from a grant to its holder', () => {

@@ -4,6 +4,7 @@ import { EventEmitter, once } from 'node:events';
 import { queryObjects } from 'node:v8';
 import { RLock, SharedRLock } from '../lib';
 import { HoldSet, OWNER } from '../lib/common/owner';
+import { expectIdle } from './support/locks';
 import { name, testNamespace } from './support/namespace';
 
 type Resolve = (value: unknown) => void;
@@ -121,6 +122,14 @@ test('a thenable that fails, in whatever way, releases the lock and rejects', as
   };
   expect(await run(() => thenable(twice))).toBe('first');
   expect(lock.query().held).toEqual([]);
+});
+
+test('a promise that can not be waited for is a value', async () => {
+  const { lock, run } = setUp();
+  const promise = Promise.resolve();
+  Reflect.set(promise, 'then', undefined);
+  await run(() => promise);
+  expectIdle(lock);
 });
 
 test('a thenable that was answered is no owner any more', async () => {

@@ -1,7 +1,7 @@
 // Code that does not come to its end: terminated by a time-out of `vm`, out of stack, or waiting for what never comes. No
 // `finally` of ours runs then, and still nothing stays held or queued.
 import { setImmediate } from 'node:timers/promises';
-import { SharedLock } from '../lib';
+import { LockManager, RLock, SharedLock } from '../lib';
 import { type Actor, startActor } from './support/actor';
 import { expectIdle, name } from './support/locks';
 import { testNamespace, until } from './support/namespace';
@@ -193,12 +193,67 @@ test('a release that did not come to its end is no release, and can be repeated'
   ending.mockRestore();
 });
 
+const turns = async () => {
+  for (let turn = 0; turn < 4; turn++) await setImmediate();
+};
+
 test('a hold has time to come to its guard', async () => {
   const guard = await lock.exclusive({ timeout: 0 });
-  for (let turns = 0; turns < 3; turns++) await setImmediate();
+  await turns();
   expect(isFree()).toBe(false);
   guard.release();
   expectIdle(lock);
+});
+
+describe('what has come to no guard', () => {
+  /** The next grant of this lock comes to none. */
+  const end = ({ record }: SharedLock) =>
+    jest.spyOn(record, 'addHold').mockImplementationOnce(() => {
+      throw new RangeError('the end of the stack');
+    });
+
+  test('is given back when the turn is over, whatever is nested meanwhile', async () => {
+    const tree = new RLock('tree', { namespace: lock.namespace });
+    const outer = tree.acquireSync();
+    end(lock);
+    expect(() => lock.exclusiveSync()).toThrow('the end of the stack');
+    tree.acquireSync().release();
+    expect(isFree()).toBe(false);
+    await turns();
+    expectIdle(lock);
+    outer.release();
+  });
+
+  test('is given back in a program that has requests alone', async () => {
+    end(lock);
+    const manager = new LockManager({ namespace: lock.namespace });
+    await expect(manager.request(name, () => {})).rejects.toThrow('the end of the stack');
+    await turns();
+    expectIdle(lock);
+  });
+
+  test('is not what a later request holds, at once or after a wait', async () => {
+    const manager = new LockManager({ namespace: lock.namespace });
+    const other = new SharedLock('other', { namespace: lock.namespace });
+    const ends: Array<() => void> = [];
+    const request = () =>
+      manager.request(name, async () => {
+        await new Promise<void>((resolve) => ends.push(resolve));
+      });
+    const running: Array<Promise<void>> = [];
+    for (let round = 0; round < 5; round++) {
+      running.push(request());
+      await turns();
+      ends[round - 1]?.(); // the one that holds, now that the next one waits
+      await turns();
+    }
+    other.exclusiveSync().release();
+    await turns();
+    expect(lock.query().held).toHaveLength(1);
+    ends.at(-1)?.();
+    await Promise.all(running);
+    expectIdle(lock);
+  });
 });
 
 test('a recursion without end, of nested callbacks, leaves nothing held', async () => {

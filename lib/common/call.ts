@@ -90,7 +90,7 @@ export function callUntilSettled<H extends Held, G extends Settling, T>(
   } catch (error) {
     return call.fail(error);
   }
-  if (!(result instanceof Promise)) return call.succeed(result);
+  if (!isPending(result)) return call.succeed(result);
   return result.then(
     (value) => call.succeed(value),
     (error) => call.fail(error),
@@ -111,7 +111,7 @@ export async function callWhenGranted<H extends Held, G extends Settling, T>(
   let value: T;
   try {
     const result = call.begin();
-    value = result instanceof Promise ? await result : result;
+    value = isPending(result) ? await result : result;
   } catch (error) {
     return call.fail(error);
   }
@@ -187,6 +187,11 @@ function isObject(value: unknown): value is object {
 /** A promise as the language makes them, which adopts no thenables any more. */
 function isPromise(value: object): value is Promise<never> {
   return value instanceof Promise && value.constructor === Promise && value.then === Promise.prototype.then;
+}
+
+/** Whether there is something to wait for; a promise that can not be waited for is a value. */
+function isPending<T>(result: T | Promise<T>): result is Promise<T> {
+  return isObject(result) && isPromise(result);
 }
 
 /**

@@ -151,7 +151,7 @@ export abstract class NamedLock {
   }
 
   // All ways to acquire are one: `plan` refuses what can be refused at once, the hold is that of the same owner, or one that
-  // the engine grants, and `use` makes of it what was asked for.
+  // the engine grants; and there is a guard of it, or a callback is called with one.
 
   /** @internal */
   async run<T>(

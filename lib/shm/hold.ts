@@ -57,7 +57,10 @@ export class Hold implements Held, Losable, WatchedHold {
   isInContext = false;
   /** Whether its end is that of a flight. */
   isFlight = false;
-  /** How many guards it has, or the like; none on the way from the grant to the first one. -1: it is not held. */
+  /**
+   * How many guards it has: none on the way from the grant to the first one. A request that was granted at once counts as a guard, and
+   * one that has waited does not. -1: it is not held.
+   */
   guards = -1;
   /** There is one at most. */
   upgrade: PendingUpgrade | undefined = undefined;
@@ -84,6 +87,8 @@ export class Hold implements Held, Losable, WatchedHold {
     this.record = record;
     this.mode = mode;
     this.guards = 0;
+    if (this.heldMs !== undefined) this.heldMs = undefined; // of a release that was not told
+    if (this.told !== undefined) this.told = undefined;
     this.finished = true;
     this.readToken();
     this.abandoned = null;
@@ -180,7 +185,7 @@ export class Hold implements Held, Losable, WatchedHold {
   }
 
   /**
-   * The first half of {@link leave}, in which nobody else's code runs. Where it does not come to its end, since its code is
+   * The first half of {@link leave}, in which nobody is told of anything. Where it does not come to its end, since its code is
    * terminated or the stack is at its end, the guard still holds, and may be released again.
    * @returns `NESTED`, or a status that {@link tellReleased} is to be called with
    */
@@ -305,6 +310,8 @@ export class Holds {
    * or at the end of the stack, it is given back when this turn of the event loop is over.
    */
   fresh = -1;
+  /** The serial of that hold; -1: the code has ended before it could be looked for, so it still has it. */
+  freshSerial = -1;
   /** The earlier ones, with their serials: most likely they have guards, or will have. */
   private readonly aside: [hold: Hold, serial: number][] = [];
   private readonly all: Hold[] = [];
@@ -323,8 +330,16 @@ export class Holds {
   /** To be called before the next grant. */
   setAside(): void {
     const hold = this.at(this.fresh);
-    this.aside.push([hold, hold.serial]);
+    this.aside.push([hold, this.freshSerial < 0 ? hold.serial : this.freshSerial]);
     this.fresh = -1;
+    this.freshSerial = -1;
+  }
+
+  /** The object for what is `fresh`, and has not begun. */
+  taken(index: number): Hold {
+    const hold = this.at(index);
+    this.freshSerial = hold.serial;
+    return hold;
   }
 
   /** To be called when the turn is over: no code can be on its way from a grant to its guard. */

@@ -14,7 +14,7 @@ import { wayOf } from './binding';
 import type { Hold } from './hold';
 import { checkLockOptions } from './options';
 import type { LockRecord } from './record';
-import { droppedHandles, records } from './thread';
+import { droppedHandles, leaks, records } from './thread';
 import { Wait } from './wait';
 
 /** The options of a {@link LockManager}. */
@@ -28,12 +28,6 @@ const LOOKED_MS = 1;
 
 /** How many names stay open after their last request, because the next one is likely to be for one of them. */
 const RECENT_NAMES_MAX = 64;
-
-/** What a request holds has no guard, and is not to be taken for one that has come to none. */
-function asGuarded(hold: Hold | undefined): Hold | undefined {
-  if (hold !== undefined) hold.guards++;
-  return hold;
-}
 
 /** The locks of a manager: those of the names that it used last are open. */
 class RecentNames {
@@ -82,11 +76,11 @@ class RecentNames {
       const waits = !request.steal && !request.ifAvailable;
       const hold =
         request.steal || (waits && record.isExclusiveHere()) ? undefined : record.tryNow(way, mode);
-      if (hold !== undefined) return asGuarded(hold);
+      if (hold !== undefined) return hold;
       // Nobody waits for somebody, or robs somebody, in a namespace that was removed.
       record.checkNamespace(request.steal || request.ifAvailable ? 0 : LOOKED_MS);
       if (request.steal) return Wait.steal(record, way, mode);
-      if (request.ifAvailable) return asGuarded(record.tryAgain(way, mode));
+      if (request.ifAvailable) return record.tryAgain(way, mode);
       if (event !== undefined) event.contended = true;
       return Wait.begin(record, way, mode, signal === undefined ? NO_OPTIONS : { ...NO_OPTIONS, signal });
     });
@@ -163,8 +157,15 @@ export class LockManager {
 
   /** @internal */
   take(request: Request): Hold | Promise<Hold | undefined> | undefined {
+    leaks.expect();
+    const taken = isWatched() ? this.takeWatched(request) : this.names.take(request);
+    // Granted at once: it is not to be taken for one that has come to no guard.
+    if (taken !== undefined && !(taken instanceof Promise)) taken.guards++;
+    return taken;
+  }
+
+  private takeWatched(request: Request): Hold | Promise<Hold | undefined> | undefined {
     const { names } = this;
-    if (!isWatched()) return names.take(request);
     const { name, mode } = request;
     const lock = { name, namespace: names.namespace };
     return traceAsync<Hold | undefined>(lock, mode, (event) => names.take(request, event));

@@ -124,7 +124,7 @@ export abstract class NamedLock {
   }
 
   // All ways to acquire are one: `plan` refuses what can be refused at once, the hold is that of the same owner, or one that
-  // was free, or one that was waited for, and `use` makes of it what was asked for.
+  // was free, or one that was waited for, and `useAsync` or `useSync` makes of it what was asked for.
 
   /**
    * Waits without blocking. Not an async function, because each promise costs more than the lock: there is one of ours if
@@ -314,7 +314,11 @@ export abstract class NamedLock {
     const guard = new LockGuard(this, hold, mode, owner);
     leaks.watch(guard);
     hold.guards++; // not before: until then the guard is none
-    this.record.holds.fresh = -1;
+    const { holds } = this.record;
+    if (holds.fresh === hold.index) {
+      holds.fresh = -1;
+      holds.freshSerial = -1;
+    }
     return guard;
   }
 

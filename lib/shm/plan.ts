@@ -22,10 +22,11 @@ export function contended(plan: Plan, event: AcquireEvent): Plan {
 }
 
 /**
- * Whoever is told of a nested acquire, as a subscriber, may release what it nests in.
+ * Whoever is told of a nested acquire, as a subscriber, may release or downgrade what it nests in.
  * @throws {LockError} `ERR_LOCK_NOT_HELD`
  */
-export function checkStillHeld(lock: { readonly name: string }, { nested, serial }: Plan): void {
-  if (nested !== undefined && nested.serial !== serial)
-    throw notHeldError(lock, 'what it nests in was released meanwhile');
+export function checkStillHeld(lock: { readonly name: string }, { nested, serial, wanted }: Plan): void {
+  if (nested === undefined) return;
+  if (nested.serial !== serial || (wanted === 'exclusive' && nested.mode !== 'exclusive'))
+    throw notHeldError(lock, 'what it nests in was released or downgraded meanwhile');
 }

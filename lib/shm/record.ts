@@ -138,13 +138,13 @@ export class LockRecord implements LockOfHold {
     if (holds.fresh >= 0) holds.setAside();
     const index = this.native.tryAcquire(keyOf(this.id, way));
     if (index >= 0) holds.fresh = index & ~ATTENTION;
-    if (index >= 0 && index < ATTENTION) return holds.at(index).begin(this, mode);
+    if (index >= 0 && index < ATTENTION) return holds.taken(index).begin(this, mode);
     if (this.id === ASLEEP) {
       this.open();
       return this.tryNow(way, mode);
     }
     // The grant first: settling makes native calls, and they write the report.
-    const hold = index >= 0 ? holds.granted(this, index & ~ATTENTION, mode) : undefined;
+    const hold = index >= 0 ? holds.told(holds.taken(index & ~ATTENTION).begin(this, mode)) : undefined;
     this.ready.settle();
     if (hold === undefined && index !== Status.BUSY) throw errorOf(index, `acquire (${mode})`, this);
     return hold;

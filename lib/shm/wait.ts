@@ -161,8 +161,9 @@ function block(record: LockRecord, way: number, mode: LockMode, options: Acquire
   if (index === Status.STALLED) return { ahead: undefined };
   if (index < 0) throw errorOf(index, `acquire (${mode})`, record);
   if (native.reported(Report.GRANTED) !== 0) {
-    record.holds.fresh = index;
-    return record.holds.granted(record, index, mode);
+    const { holds } = record;
+    holds.fresh = index;
+    return holds.told(holds.taken(index).begin(record, mode));
   }
   let looksAt = begun + LOOK_MS;
   ready.blocked = index;
@@ -172,6 +173,7 @@ function block(record: LockRecord, way: number, mode: LockMode, options: Acquire
     // a hold, it is to be given back.
     if (status === Status.OK) {
       const hold = record.holds.at(index).begin(record, mode);
+      record.holds.freshSerial = hold.serial;
       record.holds.fresh = index;
       ready.blocked = -1;
       return record.holds.told(hold);
