@@ -193,6 +193,23 @@ test('a release that did not come to its end is no release, and can be repeated'
   ending.mockRestore();
 });
 
+test('a release that was not told does not speak for the next hold', async () => {
+  const guard = lock.exclusiveSync();
+  expect(guard.lost.aborted).toBe(false);
+  await turns();
+  await new LockManager({ namespace: lock.namespace }).request(name, { steal: true }, () => {});
+  const { leak } = guard;
+  jest.spyOn(leak!, 'forget').mockImplementationOnce(() => {
+    throw new RangeError('the end of the stack');
+  });
+  expect(() => guard.release()).toThrow('the end of the stack');
+  expect(guard.released).toBe(true);
+  const next = lock.exclusiveSync();
+  expect(next.hold).toBe(guard.hold);
+  next.release();
+  expectIdle(lock);
+});
+
 const turns = async () => {
   for (let turn = 0; turn < 4; turn++) await setImmediate();
 };

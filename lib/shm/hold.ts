@@ -342,6 +342,13 @@ export class Holds {
     return hold;
   }
 
+  /** This one has its guard. */
+  guarded(hold: Hold): void {
+    if (this.fresh !== hold.index) return;
+    this.fresh = -1;
+    this.freshSerial = -1;
+  }
+
   /** To be called when the turn is over: no code can be on its way from a grant to its guard. */
   giveBackUnguarded(): void {
     if (this.fresh >= 0) this.setAside();

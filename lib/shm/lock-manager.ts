@@ -160,7 +160,10 @@ export class LockManager {
     leaks.expect();
     const taken = isWatched() ? this.takeWatched(request) : this.names.take(request);
     // Granted at once: it is not to be taken for one that has come to no guard.
-    if (taken !== undefined && !(taken instanceof Promise)) taken.guards++;
+    if (taken !== undefined && !(taken instanceof Promise)) {
+      taken.guards++;
+      records().holds.guarded(taken);
+    }
     return taken;
   }
 

@@ -314,11 +314,7 @@ export abstract class NamedLock {
     const guard = new LockGuard(this, hold, mode, owner);
     leaks.watch(guard);
     hold.guards++; // not before: until then the guard is none
-    const { holds } = this.record;
-    if (holds.fresh === hold.index) {
-      holds.fresh = -1;
-      holds.freshSerial = -1;
-    }
+    this.record.holds.guarded(hold);
     return guard;
   }
 
