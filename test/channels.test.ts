@@ -189,13 +189,25 @@ test('for how long a request has held, beside an older one', async () => {
   const held: number[] = [];
   const listener = (event: unknown): void => void held.push((event as ReleaseEvent).holdMs);
   channel('proclock:release').subscribe(listener);
-  const older = manager.request(name, { mode: 'shared' }, () => sleep(300));
-  await sleep(200);
-  await manager.request(name, { mode: 'shared' }, () => {});
-  await older;
-  channel('proclock:release').unsubscribe(listener);
-  expect(held).toHaveLength(2);
-  expect(held[0]).toBeLessThan(held[1]! / 2);
+  try {
+    let end: () => void;
+    const older = manager.request(
+      name,
+      { mode: 'shared' },
+      () => new Promise<void>((resolve) => (end = resolve)),
+    );
+    await sleep(200);
+    const begun = performance.now();
+    await manager.request(name, { mode: 'shared' }, () => {});
+    const tookMs = performance.now() - begun;
+    end!();
+    await older;
+    expect(held).toHaveLength(2);
+    expect(held[0]).toBeLessThanOrEqual(tookMs);
+    expect(held[1]).toBeGreaterThanOrEqual(199);
+  } finally {
+    channel('proclock:release').unsubscribe(listener);
+  }
 });
 
 describe('a subscriber that acquires on the way from a grant to its holder', () => {
@@ -214,6 +226,7 @@ describe('a subscriber that acquires on the way from a grant to its holder', () 
   };
 
   test('takes nothing from a guard', async () => {
+    await until(() => lock().query().held.length === 0);
     const guard = await lock().exclusive();
     await turns();
     expect(guard.abandoned).not.toBeNull();

@@ -124,7 +124,7 @@ test('a thenable that fails, in whatever way, releases the lock and rejects', as
   expect(lock.query().held).toEqual([]);
 });
 
-test('a promise that can not be waited for is a value', async () => {
+test('a promise that can not be waited for leaves nothing held', async () => {
   const { lock, run } = setUp();
   const promise = Promise.resolve();
   Reflect.set(promise, 'then', undefined);

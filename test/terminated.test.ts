@@ -197,7 +197,11 @@ test('a release that was not told does not speak for the next hold', async () =>
   const guard = lock.exclusiveSync();
   expect(guard.lost.aborted).toBe(false);
   await turns();
-  await new LockManager({ namespace: lock.namespace }).request(name, { steal: true }, () => {});
+  await actor.run(
+    `await new proclock.LockManager({ namespace: args.namespace }).request(args.name, { steal: true }, () => {});`,
+    { name, namespace: lock.namespace },
+  );
+  await until(() => guard.lost.aborted);
   const { leak } = guard;
   jest.spyOn(leak!, 'forget').mockImplementationOnce(() => {
     throw new RangeError('the end of the stack');
@@ -208,6 +212,7 @@ test('a release that was not told does not speak for the next hold', async () =>
   expect(next.hold).toBe(guard.hold);
   next.release();
   expectIdle(lock);
+  expectCounted();
 });
 
 const turns = async () => {
@@ -221,6 +226,17 @@ test('a hold has time to come to its guard', async () => {
   guard.release();
   expectIdle(lock);
 });
+
+/** Whoever holds a lock of that name goes on holding it when its handle is closed: it is counted right. */
+function expectCounted(): void {
+  const handle = new SharedLock(name, { namespace: lock.namespace });
+  lock.close();
+  const guard = handle.exclusiveSync();
+  handle.close();
+  expect(guard.lost.aborted).toBe(false);
+  guard.release();
+  expect(lock.record.space.records.has(name)).toBe(false);
+}
 
 describe('what has come to no guard', () => {
   /** The next grant of this lock comes to none. */
@@ -239,6 +255,7 @@ describe('what has come to no guard', () => {
     await turns();
     expectIdle(lock);
     outer.release();
+    expectCounted();
   });
 
   test('is given back in a program that has requests alone', async () => {

@@ -110,6 +110,8 @@ function requestOf(name: unknown, given: unknown[]): Request {
 
 /** What a request needs of its hold. */
 export interface RequestHold {
+  /** The request has it, and is going to call {@link leave}. */
+  requested(): void;
   /**
    * A promise where others have to be asked.
    * @throws {LockError} `ERR_LOCK_LOST` if it was stolen, or has ended otherwise
@@ -133,8 +135,12 @@ export function runRequest(locks: RequestedLocks, name: unknown, given: unknown[
     if (taken === undefined) return Promise.resolve(null).then(request.callback);
     return new Promise((resolve, reject) => {
       Promise.resolve(taken).then((hold) => {
-        if (hold === undefined) resolve(Promise.resolve(null).then(request.callback));
-        else holdWhile(hold, request, resolve, reject);
+        if (hold === undefined) {
+          resolve(Promise.resolve(null).then(request.callback));
+          return;
+        }
+        hold.requested();
+        holdWhile(hold, request, resolve, reject);
       }, reject);
     });
   } catch (error) {

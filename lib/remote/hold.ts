@@ -112,6 +112,9 @@ export class Hold implements Held, Slot, WatchedHold {
     this.onLoss?.();
   }
 
+  /** A request has it, as a guard would have. */
+  requested(): void {}
+
   /** A nested acquire of the same owner. */
   reenter(): Hold {
     this.depth++;

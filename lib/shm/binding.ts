@@ -380,12 +380,13 @@ export class Native {
     return this.module.lookAt(pid, startTime, pidNamespace, withCommand);
   }
 
-  /** Why the last `openLock` failed. */
+  /** The token of the last exclusive grant of a lock, to whomever, if it can be read. */
   lastToken(id: number): bigint | undefined {
     if (this.binding.lastToken(id) !== 0) return undefined;
     return tokenOf(this.reported(Report.TOKEN_HIGH), this.reported(Report.TOKEN_LOW));
   }
 
+  /** Why the last `openLock` failed. */
   failure(): OpenFailure {
     const [errno, foundVersion, foundAbi] = this.binding.failure();
     const { layoutVersion, abi } = this.module;

@@ -133,9 +133,10 @@ export class LockGuard {
     if (this.#mode !== 'exclusive')
       throw notHeldError(this.lock, 'it is held shared, there is nothing to downgrade');
     if (this.hold.isNested) throw nestedDowngradeError(this.lock);
-    this.hold.downgrade();
-    this.#mode = 'shared';
-    if (this.leak !== undefined) this.leak.mode = this.#mode;
+    this.hold.downgrade(() => {
+      this.#mode = 'shared';
+      if (this.leak !== undefined) this.leak.mode = this.#mode;
+    });
   }
 
   /**

@@ -57,18 +57,16 @@ export class Hold implements Held, Losable, WatchedHold {
   isInContext = false;
   /** Whether its end is that of a flight. */
   isFlight = false;
-  /**
-   * How many guards it has: none on the way from the grant to the first one. A request that was granted at once counts as a guard, and
-   * one that has waited does not. -1: it is not held.
-   */
+  /** How many guards it has, or requests: none on the way from the grant to the first one. -1: it is not held, or has not begun. */
   guards = -1;
   /** There is one at most. */
   upgrade: PendingUpgrade | undefined = undefined;
   /** By `now()`, of the hold with that serial: known where somebody watched. */
   private granted = 0;
   private grantedSerial = -1;
-  // Between the two halves of leave(): for how long it was held if somebody wants to know, and by what its holder was told that it
-  // was lost.
+  // Between the two halves of leave(): that it was released, for how long it was held if somebody wants to know, and by what its
+  // holder was told that it was lost.
+  private isUntold = false;
   private heldMs: number | undefined = undefined;
   private told: AbortController | undefined = undefined;
 
@@ -84,15 +82,14 @@ export class Hold implements Held, Losable, WatchedHold {
 
   /** Called with the report of the native call that granted it, which says that nothing was abandoned. */
   begin(record: LockOfHold, mode: LockMode): this {
+    this.readToken();
+    if (this.isUntold) this.tellNobody();
     this.record = record;
     this.mode = mode;
-    this.guards = 0;
-    if (this.heldMs !== undefined) this.heldMs = undefined; // of a release that was not told
-    if (this.told !== undefined) this.told = undefined;
     this.finished = true;
-    this.readToken();
     this.abandoned = null;
     record.addHold(this);
+    this.guards = 0; // not before: until then it is not counted
     return this;
   }
 
@@ -115,7 +112,7 @@ export class Hold implements Held, Losable, WatchedHold {
   }
 
   grantedAt(time: number): void {
-    if (this.guards > 0) return; // of a nested acquire
+    if (this.guards !== 0) return; // of a nested acquire
     this.granted = time;
     this.grantedSerial = this.serial;
   }
@@ -186,7 +183,7 @@ export class Hold implements Held, Losable, WatchedHold {
 
   /**
    * The first half of {@link leave}, in which nobody is told of anything. Where it does not come to its end, since its code is
-   * terminated or the stack is at its end, the guard still holds, and may be released again.
+   * terminated or the stack is at its end, the lock stays held, for nothing but to be released again.
    * @returns `NESTED`, or a status that {@link tellReleased} is to be called with
    */
   release(finished: boolean): number {
@@ -211,6 +208,8 @@ export class Hold implements Held, Losable, WatchedHold {
     }
     record.forgetHold(this);
     this.serial++;
+    this.upgrade = undefined;
+    this.isUntold = true;
     const status = native.release(index);
     this.guards = -1;
     return status;
@@ -230,11 +229,20 @@ export class Hold implements Held, Losable, WatchedHold {
     const isNew = loss === undefined && status === Status.STOLEN;
     // Before its use ends: then nobody may be left who has the lock open.
     if (isNew) loss = stolenError(record, tokenOf(tokenHigh, tokenLow));
+    this.isUntold = false;
     record.endUse();
     if (isNew) tellLoss(record, mode, loss as LockError, told);
     if (loss !== undefined) throw loss;
     if (status < 0) throw errorOf(status, 'release', record);
     if (heldMs !== undefined) publishRelease(record, mode, heldMs);
+  }
+
+  /** Its last release was not told, and there is nobody left who could be. */
+  private tellNobody(): void {
+    this.heldMs = undefined;
+    this.told = undefined;
+    this.isUntold = false;
+    this.record.endUse();
   }
 
   /** Gives it back if this is the hold with that serial, and it came to no guard. */
@@ -283,12 +291,22 @@ export class Hold implements Held, Losable, WatchedHold {
     if (abandoned !== null && this.finished && this.mode === 'exclusive') native.binding.finishRepair(index);
   }
 
-  downgrade(): void {
+  /** @param done is called when it is shared, before anybody is told of a grant */
+  downgrade(done: () => void): void {
     const status = this.native.binding.downgrade(this.index);
+    if (status === Status.OK) {
+      this.mode = 'shared';
+      done();
+    }
     this.ready.settle();
     if (status !== Status.OK)
       throw this.wasLost() ? stolenError(this.record, this.token) : errorOf(status, 'downgrade', this.record);
-    this.mode = 'shared';
+  }
+
+  /** A request has it. */
+  requested(): void {
+    this.guards++;
+    this.holds.guarded(this);
   }
 }
 
@@ -310,7 +328,7 @@ export class Holds {
    * or at the end of the stack, it is given back when this turn of the event loop is over.
    */
   fresh = -1;
-  /** The serial of that hold; -1: the code has ended before it could be looked for, so it still has it. */
+  /** The serial of that hold at the grant; -1: it was not read yet, so the hold has not begun, and has it still. */
   freshSerial = -1;
   /** The earlier ones, with their serials: most likely they have guards, or will have. */
   private readonly aside: [hold: Hold, serial: number][] = [];

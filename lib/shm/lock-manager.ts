@@ -158,17 +158,8 @@ export class LockManager {
   /** @internal */
   take(request: Request): Hold | Promise<Hold | undefined> | undefined {
     leaks.expect();
-    const taken = isWatched() ? this.takeWatched(request) : this.names.take(request);
-    // Granted at once: it is not to be taken for one that has come to no guard.
-    if (taken !== undefined && !(taken instanceof Promise)) {
-      taken.guards++;
-      records().holds.guarded(taken);
-    }
-    return taken;
-  }
-
-  private takeWatched(request: Request): Hold | Promise<Hold | undefined> | undefined {
     const { names } = this;
+    if (!isWatched()) return names.take(request);
     const { name, mode } = request;
     const lock = { name, namespace: names.namespace };
     return traceAsync<Hold | undefined>(lock, mode, (event) => names.take(request, event));
