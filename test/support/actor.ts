@@ -4,7 +4,7 @@
 // command is there, an acquire sent before it is granted or queued. No test has to sleep.
 import { type ChildProcess, fork, spawn } from 'node:child_process';
 import cluster from 'node:cluster';
-import { readFileSync, readlinkSync, realpathSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { Worker } from 'node:worker_threads';
@@ -205,9 +205,9 @@ export class Actor extends Party {
     await this.stopped();
   }
 
-  /** Resolves when it has stopped, or ended. */
+  /** Resolves when all its threads have stopped, each at its time, or when it has ended. */
   stopped(): Promise<void> {
-    return until(() => this.hasEnded || this.state() === 'T');
+    return until(() => this.hasEnded || this.states().every((state) => state === 'T'));
   }
 
   get hasEnded(): boolean {
@@ -247,10 +247,17 @@ export class Actor extends Party {
     else process.kill(this.systemPid, signal);
   }
 
-  /** The state letter of /proc. */
-  private state(): string | undefined {
-    const stat = readFileSync(`/proc/${this.systemPid}/stat`, 'utf8');
-    return stat.slice(stat.lastIndexOf(')') + 2)[0];
+  /** The state letters of its threads. */
+  private states(): string[] {
+    const tasks = `/proc/${this.systemPid}/task`;
+    return readdirSync(tasks).flatMap((task) => {
+      try {
+        const stat = readFileSync(join(tasks, task, 'stat'), 'utf8');
+        return stat[stat.lastIndexOf(')') + 2] as string;
+      } catch {
+        return []; // it has ended meanwhile
+      }
+    });
   }
 
   private lostWhenEnded(reject: (error: Error) => void, command = 'start'): void {
